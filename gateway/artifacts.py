@@ -1,0 +1,79 @@
+"""Artifacts by digest: copied once into the state, read-only, opened by digest ever after.
+
+A folder's digest is the SHA-256 of its manifest (canonical JSON of file name -> SHA-256), a single
+file's is its own. Whoever holds a digest holds exactly those bytes; a source that changes later
+changes nothing until a reload publishes it under another digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import orjson
+
+from gateway.disk import sync_folder
+
+FILES = ("card.yaml", "model.onnx")
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    manifest = {name: file_digest(folder / name) for name in FILES if (folder / name).exists()}
+    return hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+class Artifacts:
+    def __init__(self, state: Path) -> None:
+        self.root = state / "artifacts"
+
+    def path(self, digest: str) -> Path:
+        """The folder of a version's artifact, or the folder with the one file `data`."""
+        return self.root / digest
+
+    def file(self, digest: str) -> Path:
+        return self.root / digest / "data"
+
+    def add_folder(self, folder: Path) -> str:
+        digest = folder_digest(folder)
+        self._publish(digest, [(folder / name, name) for name in FILES])
+        return digest
+
+    def add_file(self, path: Path) -> str:
+        digest = file_digest(path)
+        self._publish(digest, [(path, "data")])
+        return digest
+
+    def _publish(self, digest: str, files: list[tuple[Path, str]]) -> None:
+        """Copy beside, fsync, rename: an artifact is there whole or not at all."""
+        if self.path(digest).exists():
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        beside = self.root / f".{digest}.{uuid.uuid4().hex}"
+        beside.mkdir()
+        for source, name in files:
+            if not source.exists():
+                continue
+            shutil.copyfile(source, beside / name)
+            with (beside / name).open("rb") as file:
+                os.fsync(file.fileno())
+            (beside / name).chmod(0o444)
+        copied = folder_digest(beside) if files[0][1] != "data" else file_digest(beside / "data")
+        if copied != digest:
+            shutil.rmtree(beside)
+            raise OSError(f"{files[0][0]} changed while it was copied")
+        sync_folder(beside)
+        try:
+            os.rename(beside, self.path(digest))
+        except OSError:
+            shutil.rmtree(beside)
+            if not self.path(digest).exists():
+                raise
+        sync_folder(self.root)

@@ -1,0 +1,170 @@
+"""What people ask of the catalog; each answer is a plain document, the same for API, CLI and page."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.clock import isoformat
+
+LIMIT_MAX = 1000
+COLUMNS = ("id", "row", "leaf", "arrived", "model", "version", "arm", "status", "score", "outcome",
+           "primary_id")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """All that is given must hold. Times in nanoseconds since 1970."""
+
+    model: str | None = None
+    version: str | None = None
+    arm: str | None = None
+    outcome: str | None = None
+    status: int | None = None
+    since: int | None = None
+    until: int | None = None
+    limit: int = 50
+
+
+def decisions(cursor: Any, filters: Filters) -> list[dict[str, Any]]:
+    """The newest decisions first. With a status, exchanges without a decision are rows as well."""
+    conditions, values = _conditions(filters)
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    source = "decisions" if filters.status in (None, 200) else _REFUSED
+    text = (
+        f'SELECT id, "row", leaf, arrived, model, version, arm, status, score, outcome, primary_id '
+        f'FROM {source} {where} ORDER BY leaf DESC, "row" LIMIT ?'
+    )
+    rows = cursor.execute(text, [*values, min(filters.limit, LIMIT_MAX)]).fetchall()
+    return [_decision(row) for row in rows]
+
+
+_REFUSED = """(SELECT id, 0 AS "row", leaf, arrived, model, version, arm, status, NULL AS score,
+error AS outcome, primary_id FROM exchanges WHERE row_count = 0)"""
+
+
+def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
+    conditions, values = [], []
+    for name in ("model", "version", "arm", "outcome", "status"):
+        if (value := getattr(filters, name)) is not None:
+            conditions.append(f"{name} = ?")
+            values.append(value)
+    for name, sign in (("since", ">="), ("until", "<")):
+        if (value := getattr(filters, name)) is not None:
+            conditions.append(f"arrived {sign} ?")
+            values.append(value)
+    return conditions, values
+
+
+def _decision(row: tuple[Any, ...]) -> dict[str, Any]:
+    found = dict(zip(COLUMNS, row))
+    found["id"] = f"{found['id']}/{found.pop('row')}"
+    found["at"] = isoformat(found.pop("arrived"))
+    primary = found.pop("primary_id")
+    found["primary"] = str(primary) if primary else None
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One exchange's places in the ledger, and the documents that name it."""
+
+    leaf: int
+    explanation: dict[str, Any] | None
+    shadows: list[dict[str, Any]]
+    windows: list[dict[str, Any]]
+    withheld: bool
+
+
+def exchange(cursor: Any, identity: str) -> Found | None:
+    """By id, without its row. ValueError where that is no id."""
+    key = uuid.UUID(identity)
+    row = cursor.execute(
+        "SELECT leaf, model, version, arm FROM exchanges WHERE id = ?", [key]
+    ).fetchone()
+    if row is None:
+        return None
+    leaf, model, version, arm = row
+    explained = cursor.execute("SELECT document FROM explanations WHERE id = ?", [key]).fetchone()
+    shadows = cursor.execute(
+        "SELECT e.id, e.version, e.status, d.score, d.outcome FROM exchanges e "
+        'LEFT JOIN decisions d ON d.id = e.id AND d."row" = 0 WHERE e.primary_id = ?', [key]
+    ).fetchall()  # fmt: skip
+    windows = cursor.execute(
+        "SELECT name, state FROM windows WHERE model = ? AND version = ? AND arm = ? "
+        "AND first_leaf <= ? AND last_leaf >= ?", [model, version, arm, leaf, leaf]
+    ).fetchall()  # fmt: skip
+    withheld = cursor.execute(
+        "SELECT count(*) FROM events WHERE kind = 'withheld' AND name = ?", [identity]
+    ).fetchone()
+    return Found(
+        leaf,
+        orjson.loads(explained[0]) if explained else None,
+        [dict(zip(("id", "version", "status", "score", "outcome"), map(_plain, row)))
+         for row in shadows],
+        [{"name": name, "state": state} for name, state in windows],
+        bool(withheld and withheld[0]),
+    )  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def monitor(cursor: Any, model: str) -> list[dict[str, Any]]:
+    """The newest window of each series of a model, and its alarms that are open."""
+    rows = cursor.execute(
+        "SELECT version, arm, arg_max(document, number), max(number) FROM windows "
+        "WHERE model = ? GROUP BY version, arm ORDER BY version, arm", [model]
+    ).fetchall()  # fmt: skip
+    return [
+        {"version": version, "arm": arm, "windows": number + 1,
+         "latest": orjson.loads(document)["report"]}
+        for version, arm, document, number in rows
+    ]  # fmt: skip
+
+
+def counts(cursor: Any, model: str) -> list[dict[str, Any]]:
+    """Answers by version and arm, with outcomes and the share explained."""
+    rows = cursor.execute(
+        "SELECT d.version, d.arm, count(*), avg(d.score), "
+        "  count(*) FILTER (e.method IS NOT NULL), "
+        "  count(*) FILTER (e.id IS NULL) "
+        "FROM decisions d LEFT JOIN explanations e ON e.id = d.id "
+        "WHERE d.model = ? GROUP BY d.version, d.arm ORDER BY d.version, d.arm", [model]
+    ).fetchall()  # fmt: skip
+    outcomes = cursor.execute(
+        "SELECT version, arm, outcome, count(*) FROM decisions WHERE model = ? "
+        "GROUP BY ALL ORDER BY ALL", [model]
+    ).fetchall()  # fmt: skip
+    return [
+        {"version": version, "arm": arm, "decisions": count, "mean_score": mean,
+         "explained": explained, "waiting_for_explanation": waiting,
+         "outcomes": {outcome: n for v, a, outcome, n in outcomes if (v, a) == (version, arm)}}
+        for version, arm, count, mean, explained, waiting in rows
+    ]  # fmt: skip
+
+
+def agreement(cursor: Any, model: str) -> list[dict[str, Any]]:
+    """Shadows against the answers that were given, on the same requests."""
+    rows = cursor.execute(
+        "SELECT p.version, p.arm, s.version, count(*), "
+        "  count(*) FILTER (p.outcome IS NOT DISTINCT FROM s.outcome), avg(abs(p.score - s.score)) "
+        'FROM decisions s JOIN decisions p ON p.id = s.primary_id AND p."row" = s."row" '
+        "WHERE s.model = ? GROUP BY ALL ORDER BY ALL", [model]
+    ).fetchall()  # fmt: skip
+    return [
+        {"primary": primary, "arm": arm, "shadow": shadow, "decisions": count, "same_outcome": same,
+         "mean_score_difference": difference}
+        for primary, arm, shadow, count, same, difference in rows
+    ]  # fmt: skip
+
+
+def errors(cursor: Any) -> list[dict[str, Any]]:
+    rows = cursor.execute(
+        "SELECT error, count(*) FROM exchanges WHERE error IS NOT NULL GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    return [{"code": code, "exchanges": count} for code, count in rows]

@@ -1,0 +1,46 @@
+"""From a leaf to rows of the catalog: pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+Row = tuple[str, tuple[Any, ...]]
+
+
+def rows_of(number: int, leaf: dict[str, Any]) -> list[Row]:
+    kind, record = leaf["kind"], leaf["record"]
+    if kind == "exchange":
+        return _exchange(number, leaf, record)
+    text = orjson.dumps(record).decode()
+    if kind == "explanation":
+        method, why = record.get("method"), record.get("not_explained")
+        return [("explanations", (record["exchange"], number, method, why, text))]
+    if kind == "window":
+        report = record["report"]
+        model, version, arm, place = report["id"].split("/")
+        row = (report["id"], number, model, version, arm, int(place), report["first_leaf"],
+               report["last_leaf"], report["state"], text)  # fmt: skip
+        return [("windows", row)]
+    name = str(record.get("id") or record.get("name") or leaf["source"])
+    return [("events", (number, kind, name, text))]
+
+
+def _exchange(number: int, leaf: dict[str, Any], record: dict[str, Any]) -> list[Row]:
+    identity, arrived, primary = record["id"], record["at"], record.get("primary")
+    decisions = leaf.get("decisions", ())
+    model, version, arm = record.get("model"), record.get("version"), record.get("arm")
+    status = record["status"]
+    exchange = (
+        identity, number, arrived, model, version, arm, record.get("rule"), record.get("bucket"),
+        record.get("caller"), record.get("operation"), status, record.get("error"),
+        len(decisions), record["timings"]["total_us"], primary, record.get("revision"),
+        record.get("artifact"), leaf.get("unreadable"),
+    )  # fmt: skip
+    rows: list[Row] = [("exchanges", exchange)]
+    for place, decision in enumerate(decisions):
+        row = (identity, place, number, arrived, model, version, arm, status, decision["score"],
+               decision["outcome"], primary)  # fmt: skip
+        rows.append(("decisions", row))
+    return rows

@@ -1,0 +1,333 @@
+"""Reading a configuration file: all that is wrong with it at once, each with its line.
+
+The settings model (`gateway/settings.py`) says what a value may be. Here are the rules that need
+more than one value (a split names a version that exists) or a file (an artifact and its card).
+They run on the plain tree, so that one mistake never hides another.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+
+from gateway.artifacts import file_digest
+from gateway.card import Card
+from gateway.settings import Settings
+
+Key = tuple[str | int, ...]
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    file: str
+    line: int
+    key: str
+    value: str
+    allowed: str
+
+    def __str__(self) -> str:
+        value = f" = {self.value}" if self.value else ""
+        return f"{self.file}:{self.line}: {self.key}{value}: {self.allowed}"
+
+
+@dataclass(slots=True)
+class Checked:
+    """What a file says. `settings` is None where there are problems."""
+
+    path: Path
+    digest: str = ""
+    settings: Settings | None = None
+    cards: dict[tuple[str, str], Card] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def resolve(self, name: str) -> Path:
+        return (self.path.parent / name).resolve()
+
+
+class _Loader(yaml.SafeLoader):
+    """Notes the line of every key, and keys that stand twice."""
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self.lines: dict[Key, int] = {}
+        self.twice: list[tuple[Key, int]] = []
+
+    def note(self, node: yaml.Node, at: Key) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key_node, value_node in node.value:
+                key = (*at, key_node.value)
+                self.lines.setdefault(key, key_node.start_mark.line + 1)
+                if key in seen:
+                    self.twice.append((key, key_node.start_mark.line + 1))
+                seen.add(key)
+                self.note(value_node, key)
+        elif isinstance(node, yaml.SequenceNode):
+            for number, item in enumerate(node.value):
+                self.lines.setdefault((*at, number), item.start_mark.line + 1)
+                self.note(item, (*at, number))
+
+
+class _File:
+    """One YAML file with the lines of its keys, collecting problems."""
+
+    def __init__(self, path: Path, shown: str, problems: list[Problem]) -> None:
+        self.shown, self.problems = shown, problems
+        self.lines: dict[Key, int] = {}
+        self.tree: Any = None
+        self.data = b""
+        try:
+            self.data = path.read_bytes()
+        except OSError as error:
+            self.add((), "", f"cannot be read: {error.strerror}")
+            return
+        loader = _Loader(self.data)
+        try:
+            node = loader.get_single_node()
+            if node is not None:
+                loader.note(node, ())
+                self.tree = loader.construct_document(node)
+        except (yaml.YAMLError, ValueError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            words = f"not YAML: {getattr(error, 'problem', None) or error}"
+            self.problems.append(Problem(self.shown, line, "(file)", "", words))
+            return
+        self.lines = loader.lines
+        for key, line in loader.twice:
+            self.problems.append(Problem(self.shown, line, dotted(key), "", "stands twice"))
+
+    def add(self, key: Key, value: object, allowed: str) -> None:
+        line = next(
+            (self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), 1
+        )
+        shown = "" if value is _NOTHING or value == "" else _short(value)
+        self.problems.append(Problem(self.shown, line, dotted(key) or "(file)", shown, allowed))
+
+    def validate(self, model: type[pydantic.BaseModel], tree: Any) -> Any:
+        try:
+            return model.model_validate(tree)
+        except pydantic.ValidationError as error:
+            for item in error.errors(include_url=False):
+                key = _plain(item["loc"], tree)
+                if item["type"] == "extra_forbidden":
+                    self.add(key, _NOTHING, f"unknown key{_meant(model, key)}")
+                elif item["type"] == "missing":
+                    self.add(key, _NOTHING, "is missing")
+                else:
+                    self.add(key, item["input"], item["msg"].removeprefix("Value error, "))
+            return None
+
+
+_NOTHING = object()
+
+
+def dotted(key: Key) -> str:
+    return ".".join(str(part) for part in key)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _plain(location: tuple[str | int, ...], tree: Any) -> Key:
+    """The location without the parts that pydantic adds for unions."""
+    key: list[str | int] = []
+    for part in location:
+        if isinstance(tree, dict) and part in tree:
+            tree = tree[part]
+        elif isinstance(tree, list) and isinstance(part, int) and part < len(tree):
+            tree = tree[part]
+        elif part == location[-1] and isinstance(tree, dict):
+            tree = None  # a missing key
+        else:
+            continue
+        key.append(part)
+    return tuple(key)
+
+
+def _meant(model: type[pydantic.BaseModel], key: Key) -> str:
+    """Names that are allowed beside an unknown key, the nearest first."""
+    fields = _fields_at(model, key[:-1])
+    near = difflib.get_close_matches(str(key[-1]), fields, 1)
+    if near:
+        return f"; {near[0]} is meant?"
+    return f"; known: {', '.join(fields)}" if fields else ""
+
+
+def _fields_at(model: Any, key: Key) -> list[str]:
+    schema = model.model_json_schema()
+    node: Any = schema
+    for part in key:
+        node = _follow(schema, node)
+        known = node.get("properties", {})
+        node = known.get(part) or node.get("items") or node.get("additionalProperties") or {}
+        if node is True:
+            return []
+    return sorted(_follow(schema, node).get("properties", {}))
+
+
+def _follow(schema: Any, node: Any) -> Any:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def check(path: Path, overrides: Mapping[str, str] | None = None) -> Checked:
+    """Read and check the file at `path`. `overrides`: dotted keys and values laid over it."""
+    checked = Checked(path.resolve())
+    file = _File(checked.path, path.name, checked.problems)
+    checked.digest = hashlib.sha256(file.data).hexdigest()
+    if file.tree is None:
+        if not checked.problems:
+            file.add((), "", "is empty: `models` is missing")
+        return checked
+    if not isinstance(file.tree, dict):
+        file.add((), file.tree, "a mapping of settings is wanted")
+        return checked
+    _lay_over(file.tree, overrides or {})
+    settings = file.validate(Settings, file.tree)
+    for key, value, words in _references(file.tree):
+        file.add(key, value, words)
+    for model, version, key, name in _artifacts(file.tree):
+        card = _card(checked, file, key, name)
+        if card is not None:
+            checked.cards[model, version] = card
+            if card.model != model or card.version != version:
+                words = f"its card is of {card.model}/{card.version}"
+                file.add(key, name, words)
+    for key, name in _data_files(file.tree):
+        if not checked.resolve(name).is_file():
+            file.add(key, name, "there is no such file")
+    checked.problems.sort(
+        key=lambda problem: (problem.file != path.name, problem.file, problem.line)
+    )
+    checked.settings = settings if not checked.problems else None
+    return checked
+
+
+def _lay_over(tree: dict[str, Any], overrides: Mapping[str, str]) -> None:
+    for dotted_key, text in overrides.items():
+        node = tree
+        *parents, last = dotted_key.split(".")
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = yaml.safe_load(text)
+
+
+def _models(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    models = tree.get("models")
+    for name, model in models.items() if isinstance(models, dict) else ():
+        if isinstance(model, dict):
+            yield name, model
+
+
+def _rules(model: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    rules = model.get("rules")
+    for number, rule in enumerate(rules if isinstance(rules, list) else ()):
+        if isinstance(rule, dict):
+            yield number, rule
+
+
+def _dict(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
+    """What only several values together can get wrong."""
+    yield from _principals(tree)
+    for name, model in _models(tree):
+        versions = _dict(model.get("versions"))
+        at: Key = ("models", name)
+        groups = _dict(model.get("monitor")).get("groups")
+        seen: set[str] = set()
+        for number, rule in _rules(model):
+            here: Key = (*at, "rules", number)
+            for part in ("split", "shadow"):
+                for version in _dict(rule.get(part)):
+                    if version not in versions:
+                        known = ", ".join(map(str, versions)) or "none"
+                        yield (*here, part, version), _NOTHING, f"no such version; known: {known}"
+            if rule.get("name") in seen:
+                yield (*here, "name"), rule["name"], "another rule of the model has this name"
+            seen.add(str(rule.get("name")))
+            if number < len(model["rules"]) - 1 and not rule.get("when"):
+                yield here, rule.get("name"), "matches all, so that no later rule is reached"
+            for header in _dict(_dict(rule.get("when")).get("header")):
+                if header in ("x-headworks-groups", "x-headworks-subject", "authorization"):
+                    yield (*here, "when", "header", header), _NOTHING, "rules never match on it"
+        if isinstance(groups, list) and len(set(map(str, groups))) < len(groups):
+            yield (*at, "monitor", "groups"), groups, "a group stands twice"
+
+
+def _principals(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
+    for section, secret in (("callers", "key_sha256"), ("people", "token_sha256")):
+        for what in ("name", secret):
+            seen: set[Any] = set()
+            items = tree.get(section)
+            for number, item in enumerate(items if isinstance(items, list) else ()):
+                value = _dict(item).get(what)
+                if value is not None and value in seen:
+                    yield (section, number, what), value, "stands twice"
+                seen.add(value)
+    admin = _dict(tree.get("listen")).get("admin")
+    if (
+        isinstance(admin, str)
+        and admin.rpartition(":")[0] not in LOOPBACK
+        and not tree.get("people")
+    ):
+        yield ("listen", "admin"), admin, "beyond loopback the admin port needs `people`"
+    state, keys = Path(str(tree.get("state", "./state"))), Path(str(tree.get("keys", "./keys")))
+    if keys == state or state in keys.parents:
+        yield ("keys",), str(keys), "keys never lie inside `state`"
+
+
+def _artifacts(tree: dict[str, Any]) -> Iterator[tuple[str, str, Key, str]]:
+    for name, model in _models(tree):
+        for version, settings in _dict(model.get("versions")).items():
+            artifact = _dict(settings).get("artifact")
+            if isinstance(artifact, str):
+                key = ("models", name, "versions", version, "artifact")
+                yield name, str(version), key, artifact
+
+
+def _data_files(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+    for name, model in _models(tree):
+        for section, what in (("explain", "background"), ("monitor", "reference")):
+            value = _dict(model.get(section)).get(what)
+            if isinstance(value, str):
+                yield ("models", name, section, what), value
+
+
+def _card(checked: Checked, file: _File, key: Key, name: str) -> Card | None:
+    folder = checked.resolve(name)
+    if not folder.is_dir():
+        file.add(key, name, "there is no such folder")
+        return None
+    if not (folder / "card.yaml").is_file():
+        file.add(key, name, "the folder has no card.yaml")
+        return None
+    card_file = _File(folder / "card.yaml", f"{name}/card.yaml", checked.problems)
+    card: Card | None = card_file.validate(Card, card_file.tree) if card_file.tree else None
+    if card is None:
+        return None
+    model = folder / card.artifact.file
+    if card.artifact.file != "model.onnx":
+        card_file.add(("artifact", "file"), card.artifact.file, "model.onnx is wanted")
+    elif not model.is_file():
+        file.add(key, name, "the folder has no model.onnx")
+    elif (found := file_digest(model)) != card.artifact.sha256:
+        words = f"the file's digest is {found}"
+        card_file.add(("artifact", "sha256"), card.artifact.sha256, words)
+    else:
+        return card
+    return None

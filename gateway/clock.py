@@ -1,0 +1,36 @@
+"""Time as an argument.
+
+Two times are kept apart. *Steady* time decides: it never runs backwards (CLOCK_BOOTTIME plus an
+offset fixed at start, so that it also reads as nanoseconds since 1970). *Wall* time is what people
+compare with other systems; an operator or NTP may step it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def steady(self) -> int:
+        """Nanoseconds since 1970 that never run backwards."""
+
+    def wall(self) -> int:
+        """Nanoseconds since 1970 as the host believes."""
+
+
+class SystemClock:
+    def __init__(self) -> None:
+        self._offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def steady(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._offset
+
+    def wall(self) -> int:
+        return time.time_ns()
+
+
+def isoformat(nanoseconds: int) -> str:
+    """UTC with milliseconds, as every page and record of ours prints a time."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1_000_000:03d}Z"

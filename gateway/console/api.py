@@ -1,0 +1,175 @@
+"""The analyst's side of the admin port: `/api/v1/…` and the live page at `/`.
+
+Every page has its JSON twin here. Errors have one shape: `{"error": words, "code": code}`, and name
+the parameter and the value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from gateway.catalog import queries
+from gateway.catalog.store import Catalog
+from gateway.console import openapi
+from gateway.console.decision import show
+from gateway.console.pages import Pages
+from gateway.ledger.bodies import BodyReader
+from gateway.ledger.log import read_committed
+from gateway.table import TableStore
+
+_AGO = re.compile(r"^(\d+)(s|m|h|d)$")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def answer(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status, media_type="application/json")
+
+
+def refuse(status: int, code: str, words: str) -> Response:
+    return answer({"error": words, "code": code}, status)
+
+
+def read_time(name: str, text: str, now: datetime) -> int:
+    """`2026-11-23T10:00:00Z` or `15m` ago, in nanoseconds. ValueError names parameter and value."""
+    if match := _AGO.match(text):
+        moment = now - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            words = f"{name}={text!r}: an ISO time or an age as 15m is wanted"
+            raise ValueError(words) from None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1e9)
+
+
+def read_filters(parameters: Any, now: datetime) -> queries.Filters:
+    known = {"model", "version", "arm", "outcome", "status", "since", "until", "limit"}
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{name}: unknown; known: {', '.join(sorted(known))}")
+    found: dict[str, Any] = {
+        name: parameters[name]
+        for name in ("model", "version", "arm", "outcome")
+        if name in parameters
+    }
+    for name in ("status", "limit"):
+        if name in parameters:
+            if not parameters[name].isdigit():
+                raise ValueError(f"{name}={parameters[name]!r}: a whole number is wanted")
+            found[name] = int(parameters[name])
+    for name in ("since", "until"):
+        if name in parameters:
+            found[name] = read_time(name, parameters[name], now)
+    return queries.Filters(**found)
+
+
+class Api:
+    def __init__(
+        self, catalog: Catalog, tables: TableStore, bodies: BodyReader, state: Path
+    ) -> None:
+        self.catalog, self.tables, self.bodies, self.state = catalog, tables, bodies, state
+
+    async def decisions(self, request: Request) -> Response:
+        try:
+            filters = read_filters(request.query_params, datetime.now(UTC))  # noqa: TID251
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        rows = await asyncio.to_thread(queries.decisions, self.catalog.cursor(), filters)
+        return answer({"decisions": rows})
+
+    async def decision(self, request: Request) -> Response:
+        text = request.path_params["id"]
+        try:
+            document = await asyncio.to_thread(
+                show, self.catalog.cursor(), self.tables, self.bodies, self.state, text
+            )
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        if document is None:
+            return refuse(404, "unknown_decision", f"no decision {text!r} is in the catalog")
+        return answer(document)
+
+    async def models(self, request: Request) -> Response:
+        return answer({"models": await asyncio.to_thread(self._models)})
+
+    def _models(self) -> list[dict[str, Any]]:
+        revision = self.tables.current
+        if revision is None:
+            return []
+        found = []
+        for name, model in self.tables.load(revision).models.items():
+            versions = {
+                version.name: {
+                    "upstream": version.upstream,
+                    "artifact": version.artifact,
+                    "summary": version.card.summary if version.card else None,
+                    "metrics": version.card.metrics if version.card else None,
+                }
+                for version in model.versions.values()
+            }
+            rules = [
+                {"name": rule.name, "stable": rule.stable, "shadow": dict(rule.shadows),
+                 "canary": {item.version: item.high - item.low for item in rule.intervals}}
+                for rule in model.rules
+            ]  # fmt: skip
+            found.append(
+                {"name": name, "revision": revision, "protocol": model.protocol,
+                 "durability": model.durability, "versions": versions, "rules": rules}
+            )  # fmt: skip
+        return found
+
+    async def monitor(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        known = [model["name"] for model in await asyncio.to_thread(self._models)]
+        if name not in known:
+            return refuse(404, "unknown_model", f"model {name!r} is none of {', '.join(known)}")
+        return answer(await asyncio.to_thread(self.monitored, name))
+
+    def monitored(self, name: str) -> dict[str, Any]:
+        cursor = self.catalog.cursor()
+        return {
+            "model": name,
+            "counts": queries.counts(cursor, name),
+            "agreement": queries.agreement(cursor, name),
+            "series": queries.monitor(cursor, name),
+        }
+
+    async def analyst(self, request: Request) -> Response:
+        committed = read_committed(self.state / "ledger")
+        reached = self.catalog.reached + 1
+        return answer({"reached": reached, "leaves": committed, "behind": committed - reached})
+
+    async def openapi(self, request: Request) -> Response:
+        return answer(openapi.document())
+
+
+def make_app(catalog: Catalog, tables: TableStore, bodies: BodyReader, state: Path) -> Starlette:
+    api = Api(catalog, tables, bodies, state)
+    pages = Pages(api)
+    return Starlette(
+        routes=[
+            Route("/", pages.home),
+            Route("/decisions/{id:path}", pages.decision),
+            Route("/models/{model}", pages.model),
+            Mount("/static", StaticFiles(packages=[("gateway.console", "static")])),
+            Route("/api/openapi.json", api.openapi),
+            Route("/api/v1/analyst", api.analyst),
+            Route("/api/v1/decisions", api.decisions),
+            Route("/api/v1/decisions/{id:path}", api.decision),
+            Route("/api/v1/models", api.models),
+            Route("/api/v1/monitor/{model}", api.monitor),
+        ]
+    )

@@ -1,0 +1,145 @@
+"""One decision, whole: what was asked and answered, why, by which version, and what came after."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway.card import Card
+from gateway.catalog import queries
+from gateway.journal.record import decode_parts
+from gateway.ledger.bodies import BodyReader
+from gateway.ledger.log import LedgerReader
+from gateway.protocol import v2
+from gateway.table import TableStore
+
+
+def split_id(text: str) -> tuple[str, int]:
+    """`<exchange id>/<row>`; `/0` may be left out. ValueError says what was sent."""
+    identity, _, row = text.partition("/")
+    try:
+        return str(uuid.UUID(identity)), int(row or 0)
+    except ValueError:
+        raise ValueError(f"{text[:80]!r} is no decision id") from None
+
+
+def show(
+    cursor: Any, tables: TableStore, bodies: BodyReader, state: Path, text: str
+) -> dict[str, Any] | None:
+    """None: there is no such decision (yet)."""
+    identity, row = split_id(text)
+    found = queries.exchange(cursor, identity)
+    if found is None:
+        return None
+    _, leaf_bytes = next(LedgerReader(state, found.leaf).read(1))
+    leaf = orjson.loads(leaf_bytes)
+    record = leaf["record"]
+    decisions = leaf.get("decisions", [])
+    if decisions and row >= len(decisions):
+        return None
+    card = _card(tables, record)
+    document: dict[str, Any] = {
+        "id": f"{identity}/{row}",
+        "leaf": found.leaf,
+        "decision": decisions[row] if decisions else None,
+        "unreadable": leaf.get("unreadable"),
+        "withheld": found.withheld,
+        "record": record,
+        "explanation": _explanation(found.explanation, row),
+        "shadows": found.shadows,
+        "windows": found.windows,
+        "body": leaf.get("body"),
+    }
+    document |= _inside(bodies, leaf, card, row)
+    document["words"] = words(document, card)
+    return document
+
+
+def _card(tables: TableStore, record: dict[str, Any]) -> Card | None:
+    revision, model, version = (record.get(key) for key in ("revision", "model", "version"))
+    if not (revision and model and version):
+        return None
+    return tables.load(revision).models[model].versions[version].card
+
+
+def _explanation(document: dict[str, Any] | None, row: int) -> dict[str, Any] | None:
+    if document is None or "rows" not in document:
+        return document
+    told = {key: value for key, value in document.items() if key != "rows"}
+    mine = document["rows"][row]
+    told |= {key: mine[key] for key in mine if key != "values"}
+    told["attributions"] = dict(zip(document["features"], mine["values"]))
+    return told
+
+
+def _inside(
+    bodies: BodyReader, leaf: dict[str, Any], card: Card | None, row: int
+) -> dict[str, Any]:
+    """The personal parts: context, and the row's feature values where they can be read."""
+    if leaf.get("body") is None:
+        return {"context": None, "features": None}
+    try:
+        context, request, response = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
+    except (ValueError, OSError) as error:
+        return {"context": None, "features": None, "body_error": str(error)}
+    told = orjson.loads(context)
+    inside: dict[str, Any] = {
+        "context": told,
+        "features": None,
+        "request": {"length": request.length, "sha256": request.sha256.hex(),
+                    "truncated": request.truncated},
+        "response": {"length": response.length, "sha256": response.sha256.hex(),
+                     "truncated": response.truncated},
+    }  # fmt: skip
+    if card is not None and leaf.get("decisions"):
+        headers = {name.lower(): value for name, value in told["request_headers"]}
+        length = headers.get("inference-header-content-length")
+        try:
+            columns = v2.read_columns(card, request.kept, length.encode() if length else None)
+            inside["features"] = {name: column[row] for name, column in columns.items()}
+        except (v2.Unreadable, IndexError) as error:
+            inside["body_error"] = str(error)
+    return inside
+
+
+def words(document: dict[str, Any], card: Card | None) -> list[str]:
+    """The decision told to somebody who knows the business, not the program."""
+    record, decision = document["record"], document["decision"]
+    told = [
+        f"At {record['wall']} {record['caller'] or 'somebody unknown'} asked model "
+        f"{record.get('model') or '(unknown)'}; the answer had status {record['status']}."
+    ]
+    if record["error"]:
+        told.append(f"The gateway refused it: {record['error']}.")
+    if record.get("arm"):
+        told.append(
+            f"Version {record['version']} answered as {record['arm']}, by rule "
+            f"{record['rule']!r}, bucket {record['bucket']} of 1,000,000 by {record['unit']}."
+        )
+    if document["withheld"]:
+        told.append("The record became durable too late: the answer was withheld.")
+    if decision is not None and card is not None and card.outputs.outcome is not None:
+        outcome = card.outputs.outcome
+        side = "at or above" if decision["score"] >= outcome.threshold else "below"
+        told.append(
+            f"Outcome: {decision['outcome']}. The score, {card.outputs.score.meaning}, is "
+            f"{decision['score']:.4g}, {side} the threshold {outcome.threshold:g}."
+        )
+    told += _reasons(document["explanation"])
+    for shadow in document["shadows"]:
+        told.append(
+            f"Version {shadow['version']} saw the same request in shadow: "
+            f"{shadow['outcome'] or 'status ' + str(shadow['status'])}."
+        )
+    return told
+
+
+def _reasons(explanation: dict[str, Any] | None) -> list[str]:
+    if explanation is None:
+        return ["It is not explained yet."]
+    if why := explanation.get("not_explained"):
+        return [f"It is not explained: {why}."]
+    return [f"Reason: {reason['text']}" for reason in explanation.get("reasons", [])]

@@ -1,0 +1,136 @@
+"""The account of one exchange: what is known of it so far, and the record it becomes.
+
+The story (`handler.py`) fills it in as it goes; a refusal at any point leaves an account that says
+how far the exchange came. The header is in clear and holds nothing personal; caller's ids, path,
+kept headers, subjects and groups go into the sealed context.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gateway.clock import Clock, isoformat
+from gateway.dataplane.headers import as_dict, kept
+from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
+from gateway.journal.record import EMPTY, Part, encode_parts
+from gateway.table import Model, Version
+
+FORMAT = 1
+_TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+
+
+class Account:
+    __slots__ = (
+        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "error",
+        "extra", "first", "headers", "id", "method", "model", "operation", "parent", "path",
+        "primary", "query", "request", "response", "response_headers", "revision", "runtime",
+        "status", "trace", "upstream_ns", "version", "wall_ns",
+    )  # fmt: skip
+
+    def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
+        self.clock = clock
+        self.arrived_ns, self.wall_ns = clock.steady(), clock.wall()
+        self.answered_ns = self.upstream_ns = 0
+        self.id = exchange_id(self.wall_ns)
+        self.method, self.path, self.query, self.headers = method, path, query, headers
+        self.first = as_dict(headers)
+        self.trace, self.parent = _trace(self.id, self.first)
+        self.revision: str | None = None
+        self.caller: Caller | None = None
+        self.context = Context()
+        self.model: Model | None = None
+        self.operation: str | None = None
+        self.version: Version | None = None
+        self.choice: Choice | None = None
+        self.request = b""
+        self.response: Part = EMPTY
+        self.response_headers: Headers = []
+        self.status = 0
+        self.error: str | None = None
+        self.attempts = 0
+        self.runtime: dict[str, Any] | None = None
+        self.primary: str | None = None
+        self.extra: dict[str, Any] = {}
+
+    def shadowed(self, clock: Clock, version: Version) -> Account:
+        """A new account for a copy of this exchange: its own id and times, the same request."""
+        copy = Account(clock, self.method, self.path, self.query, self.headers)
+        copy.revision, copy.caller, copy.context = self.revision, self.caller, self.context
+        copy.model, copy.operation, copy.request = self.model, self.operation, self.request
+        copy.version, copy.primary = version, self.id
+        copy.trace, copy.parent = _trace_of(self.trace, copy.id), self.trace[36:52].decode()
+        assert self.choice is not None
+        rule, kind, ppm = self.choice.rule, self.choice.unit_kind, self.choice.bucket_ppm
+        copy.choice = Choice(version.name, "shadow", rule, kind, ppm)
+        return copy
+
+    def take(self, reply: Reply) -> None:
+        """The answer that is about to be released."""
+        self.status, self.response_headers = reply.status, reply.headers
+        keep = self.model.limits["keep"] if self.model else 65536
+        self.response = Part.of(reply.body, keep)
+
+    def header(self, kind: str = "exchange") -> dict[str, Any]:
+        self.answered_ns = self.clock.steady()
+        header: dict[str, Any] = {
+            "format": FORMAT,
+            "kind": kind,
+            "id": self.id,
+            "at": self.arrived_ns,
+            "wall": isoformat(self.wall_ns),
+            "method": self.method,
+            "status": self.status,
+            "error": self.error,
+            "caller": self.caller.name if self.caller else None,
+            "revision": self.revision,
+            "attempts": self.attempts,
+            "timings": {
+                "total_us": (self.answered_ns - self.arrived_ns) // 1000,
+                "upstream_us": self.upstream_ns // 1000,
+            },
+            "trace": {"parent": self.parent, "traceparent": self.trace.decode()},
+            "bytes": {"request": len(self.request), "response": self.response.length},
+        }
+        if self.model is not None:
+            header |= {"model": self.model.name, "protocol": self.model.protocol,
+                       "operation": self.operation}  # fmt: skip
+        if self.version is not None:
+            header |= {"version": self.version.name, "artifact": self.version.artifact}
+        if self.choice is not None:
+            header |= {"arm": self.choice.arm, "rule": self.choice.rule,
+                       "unit": self.choice.unit_kind, "bucket": self.choice.bucket_ppm}  # fmt: skip
+        if self.primary is not None:
+            header["primary"] = self.primary
+        if self.runtime is not None:
+            header["runtime"] = self.runtime
+        return header | self.extra
+
+    def parts(self) -> bytes:
+        dropped = self.model.dropped if self.model else frozenset[bytes]()
+        keep = self.model.limits["keep"] if self.model else 65536
+        request_id = self.first.get(b"x-request-id")
+        context = {
+            "path": self.path,
+            "query": self.query,
+            "request_id": request_id.decode("latin-1") if request_id else None,
+            "request_headers": kept(self.headers, dropped),
+            "response_headers": kept(self.response_headers, dropped),
+            "subjects": self.context.subjects,
+            "groups": self.context.groups,
+        }
+        return encode_parts(context, Part.of(self.request, keep), self.response)
+
+
+def _trace(identity: str, first: dict[bytes, bytes]) -> tuple[bytes, str | None]:
+    """Our `traceparent`, and the span it was called from. The trace is the caller's if it has one."""
+    match = _TRACEPARENT.match(first.get(b"traceparent", b""))
+    hexadecimal = identity.replace("-", "").encode()
+    if match is None or match[1] == b"0" * 32 or match[2] == b"0" * 16:
+        return b"00-%b-%b-01" % (hexadecimal, hexadecimal[16:]), None
+    return b"00-%b-%b-%b" % (match[1], hexadecimal[16:], match[3]), match[2].decode()
+
+
+def _trace_of(parent: bytes, identity: str) -> bytes:
+    """The same trace, a span of its own."""
+    return parent[:36] + identity.replace("-", "").encode()[16:] + parent[52:]

@@ -1,0 +1,139 @@
+"""One version as this worker reaches it: a session in the process, or a pool to its upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from gateway.dataplane.account import Account
+from gateway.dataplane.headers import to_client, to_upstream
+from gateway.dataplane.inprocess import RUNTIME, Session
+from gateway.dataplane.upstream import (
+    Answer,
+    Endpoint,
+    Pool,
+    PoolLimits,
+    Timeouts,
+    UpstreamError,
+)
+from gateway.errors import Refusal
+from gateway.exchange import Headers, Reply
+from gateway.protocol import v2
+from gateway.table import Model, Version
+
+Stream = tuple[int, Headers, Answer]
+JSON: Headers = [(b"content-type", v2.ERROR_TYPE)]
+
+
+class Backend:
+    """Counts its open exchanges and refuses above `limit`."""
+
+    def __init__(
+        self, model: Model, version: Version, session: Session | None, workers: int
+    ) -> None:
+        self.model, self.version, self.session = model, version, session
+        self.in_flight = 0
+        self.limit = max(1, model.limits["in_flight"] // workers)
+        self.pool: Pool | None = None
+        self._host = b""
+        if version.upstream is not None:
+            endpoint = Endpoint.of(version.upstream)
+            self._host = endpoint.authority.encode()
+            limits = PoolLimits(
+                connections=max(1, model.limits["connections"] // workers),
+                pending=max(1, model.limits["pending"] // workers),
+            )
+            times = model.timeouts
+            timeouts = Timeouts(
+                times["connect"], times["first_byte"], times["idle"], times["request"]
+            )
+            self.pool = Pool(endpoint, limits, timeouts)
+
+    async def call(self, account: Account, traffic: bytes | None = None) -> Reply | Stream:
+        """The version's answer, whole, or a stream where it is longer than `limits.hold`."""
+        if self.in_flight >= self.limit:
+            words = f"{self.in_flight} exchanges of version {self.version.name!r} are open already"
+            raise Refusal("overloaded", words)
+        self.in_flight += 1
+        account.attempts += 1
+        started = time.perf_counter_ns()
+        try:
+            if self.pool is None:
+                return await self._run(account)
+            return await self._forward(self.pool, account, traffic)
+        finally:
+            account.upstream_ns = time.perf_counter_ns() - started
+            self.in_flight -= 1
+
+    async def _run(self, account: Account) -> Reply:
+        assert self.session is not None
+        account.runtime = RUNTIME
+        if account.operation == "ready":
+            body = b'{"name":"%b","ready":true}' % self.model.name.encode()
+            return Reply(200, JSON, body)
+        if account.operation == "metadata":
+            import orjson
+
+            return Reply(200, JSON, orjson.dumps(self.session.metadata()))
+        if account.operation != "infer":
+            raise Refusal("unknown_path", f"{account.operation!r} is not served in-process")
+        if encoding := account.first.get(b"content-encoding"):
+            words = f"content-encoding {encoding.decode('latin-1')!r} is not read in-process"
+            raise Refusal("bad_body", words)
+        try:
+            request = v2.read_request(account.request, account.first.get(v2.INFERENCE_HEADER))
+        except v2.Unreadable as error:
+            raise Refusal("bad_body", str(error)) from None
+        say = "version" in self.model.expose
+        if self.session.slow(request.rows):
+            run = self.session.run
+            return Reply(
+                200, JSON, await asyncio.to_thread(run, request, request.id, say_version=say)
+            )
+        return Reply(200, JSON, self.session.run(request, request.id, say_version=say))
+
+    async def _forward(self, pool: Pool, account: Account, traffic: bytes | None) -> Reply | Stream:
+        headers = to_upstream(
+            account.headers,
+            account.first,
+            host=self._host,
+            exchange=account.id,
+            trace=account.trace,
+            traffic=traffic,
+            own_authorization=account.caller is not None and account.caller.name != "anonymous",
+        )
+        target = v2.without_version(account.path) if "/versions/" in account.path else account.path
+        if account.query:
+            target += "?" + account.query
+        timeout = self.model.timeouts["request"]
+        if traffic is not None:
+            timeout = min(2 * timeout, self.model.shadow["timeout"])
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            answer = await pool.send(
+                account.method.encode(),
+                target.encode("latin-1"),
+                headers,
+                account.request,
+                deadline,
+            )
+            body = await answer.read(self.model.limits["hold"])
+        except UpstreamError as error:
+            raise Refusal(error.code, f"{self.version.name}: {error}") from None
+        except ValueError as error:
+            raise Refusal("bad_request", str(error)) from None
+        if body is None:
+            return answer.status, to_client(answer.headers), answer
+        return Reply(answer.status, to_client(answer.headers), body)
+
+    async def aclose(self) -> None:
+        if self.pool is not None:
+            await self.pool.aclose()
+
+
+def say_error(code: str, status: int, message: str) -> Reply:
+    """Our own answer, in the protocol's dialect."""
+    headers: Headers = [(b"content-type", v2.ERROR_TYPE), (b"x-headworks-error", code.encode())]
+    if status == 503:
+        headers.append((b"retry-after", b"1"))
+    return Reply(status, headers, v2.error_body(message))

@@ -1,0 +1,60 @@
+"""Which version answers: pure, and the same on every host, for ever.
+
+`bucket = first 8 bytes of keyed BLAKE2b(unit) as an integer * 1,000,000 >> 64`, keyed by the rule's
+salt (a salt over 64 bytes by its digest). Raising a version's share only ever adds buckets to it,
+so a unit that has it keeps it. `tests/dataplane/test_choice.py` publishes vectors.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from gateway.exchange import Choice
+from gateway.settings import MILLION
+from gateway.table import Model, Rule
+
+
+def bucket_bits(salt: bytes, unit: str) -> int:
+    """64 bits."""
+    key = salt if len(salt) <= 64 else blake2b(salt).digest()
+    return int.from_bytes(blake2b(unit.encode(), digest_size=8, key=key).digest(), "big")
+
+
+def bucket_ppm(salt: bytes, unit: str) -> int:
+    """0 .. 999,999."""
+    return bucket_bits(salt, unit) * MILLION >> 64
+
+
+def unit_of(chain: tuple[str, ...], headers: dict[bytes, bytes], exchange: str) -> tuple[str, str]:
+    """(kind, unit): the first source of the chain that is present and not empty, else the exchange."""
+    for source in chain:
+        if source.startswith("header:"):
+            value = headers.get(source[7:].encode())
+            if value:
+                return source, value.decode("latin-1")
+        elif source == "exchange":
+            break
+    return "exchange", exchange
+
+
+def choose(model: Model, rule: Rule, headers: dict[bytes, bytes], exchange: str) -> Choice:
+    kind, unit = unit_of(model.unit, headers, exchange)
+    ppm = bucket_ppm(rule.salt, unit)
+    for interval in rule.intervals:
+        if interval.low <= ppm < interval.high:
+            return Choice(interval.version, "canary", rule.name, kind, ppm)
+    return Choice(rule.stable, "stable", rule.name, kind, ppm)
+
+
+def force(version: str, rule: Rule) -> Choice:
+    """A version that an allowed caller asked for: outside all evidence."""
+    return Choice(version, "forced", rule.name, "forced", -1)
+
+
+def shadows(rule: Rule, version: str, exchange: str) -> list[str]:
+    """Versions that get a copy of this exchange: each drawn by a hash of its own."""
+    return [
+        name
+        for name, share in rule.shadows
+        if name != version and bucket_ppm(rule.salt + b"/shadow/" + name.encode(), exchange) < share
+    ]

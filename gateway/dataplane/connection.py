@@ -1,0 +1,460 @@
+"""One HTTP/1.1 connection to an upstream, and the answer that comes over it.
+
+Invariants kept here:
+
+* **An exchange ends once**: complete, failed or aborted, and then the connection forgets its
+  answer. Whatever comes later, comes out of turn and closes the connection, so an answer never
+  holds another exchange's bytes.
+* **A connection is usable again** only after a complete message with an exact end, keep-alive
+  allowed, the request wholly written and nothing left over.
+* **Every wait ends.** While an exchange runs, `_due` is the time at which it fails. One timer a
+  connection wakes at or before that time and looks again, so a request costs no timer of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from gateway.dataplane.response import Framing, MalformedResponse, ResponseReader
+
+BUFFER_BYTES: Final = 256 * 1024  # unread bytes of an answer at which the upstream has to wait
+RESUME_BYTES: Final = 64 * 1024  # unread bytes at which it may go on
+COPY_BYTES: Final = 64 * 1024  # bodies up to here are joined with their head into one write
+TIMER_SLACK_S: Final = 0.001  # event loops count milliseconds: a timer may be early by one
+
+
+class UpstreamError(Exception):
+    """No good answer came from the upstream. `phase` says how far the exchange was."""
+
+    code = "upstream_error"
+
+    def __init__(self, detail: str, phase: str) -> None:
+        super().__init__(f"{self.code} ({phase}): {detail}")
+        self.detail = detail
+        self.phase = phase
+
+
+class UpstreamConnectFailed(UpstreamError):
+    """Nothing was sent: phase resolve, connect, tls or closed (our pool is)."""
+
+    code = "upstream_connect_failed"
+
+
+class UpstreamTimeout(UpstreamError):
+    """Phase connect, first_byte, idle, or request: the absolute deadline."""
+
+    code = "upstream_timeout"
+
+
+class UpstreamReset(UpstreamError):
+    """Closed early: phase reused_closed (not a byte came, on a connection used before), head, body,
+    or aborted (by us)."""
+
+    code = "upstream_reset"
+
+
+class UpstreamProtocolError(UpstreamError):
+    """Bytes that HTTP/1.1 does not allow: phase early, head or body."""
+
+    code = "upstream_protocol_error"
+
+
+class UpstreamOverloaded(UpstreamError):
+    """Nothing was sent: phase pending, the queue for a connection is full."""
+
+    code = "upstream_overloaded"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Bounds of one pool; at each of them something is refused, closed or counted."""
+
+    connections: int = 128
+    keep_idle: int = 32
+    pending: int = 64
+    retire_after_s: float = 600
+    head_bytes: int = 32768
+    header_count: int = 100
+    resolve_every_s: float = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `first_byte_s` runs from the request's last byte, `idle_s` between two reads."""
+
+    connect_s: float = 1
+    first_byte_s: float = 10
+    idle_s: float = 30
+    request_s: float = 10
+
+
+class Answer:
+    """An upstream's answer: status, raw headers, and a body that one reader takes once.
+
+    `headers` are (name, value) as sent and in order, without the white space around values.
+    `length` is the length of the body in bytes where the head tells it, None otherwise.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_connection",
+        "_error",
+        "_over",
+        "_size",
+        "_waiter",
+        "_window",
+        "headers",
+        "length",
+        "status",
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.length: int | None = None
+        self._connection = connection
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._window = BUFFER_BYTES
+        self._over = False
+        self._error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def read(self, at_most: int) -> bytes | None:
+        """The whole body if it has at most `at_most` bytes; None if longer, nothing consumed."""
+        if self.length is not None and self.length > at_most:
+            return None
+        self._widen(max(BUFFER_BYTES, at_most))
+        while not self._over and self._size <= at_most:
+            await self._wait()
+        if self._size > at_most:
+            self._widen(BUFFER_BYTES)
+            return None
+        if self._error is not None:
+            raise self._error
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._size = 0
+        return body
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._over:
+                raise StopAsyncIteration
+            await self._wait()
+        chunk = self._chunks.popleft()
+        self._size -= len(chunk)
+        if not self._over and self._size <= RESUME_BYTES:
+            self._connection.resume()
+        return chunk
+
+    def abort(self) -> None:
+        """Take no more of it. Before its end this closes the connection; afterwards it is free."""
+        if not self._over:
+            self._connection.abort(self)
+        self._chunks.clear()
+        self._size = 0
+
+    async def aclose(self) -> None:
+        self.abort()
+
+    @property
+    def complete(self) -> bool:
+        """The last byte has come; all that is left is in the buffer."""
+        return self._over and self._error is None
+
+    def __repr__(self) -> str:
+        state = "open" if not self._over else self._error.code if self._error else "complete"
+        return f"<Answer {self.status} [{state}, {self._size} bytes buffered]>"
+
+    async def _wait(self) -> None:
+        """Until something new is known. Whoever is cancelled here will not read the rest."""
+        assert self._waiter is None, "an answer has one reader"
+        self._waiter = self._connection.loop.create_future()
+        try:
+            await self._waiter
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        finally:
+            self._waiter = None
+
+    def _widen(self, window: int) -> None:
+        self._window = window
+        if not self._over and self._size <= window:
+            self._connection.resume()
+
+    # What follows is for Connection.
+
+    async def _head(self) -> None:
+        """Until the head has come; raises if the exchange has failed by then."""
+        while self.status == 0 and self._error is None:
+            await self._wait()
+        if self._error is not None:
+            raise self._error
+
+    def _push(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+
+    def _end(self, error: UpstreamError | None) -> None:
+        self._over = True
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """One exchange at a time over one transport.
+
+    `ended(connection, error)` is called once for each exchange, `lost(connection)` once for the
+    transport. `usable` is False from the moment the connection must not be handed out again.
+    """
+
+    def __init__(
+        self,
+        limits: PoolLimits,
+        timeouts: Timeouts,
+        ended: Callable[[Connection, UpstreamError | None], None],
+        lost: Callable[[Connection], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.opened_at = self.loop.time()
+        self.exchanges = 0
+        self.usable = False
+        self.failure: UpstreamError | None = None  # of a connection without an exchange
+        self._limits = limits
+        self._timeouts = timeouts
+        self._ended = ended
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._tls: ssl.SSLObject | None = None
+        self._poller = select.poll()
+        self._answer: Answer | None = None
+        self._deadline = self._due = self._timer_at = 0.0
+        self._phase = "first_byte"
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = self._paused = False
+        self._reader: ResponseReader | None = None
+        self._silent = True  # not one byte of this answer has come
+
+    # The pool's side.
+
+    def is_quiet(self) -> bool:
+        """Neither bytes nor a close wait in the socket, seen by the loop or not."""
+        if not self.usable:
+            return False
+        events = self._poller.poll(0)
+        if not events:
+            return True
+        if self._tls is None and events[0][1] == select.POLLIN:
+            self.failure = UpstreamProtocolError("bytes out of turn", "early")
+        else:
+            self.failure = UpstreamReset("closed before the request", "head")
+        return False
+
+    def begin(self, head: bytes, body: bytes, *, bodiless: bool, deadline: float) -> Answer:
+        """Write the request; the answer's head is still to come. `bodiless`: the method is HEAD."""
+        assert self._answer is None
+        assert self._transport is not None
+        self.exchanges += 1
+        self._silent = True
+        answer = self._answer = Answer(self)
+        limits = self._limits
+        self._reader = ResponseReader(
+            limits.head_bytes, limits.header_count, bodiless, answer._push
+        )
+        self._deadline = deadline
+        if len(body) <= COPY_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+        self._wait_for("first_byte", self._timeouts.first_byte_s)
+        return answer
+
+    @property
+    def is_lost(self) -> bool:
+        """The transport has gone, or never came."""
+        return self._transport is None
+
+    def close(self) -> None:
+        """At once, without a word to the other side; an exchange must have ended before."""
+        self.usable = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def abandon(self) -> None:
+        """Close whatever it is doing; a running exchange fails as aborted."""
+        if self._answer is not None:
+            self.abort(self._answer)
+        self.close()
+
+    # The answer's side.
+
+    def abort(self, answer: Answer) -> None:
+        if self._answer is answer:
+            self._fail(UpstreamReset("abandoned before its end", "aborted"))
+
+    def resume(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._wait_for("idle", self._timeouts.idle_s)
+            self._transport.resume_reading()
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._tls = transport.get_extra_info("ssl_object")
+        descriptor = transport.get_extra_info("socket").fileno()
+        self._poller.register(descriptor, select.POLLIN | select.POLLRDHUP)
+        self.usable = True
+
+    def data_received(self, data: bytes) -> None:
+        answer, reader = self._answer, self._reader
+        if answer is None or reader is None:
+            self._out_of_turn(len(data))
+            return
+        self._silent = False
+        try:
+            reader.feed(data)
+        except MalformedResponse as error:
+            self._fail(UpstreamProtocolError(str(error), _phase(reader)))
+            return
+        if reader.status and not answer.status:
+            answer.status, answer.headers = reader.status, reader.headers
+            answer.length = reader.length
+        if reader.complete:
+            self._complete(reader)
+            return
+        if answer._size > answer._window:
+            self._pause()
+        self._wait_for("idle", self._timeouts.idle_s)
+        if answer.status:
+            answer._wake()
+
+    def eof_received(self) -> None:
+        self._closed_by_upstream(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed_by_upstream(exc)
+        self._transport = None
+        self._lost(self)
+
+    def pause_writing(self) -> None:
+        self._unsent = True
+
+    def resume_writing(self) -> None:
+        self._unsent = False
+        if self._answer is not None and self._silent:
+            self._wait_for("first_byte", self._timeouts.first_byte_s)
+
+    # Ends.
+
+    def _complete(self, reader: ResponseReader) -> None:
+        answer, transport = self._answer, self._transport
+        assert answer is not None
+        assert transport is not None
+        self._answer = self._reader = None
+        # An answer may overtake its request: what is still to be written would follow the next one.
+        sent = not transport.get_write_buffer_size()
+        exact = reader.framing is not Framing.CLOSE and not self._paused
+        self.usable = self.usable and reader.keep_alive and sent and exact
+        answer._end(None)
+        self._ended(self, None)
+
+    def _fail(self, error: UpstreamError) -> None:
+        answer = self._answer
+        assert answer is not None
+        self._answer = self._reader = None
+        self.close()
+        answer._end(error)
+        self._ended(self, error)
+
+    def _closed_by_upstream(self, exc: Exception | None) -> None:
+        self.usable = False
+        reason = f": {exc}" if exc else ""
+        reader = self._reader
+        if reader is None:
+            self.failure = self.failure or UpstreamReset(f"closed while idle{reason}", "head")
+        elif exc is None and self._is_said_to_end() and reader.end():
+            self._complete(reader)
+        elif self._silent and self.exchanges > 1:
+            self._fail(UpstreamReset(f"closed as the request was sent{reason}", "reused_closed"))
+        else:
+            self._fail(UpstreamReset(f"closed before the end{reason}", _phase(reader)))
+        self.close()
+
+    def _is_said_to_end(self) -> bool:
+        """Under TLS only the close_notify alert ends a stream: who cuts the line cannot send it.
+
+        Both event loops hide the difference, but after the alert OpenSSL reads nothing without an
+        error.
+        """
+        if self._tls is None:
+            return True
+        try:
+            return self._tls.read(1) == b""
+        except ssl.SSLError:
+            return False
+
+    def _out_of_turn(self, count: int) -> None:
+        if self.failure is None:
+            self.failure = UpstreamProtocolError(f"{count} bytes out of turn", "early")
+        self.close()
+
+    # Waiting.
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _wait_for(self, phase: str, seconds: float) -> None:
+        """Fail the exchange as `phase` in `seconds`, unless something comes before.
+
+        While we hold the upstream back, or it our request, only the deadline runs.
+        """
+        due = self.loop.time() + seconds
+        if due >= self._deadline or self._paused or self._unsent:
+            due, phase = self._deadline, "request"
+        self._due, self._phase = due, phase
+        if self._timer is None or due < self._timer_at:
+            self._arm(due)
+
+    def _arm(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self.loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._answer is None:
+            return
+        if self.loop.time() + TIMER_SLACK_S < self._due:
+            self._arm(self._due)
+        else:
+            self._fail(UpstreamTimeout("no answer in time", self._phase))
+
+
+def _phase(reader: ResponseReader) -> str:
+    return "body" if reader.status else "head"

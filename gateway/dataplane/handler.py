@@ -1,0 +1,240 @@
+"""The story of a request, from its arrival to its answer: raw ASGI, no other layer.
+
+identify -> match -> authorise -> choose -> upstream -> journal -> answer, and the shadow afterwards.
+Whatever goes wrong on the way is a Refusal, and becomes an answer and a record here, once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.dataplane.access import forced_version
+from gateway.dataplane.account import Account
+from gateway.dataplane.backend import Stream, say_error
+from gateway.dataplane.choice import choose, force, shadows
+from gateway.dataplane.identity import check_rows, identify, read_context
+from gateway.dataplane.live import Live
+from gateway.dataplane.probes import Probes
+from gateway.dataplane.refusals import Refusals
+from gateway.dataplane.routing import find_model, match
+from gateway.dataplane.shadow import Shadow
+from gateway.dataplane.stream import relay
+from gateway.errors import CODES, JournalUnavailable, Refusal
+from gateway.exchange import Headers, Reply
+from gateway.journal.writer import Journal
+from gateway.protocol import v2
+from gateway.table import Rule
+from gateway.telemetry.metrics import Metrics
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+log = logging.getLogger("headworks.dataplane")
+
+
+class Handler:
+    def __init__(
+        self, journal: Journal, shadow: Shadow, probes: Probes, clock: Clock, metrics: Metrics
+    ) -> None:
+        self.journal, self.shadow, self.probes = journal, shadow, probes
+        self.clock, self.metrics = clock, metrics
+        self.refusals = Refusals()
+        self.live: Live | None = None
+        self.in_flight = 0
+        self.journal_full = False
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["raw_path"].decode("latin-1")
+        if (probe := await self.probes.answer(path, self.live)) is not None:
+            await _respond(send, probe, [])
+            return
+        query = scope["query_string"].decode("latin-1")
+        account = Account(self.clock, scope["method"], path, query, scope["headers"])
+        self.in_flight += 1
+        try:
+            reply = await self._answered(account, receive)
+            if isinstance(reply, Reply):
+                await _respond(send, await self._durable(account, reply), self._exposed(account))
+            else:
+                await self._relayed(account, reply, send)
+            self._count(account)
+            self._copy(account)
+        finally:
+            self.in_flight -= 1
+
+    async def _answered(self, account: Account, receive: Receive) -> Reply | Stream:
+        """The story, or the refusal at which it ended."""
+        try:
+            return await self._story(account, receive)
+        except Refusal as refusal:
+            account.error = refusal.code
+            return say_error(refusal.code, refusal.status, refusal.message)
+        except JournalUnavailable:
+            account.error = "journal_unavailable"
+            return say_error(account.error, 503, CODES[account.error][1])
+        except Exception:
+            log.exception("exchange %s failed", account.id)
+            account.error = "internal_error"
+            return say_error(account.error, 500, f"internal error; exchange {account.id}")
+
+    async def _story(self, account: Account, receive: Receive) -> Reply | Stream:
+        live = self._serving()                                                  # 503
+        account.revision = live.table.revision
+        caller = account.caller = identify(live.table, account.first)           # 401
+        target = self._locate(account)                                          # 404, 405
+        model = account.model = find_model(live.table, target)                  # 404
+        account.context, dropped = read_context(account.first, caller)          # 400
+        self.metrics.count("headworks_context_dropped", by=dropped)
+        rule = match(model, account.path, account.first, caller)                # 404
+        forced = forced_version(model, target, account.first, caller)           # 403
+        account.request = await _body(receive, account, model.limits["request"])  # 400, 413
+        self._fits(account)                                                     # 400
+        choice = force(forced, rule) if forced else choose(model, rule, account.first, account.id)
+        account.choice, account.version = choice, model.versions[choice.version]
+        if model.durability == "strict_intent":
+            await self._record(account, "intent")                               # 503
+        return await live.backend(model, choice.version).call(account)          # 4xx, 5xx
+    # fmt: skip
+
+    def _serving(self) -> Live:
+        if self.live is None:
+            raise Refusal("no_table", CODES["no_table"][1])
+        if self.journal_full:
+            raise Refusal("journal_full", CODES["journal_full"][1])
+        return self.live
+
+    def _locate(self, account: Account) -> v2.Target:
+        target = v2.locate(account.path)
+        if target is None:
+            raise Refusal("unknown_path", f"no model is served at {account.path[:200]!r}")
+        account.operation = target.operation
+        method = v2.METHODS.get(target.operation)
+        if method is not None and account.method != method:
+            words = f"{account.method} is not taken here; {method} is"
+            raise Refusal("method_not_allowed", words)
+        return target
+
+    def _fits(self, account: Account) -> None:
+        """Several context values need as many rows: the only reason to look into a body here."""
+        context = account.context
+        if max(len(context.subjects), len(context.groups)) <= 1:
+            return
+        try:
+            rows = v2.read_request(account.request, account.first.get(v2.INFERENCE_HEADER)).rows
+        except v2.Unreadable as error:
+            raise Refusal("bad_body", str(error)) from None
+        check_rows(context, rows)
+
+    async def _durable(self, account: Account, reply: Reply) -> Reply:
+        """The reply, once its record may be relied on; else a refusal, and the reply is gone."""
+        account.take(reply)
+        try:
+            if self._admitted(account):
+                await self._record(account, "exchange")
+            return reply
+        except JournalUnavailable as error:
+            log.error("exchange %s withheld: %s", account.id, error)
+            account.error = "journal_unavailable"
+            withheld = say_error(account.error, 503, CODES[account.error][1])
+            account.status = withheld.status
+            return withheld
+
+    def _admitted(self, account: Account) -> bool:
+        """Strangers' refusals are coalesced, everything else has its record."""
+        if account.error is None or (account.model is not None and account.caller is not None):
+            return True
+        return self.refusals.admit(account.error, self.clock.steady())
+
+    async def _record(self, account: Account, kind: str) -> None:
+        durable = account.model is None or account.model.durability != "bounded"
+        await self.journal.append(account.header(kind), account.parts(), durable=durable)
+
+    async def _relayed(self, account: Account, stream: Stream, send: Send) -> None:
+        _, headers, answer = stream
+        headers = headers + self._exposed(account)
+        try:
+            await relay(account, answer, headers, send, self._record)
+        except JournalUnavailable:
+            account.error = "journal_unavailable"
+            refused = say_error(account.error, 503, CODES[account.error][1])
+            await _respond(send, refused, self._exposed(account))
+
+    def _exposed(self, account: Account) -> Headers:
+        model = account.model
+        expose = model.expose if model is not None else frozenset(("id",))
+        shown: Headers = []
+        if "id" in expose:
+            shown.append((b"x-headworks-id", account.id.encode()))
+        if "version" in expose and account.version is not None:
+            shown.append((b"x-headworks-version", account.version.name.encode()))
+        if "arm" in expose and account.choice is not None:
+            shown.append((b"x-headworks-arm", account.choice.arm.encode()))
+        if "revision" in expose and account.revision is not None:
+            shown.append((b"x-headworks-revision", account.revision.encode()))
+        if (request_id := account.first.get(b"x-request-id")) is not None:
+            shown.append((b"x-request-id", request_id))
+        return shown
+
+    def _count(self, account: Account) -> None:
+        if account.error is not None:
+            self.metrics.count("headworks_refusals", account.error)
+        if account.model is None or account.version is None or account.choice is None:
+            return
+        model, version = account.model.name, account.version.name
+        arm, status = account.choice.arm, str(account.status)
+        self.metrics.count("headworks_exchanges", model, version, arm, status)
+        seconds = (self.clock.steady() - account.arrived_ns) / 1e9
+        self.metrics.observe("headworks_exchange_seconds", seconds, model, version)
+
+    def _copy(self, account: Account) -> None:
+        """After the answer has left: offer the request to the rule's shadows."""
+        choice, model, live = account.choice, account.model, self.live
+        if choice is None or model is None or live is None or account.operation != "infer":
+            return
+        if choice.arm == "forced" or account.error in ("bad_body", "bad_tensor"):
+            return
+        rule = next((rule for rule in model.rules if rule.name == choice.rule), None)
+        if rule is not None and live.table.models.get(model.name) is model:
+            self._offer(account, live, rule)
+
+    def _offer(self, account: Account, live: Live, rule: Rule) -> None:
+        assert account.model is not None
+        assert account.choice is not None
+        for version in shadows(rule, account.choice.version, account.id):
+            self.shadow.offer(account, live.backend(account.model, version))
+
+
+async def _body(receive: Receive, account: Account, at_most: int) -> bytes:
+    """The whole body; refused as soon as it is known to be longer than `at_most`."""
+    stated = account.first.get(b"content-length")
+    if stated is not None and int(stated) > at_most:
+        words = f"content-length {int(stated)}; at most {at_most} bytes are taken"
+        raise Refusal("request_too_large", words)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal("client_gone", CODES["client_gone"][1])
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > at_most:
+            raise Refusal("request_too_large", f"more than {at_most} bytes; no more are taken")
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _respond(send: Send, reply: Reply, ours: Headers) -> None:
+    headers = [item for item in reply.headers if item[0].lower() != b"x-request-id" or not ours]
+    headers += ours
+    if reply.status not in (204, 304) and not any(
+        name.lower() == b"content-length" for name, _ in headers
+    ):
+        headers.append((b"content-length", b"%d" % len(reply.body)))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,86 @@
+"""Headers on their way through: what is hop-by-hop, ours, kept. Pure.
+
+A proxy passes what it does not know. Names come in lower case from the server's protocol.
+"""
+
+from __future__ import annotations
+
+from gateway.exchange import Headers
+
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+     b"upgrade", b"expect")
+)  # fmt: skip
+NEVER_KEPT = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"api-key"))
+
+
+def as_dict(headers: Headers) -> dict[bytes, bytes]:
+    """The first value of each name."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        found.setdefault(name, value)
+    return found
+
+
+def _named_by_connection(headers: dict[bytes, bytes]) -> frozenset[bytes]:
+    value = headers.get(b"connection")
+    if not value or value.lower() in (b"keep-alive", b"close"):
+        return frozenset()
+    return frozenset(token.strip().lower() for token in value.split(b","))
+
+
+def to_upstream(
+    headers: Headers,
+    first: dict[bytes, bytes],
+    *,
+    host: bytes,
+    exchange: str,
+    trace: bytes,
+    traffic: bytes | None = None,
+    own_authorization: bool,
+) -> Headers:
+    """What an upstream gets: all but hop-by-hop and ours, with our id and the trace.
+
+    `own_authorization`: the bearer token was ours (a caller's key) and goes no further.
+    """
+    dropped = _named_by_connection(first)
+    sent = [(b"host", host)]
+    for item in headers:
+        name = item[0]
+        if name in HOP_BY_HOP or name in dropped or name.startswith(b"x-headworks-"):
+            continue
+        if name in (b"host", b"traceparent", b"content-length"):
+            continue
+        if own_authorization and name == b"authorization":
+            continue
+        sent.append(item)
+    sent.append((b"x-headworks-id", exchange.encode()))
+    sent.append((b"traceparent", trace))
+    if traffic is not None:
+        sent.append((b"x-headworks-traffic", traffic))
+    return sent
+
+
+def to_client(headers: Headers) -> Headers:
+    """An upstream's answer headers without hop-by-hop ones and without any in our own name."""
+    lowered = [(name.lower(), name, value) for name, value in headers]
+    named = frozenset[bytes]()
+    for low, _, value in lowered:
+        if low == b"connection":
+            named = frozenset(token.strip().lower() for token in value.split(b","))
+    return [
+        (name, value)
+        for low, name, value in lowered
+        if low not in HOP_BY_HOP and low not in named and not low.startswith(b"x-headworks-")
+    ]
+
+
+def kept(headers: Headers, dropped: frozenset[bytes]) -> list[list[str]]:
+    """Headers for the record, without secrets."""
+    return [
+        [name.decode("latin-1"), value.decode("latin-1")]
+        for name, value in headers
+        if (low := name.lower()) not in NEVER_KEPT
+        and low not in dropped
+        and not low.startswith(b"proxy-")
+    ]

@@ -1,0 +1,176 @@
+"""Versions that run in the worker, under onnxruntime: one thread, sequential, no batching.
+
+What is sent is checked here against the graph, tensor by tensor: the refusal names the tensor, what
+was sent and what is expected. NaN is a missing value and goes to the model; an infinity is refused;
+a score that is not finite is the model's failure, not an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from gateway.card import Card
+from gateway.errors import Refusal
+from gateway.protocol import v2
+
+ONNX_TYPES = {
+    "tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(float16)": "FP16",
+    "tensor(int64)": "INT64", "tensor(int32)": "INT32", "tensor(int16)": "INT16",
+    "tensor(int8)": "INT8", "tensor(uint8)": "UINT8", "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32", "tensor(uint64)": "UINT64", "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+}  # fmt: skip
+RUNTIME = {
+    "name": "onnxruntime", "version": onnxruntime.__version__,
+    "provider": "CPUExecutionProvider", "threads": 1, "batch": False,
+}  # fmt: skip
+LOOP_NS = 2_000_000
+"""A run expected to last longer than this leaves the event loop for a thread."""
+
+
+class Session:
+    """One artifact, loaded and warm."""
+
+    def __init__(self, folder: Path, model: str, version: str, card: Card) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        self.model, self.version, self.card = model, version, card
+        self._session: Any = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self.inputs = {item.name: item for item in self._session.get_inputs()}
+        self.outputs = [item.name for item in self._session.get_outputs()]
+        self._types = {name: ONNX_TYPES.get(item.type, "") for name, item in self.inputs.items()}
+        self._ns_a_row = 0.0
+        for words in self.misfits():
+            raise ValueError(f"{model}/{version}: {words}")
+
+    def misfits(self) -> list[str]:
+        """Where the card and the graph do not say the same."""
+        carriers = {feature.carrier for feature in self.card.features}
+        found = [
+            f"input {name!r} is not on the card" for name in self.inputs if name not in carriers
+        ]
+        found += [f"feature tensor {name!r} is no input" for name in carriers - self.inputs.keys()]
+        if self.card.outputs.score.tensor not in self.outputs:
+            found.append(f"score tensor {self.card.outputs.score.tensor!r} is no output")
+        return found
+
+    def slow(self, rows: int) -> bool:
+        """Whether a run of so many rows is expected to hold the loop for too long."""
+        return self._ns_a_row * rows > LOOP_NS
+
+    def feeds(self, request: v2.Request) -> dict[str, Any]:
+        """Arrays for onnxruntime. Refusal `bad_tensor` names tensor, sent and expected."""
+        unknown = request.inputs.keys() - self.inputs.keys()
+        if unknown:
+            words = f"tensor {min(unknown)!r} is unknown; expected: {', '.join(self.inputs)}"
+            raise Refusal("bad_tensor", words)
+        rows = request.rows
+        return {name: self._feed(name, request, rows) for name in self.inputs}
+
+    def _feed(self, name: str, request: v2.Request, rows: int) -> Any:
+        expected = self._types[name]
+        dims = self.inputs[name].shape
+        tensor = request.inputs.get(name)
+        if tensor is None:
+            words = f"tensor {name!r} is missing; expected: {expected} {_shape(dims)}"
+            raise Refusal("bad_tensor", words)
+        fits = len(tensor.shape) == len(dims) and all(
+            not isinstance(want, int) or want == have for want, have in zip(dims, tensor.shape)
+        )
+        if tensor.datatype != expected or not fits or tensor.rows != rows or not rows:
+            sent = f"{tensor.datatype} {list(tensor.shape)}"
+            words = f"tensor {name!r}: sent {sent}, expected {expected} {_shape(dims, rows)}"
+            raise Refusal("bad_tensor", words)
+        return _array(tensor)
+
+    def run(self, request: v2.Request, identity: str | None, *, say_version: bool) -> bytes:
+        """The answer's body."""
+        feeds = self.feeds(request)
+        started = time.perf_counter_ns()
+        try:
+            values = self._session.run(None, feeds)
+        except Exception as error:
+            raise Refusal("model_failed", f"{type(error).__name__}: {error}") from error
+        spent = (time.perf_counter_ns() - started) / max(request.rows, 1)
+        self._ns_a_row = spent if not self._ns_a_row else 0.9 * self._ns_a_row + 0.1 * spent
+        outputs = dict(zip(self.outputs, values))
+        for name, array in outputs.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise Refusal("model_failed", f"output {name!r} is not finite")
+        version = self.version if say_version else None
+        return v2.write_outputs(self.model, version, identity, outputs)
+
+    def metadata(self) -> dict[str, Any]:
+        outputs = self._session.get_outputs()
+        return {
+            "name": self.model,
+            "platform": "onnxruntime_onnx",
+            "inputs": [_describe(item) for item in self.inputs.values()],
+            "outputs": [_describe(item) for item in outputs],
+        }
+
+
+def _describe(item: Any) -> dict[str, Any]:
+    shape = [size if isinstance(size, int) else -1 for size in item.shape]
+    return {"name": item.name, "datatype": ONNX_TYPES.get(item.type, item.type), "shape": shape}
+
+
+def _shape(dims: list[Any], rows: int | None = None) -> str:
+    first = [rows if rows else "rows"] if dims and not isinstance(dims[0], int) else dims[:1]
+    return "[" + ", ".join(str(size) for size in first + dims[1:]) + "]"
+
+
+def _array(tensor: v2.Tensor) -> Any:
+    dtype = v2.DTYPES[tensor.datatype]
+    if tensor.datatype == "BYTES":
+        return _strings(tensor)
+    try:
+        if isinstance(tensor.data, list) and tensor.data:
+            _check_numbers(tensor)
+        with np.errstate(over="ignore"):
+            array = np.asarray(tensor.data, dtype).reshape(tensor.shape)
+    except (ValueError, TypeError, OverflowError) as error:
+        words = f"tensor {tensor.name!r}: a value is not {tensor.datatype}: {error}"
+        raise Refusal("bad_tensor", words) from None
+    if array.dtype.kind == "f" and np.isinf(array).any():
+        raise Refusal("bad_tensor", f"tensor {tensor.name!r}: an infinite value is not taken")
+    return array
+
+
+def _check_numbers(tensor: v2.Tensor) -> None:
+    """JSON values must be what the datatype says: numpy would take strings and cut fractions."""
+    allowed: tuple[type, ...]
+    if tensor.datatype == "BOOL":
+        allowed = (bool,)
+    elif tensor.datatype.startswith("FP"):
+        allowed = (int, float)
+    else:
+        allowed = (int,)
+    for value in tensor.data:
+        if type(value) not in allowed:
+            words = f"tensor {tensor.name!r}: {str(value)[:40]!r} is not {tensor.datatype}"
+            raise Refusal("bad_tensor", words)
+
+
+def _strings(tensor: v2.Tensor) -> Any:
+    array = np.empty(len(tensor.data), dtype=object)
+    for number, value in enumerate(tensor.data):
+        if isinstance(value, bytes):
+            try:
+                value = value.decode()
+            except UnicodeDecodeError:
+                raise Refusal("bad_tensor", f"tensor {tensor.name!r}: not UTF-8") from None
+        if not isinstance(value, str):
+            words = f"tensor {tensor.name!r}: {str(value)[:40]!r} is not BYTES (a string)"
+            raise Refusal("bad_tensor", words)
+        array[number] = value
+    return array.reshape(tensor.shape)

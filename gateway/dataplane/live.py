@@ -1,0 +1,67 @@
+"""What a worker serves with: one revision's table and its backends, swapped whole.
+
+A new revision is made ready beside the old one (sessions loaded and warmed); the swap is one
+assignment between two requests. Sessions and pools of versions that did not change are carried
+over; what is no longer used is closed when its last exchange has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from gateway.artifacts import Artifacts
+from gateway.dataplane.backend import Backend
+from gateway.dataplane.inprocess import Session
+from gateway.table import Model, Table, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    table: Table
+    backends: dict[tuple[str, str], Backend]
+
+    def backend(self, model: Model, version: str) -> Backend:
+        return self.backends[model.name, version]
+
+
+def prepare(table: Table, artifacts: Artifacts, before: Live | None, workers: int) -> Live:
+    """ValueError or OSError where an artifact does not load: the old table stays in force."""
+    backends: dict[tuple[str, str], Backend] = {}
+    for model in table.models.values():
+        for version in model.versions.values():
+            key = (model.name, version.name)
+            old = before.backends.get(key) if before else None
+            if old is not None and _same(old, model, version):
+                backends[key] = old
+                continue
+            session = None
+            if version.upstream is None:
+                assert version.artifact is not None
+                assert version.card is not None
+                folder = artifacts.path(version.artifact)
+                session = Session(folder, model.name, version.name, version.card)
+            backends[key] = Backend(model, version, session, workers)
+    return Live(table, backends)
+
+
+def _same(old: Backend, model: Model, version: Version) -> bool:
+    return (
+        old.version == version
+        and old.model.limits == model.limits
+        and old.model.timeouts == model.timeouts
+        and old.model.expose == model.expose
+        and old.model.shadow == model.shadow
+    )
+
+
+async def retire(old: Live, new: Live, patience_s: float) -> None:
+    """Close the backends that are not carried over, once they are idle or patience ends."""
+    kept = {id(backend) for backend in new.backends.values()}
+    gone = [backend for backend in old.backends.values() if id(backend) not in kept]
+    loop = asyncio.get_running_loop()
+    until = loop.time() + patience_s
+    while any(backend.in_flight for backend in gone) and loop.time() < until:
+        await asyncio.sleep(0.05)
+    for backend in gone:
+        await backend.aclose()

@@ -1,0 +1,231 @@
+"""Reads one HTTP/1.1 response out of bytes, without any I/O.
+
+Invariants kept here:
+
+* **We frame, llhttp checks.** The end of a head is found here, and a body with a length is counted
+  here, so that a byte too many is seen wherever it lies; httptools says neither how far it has read
+  nor that it skipped blank lines between messages. llhttp, with no leniency set, judges the head
+  and decodes chunks.
+* **A reader reads one message.** Each has its own parser, so that no state outlives a message.
+* **Whatever the bytes, MalformedResponse is the only error**, and memory stays within the limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+INTERIM_COUNT: Final = 8  # 1xx answers before the final one
+HEAD_END: Final = b"\r\n\r\n"
+VERSIONS: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
+VERSION_PREFIX: Final = b"HTTP/1."
+
+
+class MalformedResponse(Exception):
+    """Bytes that HTTP/1.1 does not allow, or more of them than we do; says what was wrong."""
+
+
+class Framing(Enum):
+    """What ends the message that is being read."""
+
+    HEAD = "its head is not yet whole"
+    LENGTH = "a known length"
+    CHUNKED = "the last chunk"
+    CLOSE = "the end of the connection"
+
+
+class ResponseReader:
+    """Feed it bytes as they come; it hands on body bytes through `take`, chunks decoded.
+
+    `status` is 0 until the final head is whole; then `headers` are (name, value) as sent and in
+    order, without the white space around values, and `length` is the body's length if it is known.
+    `complete` says that the last byte has come, `keep_alive` that the upstream will go on.
+    """
+
+    def __init__(
+        self, head_bytes: int, header_count: int, bodiless: bool, take: Callable[[bytes], None]
+    ) -> None:
+        """`bodiless`: the request's method is HEAD."""
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.length: int | None = None
+        self.complete = False
+        self.keep_alive = False
+        self.framing = Framing.HEAD
+        self._head_bytes = head_bytes
+        self._header_count = header_count
+        self._bodiless = bodiless
+        self._take = take
+        self._parser: HttpResponseParser | None = None
+        self._partial = bytearray()
+        self._head_over = self._message_over = False
+        self._remaining = self._interims = self._overhead = 0
+        self._tail = b""
+
+    def feed(self, data: bytes) -> None:
+        """Raises MalformedResponse; the reader is of no use afterwards."""
+        if self.framing is Framing.HEAD:
+            data = self._take_heads(data)
+        if self.framing is not Framing.HEAD:
+            self._take_body(data)
+
+    def end(self) -> bool:
+        """The connection has ended: whether the message was complete by that."""
+        if self.framing is Framing.CLOSE:
+            self.complete = True
+        return self.complete
+
+    # The parser's side. Trailers go where headers went, and are forgotten.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        self.keep_alive = self._parser.should_keep_alive()
+        self._head_over = True
+
+    def on_body(self, chunk: bytes) -> None:
+        self._overhead = 0
+        self._take(chunk)
+
+    def on_message_complete(self) -> None:
+        self._message_over = True
+
+    # Heads.
+
+    def _take_heads(self, data: bytes) -> bytes:
+        """What follows the final head, once that is whole; interim answers are skipped."""
+        while data:
+            head, data = self._split_head(data)
+            if head:
+                self._take_head(head)
+                if self.framing is not Framing.HEAD:
+                    return data
+        return b""
+
+    def _split_head(self, data: bytes) -> tuple[bytes, bytes]:
+        """The head with its blank line, and what follows; (b"", b"") while it is not whole."""
+        partial = self._partial
+        if partial or HEAD_END not in data:
+            searched = max(0, len(partial) - len(HEAD_END) + 1)
+            partial += data
+            if HEAD_END not in partial[searched:]:
+                self._check_partial()
+                return b"", b""
+            data = bytes(partial)
+            partial.clear()
+        end = data.index(HEAD_END) + len(HEAD_END)
+        return data[:end], data[end:]
+
+    def _check_partial(self) -> None:
+        if len(self._partial) >= self._head_bytes:
+            raise MalformedResponse(f"head over {self._head_bytes} bytes")
+        if not VERSION_PREFIX.startswith(bytes(self._partial[: len(VERSION_PREFIX)])):
+            raise MalformedResponse("not an HTTP/1 answer")
+
+    def _take_head(self, head: bytes) -> None:
+        """Check one whole head; if it is the final one, it is the answer's."""
+        if len(head) > self._head_bytes:
+            raise MalformedResponse(f"head over {self._head_bytes} bytes")
+        # llhttp would skip blank lines, take HTTP/2.0 and RTSP/1.0, and NUL in a reason.
+        if not head.startswith(VERSIONS) or b"\0" in head:
+            raise MalformedResponse("not an HTTP/1.0 or HTTP/1.1 answer")
+        status, headers = self._parse(head)
+        if 100 <= status < 200:
+            self._skip_interim(status)
+            return
+        if not 200 <= status < 600:
+            raise MalformedResponse(f"status {status}")
+        self._frame(status, head, headers)
+        self.status = status
+        self.headers = headers
+
+    def _parse(self, head: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+        headers: list[tuple[bytes, bytes]] = []
+        self._headers = headers
+        self._head_over = False
+        self._parser = parser = HttpResponseParser(self)
+        try:
+            parser.feed_data(head)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            raise MalformedResponse(str(error)) from error
+        if not self._head_over:
+            raise MalformedResponse("head without an end")
+        if len(headers) > self._header_count:
+            raise MalformedResponse(f"over {self._header_count} headers")
+        self._headers = []
+        return parser.get_status_code(), headers
+
+    def _skip_interim(self, status: int) -> None:
+        self._interims += 1
+        if status == 101:
+            raise MalformedResponse("101 without our asking")
+        if self._interims > INTERIM_COUNT:
+            raise MalformedResponse(f"over {INTERIM_COUNT} interim answers")
+
+    def _frame(self, status: int, head: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """What ends the body: RFC 9112, section 6.3, and stricter on transfer codings.
+
+        llhttp has refused a second or malformed length, and a length beside a transfer coding.
+        """
+        length = None
+        codings = []
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == b"content-length":
+                length = value
+            elif lowered == b"transfer-encoding":
+                codings.append(value.lower())
+        if codings and (codings != [b"chunked"] or head.startswith(VERSIONS[1])):
+            # We asked for no other coding and hide the header: the body would change its meaning.
+            raise MalformedResponse("transfer-encoding other than chunked in HTTP/1.1")
+        if length is not None and not length.isdigit():
+            raise MalformedResponse("malformed content-length")
+        if self._bodiless or status in (204, 304):
+            self.framing, self.length = Framing.LENGTH, 0
+        elif codings:
+            self.framing, self._message_over = Framing.CHUNKED, False
+            return
+        elif length is not None:
+            self.framing, self.length = Framing.LENGTH, int(length)
+        else:
+            self.framing = Framing.CLOSE
+        self._remaining = self.length or 0
+        self._parser = None
+
+    # Bodies.
+
+    def _take_body(self, data: bytes) -> None:
+        if self.framing is Framing.LENGTH:
+            self._remaining -= len(data)
+            if self._remaining < 0:
+                raise MalformedResponse(f"{-self._remaining} bytes after the message")
+            if data:
+                self._take(data)
+            self.complete = self._remaining == 0
+        elif data and self.framing is Framing.CHUNKED:
+            self._take_chunks(data)
+        elif data:
+            self._take(data)
+
+    def _take_chunks(self, data: bytes) -> None:
+        """Sizes, extensions and trailers together may be as long as a head between body bytes."""
+        assert self._parser is not None
+        self._overhead += len(data)
+        self._tail = (self._tail + data[-5:])[-5:]
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            raise MalformedResponse(str(error)) from error
+        if self._message_over:
+            # llhttp skips line ends after a message: the last five bytes show whether it did.
+            if self._tail[-4:] != HEAD_END or self._tail[:1] in b"\r\n":
+                raise MalformedResponse("line ends after the message")
+            self.complete = True
+            self._parser = None
+        elif self._overhead > self._head_bytes:
+            raise MalformedResponse("chunk extensions or trailers too long")

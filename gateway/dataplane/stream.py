@@ -1,0 +1,74 @@
+"""Answers longer than `limits.hold`: relayed piece by piece, under the same promise.
+
+The intent is durable before the first byte leaves, and the last piece is withheld until the final
+record is durable. If that fails, the connection is cut and the record, should it appear, says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.dataplane.account import Account
+from gateway.dataplane.upstream import Answer, UpstreamError
+from gateway.errors import JournalUnavailable
+from gateway.exchange import Headers
+from gateway.journal.record import Part
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Record = Callable[[Account, str], Awaitable[None]]
+
+
+class Tally:
+    """Length, digest and the first bytes of what passes."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._digest = hashlib.sha256()
+        self._kept = bytearray()
+        self.length = 0
+
+    def add(self, chunk: bytes) -> None:
+        self.length += len(chunk)
+        self._digest.update(chunk)
+        if len(self._kept) < self._keep:
+            self._kept += chunk[: self._keep - len(self._kept)]
+
+    def part(self) -> Part:
+        return Part(self.length, self._digest.digest(), bytes(self._kept))
+
+
+async def relay(
+    account: Account, answer: Answer, headers: Headers, send: Send, record: Record
+) -> None:
+    """Raises JournalUnavailable only while nothing was sent; afterwards the connection is cut."""
+    assert account.model is not None
+    account.status, account.response_headers = answer.status, headers
+    try:
+        await record(account, "intent")
+    except JournalUnavailable:
+        answer.abort()
+        raise
+    tally = Tally(account.model.limits["keep"])
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    held = b""
+    try:
+        async for chunk in answer:
+            if held:
+                await send({"type": "http.response.body", "body": held, "more_body": True})
+            tally.add(chunk)
+            held = chunk
+    except UpstreamError as error:
+        account.error = error.code
+    finally:
+        answer.abort()
+        account.response = tally.part()
+        account.extra["stream"] = True
+    try:
+        await record(account, "exchange")
+    except JournalUnavailable:
+        raise ConnectionAbortedError("the final record is not durable: the answer is cut") from None
+    if account.error is not None:
+        raise ConnectionAbortedError(f"the upstream failed within its answer: {account.error}")
+    await send({"type": "http.response.body", "body": held, "more_body": False})

@@ -1,0 +1,241 @@
+"""One worker process: a journal, the live table, the shared port, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from gateway.artifacts import Artifacts
+from gateway.clock import SystemClock
+from gateway.dataplane.handler import Handler
+from gateway.dataplane.live import prepare, retire
+from gateway.dataplane.probes import Probes
+from gateway.dataplane.server import Protocol
+from gateway.dataplane.shadow import Shadow
+from gateway.errors import JournalUnavailable
+from gateway.exchange import exchange_id
+from gateway.journal.directory import JournalFolder, folders
+from gateway.journal.record import EMPTY, encode_parts
+from gateway.journal.writer import Journal, open_journal
+from gateway.settings import MILLION, Drain, JournalSettings
+from gateway.table import TableStore
+from gateway.telemetry.metrics import Metrics
+
+EXIT_JOURNAL = 74
+TICK_S = 0.1
+log = logging.getLogger("headworks.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    index: int
+    workers: int
+    state: Path
+    keys: Path
+    journal: JournalSettings
+    drain: Drain
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the worker has its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Worker:
+    def __init__(self, settings: WorkerSettings, listening: socket.socket) -> None:
+        self.settings, self.listening = settings, listening
+        self.name = str(settings.index)
+        self.clock = SystemClock()
+        self.metrics = Metrics(f"worker-{self.name}", settings.state / "metrics")
+        self.tables = TableStore(settings.state)
+        self.artifacts = Artifacts(settings.state)
+        self.exit_code = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._told: dict[str, int] = {}
+
+    async def run(self) -> int:
+        """Serve until SIGTERM; the exit code."""
+        settings = self.settings.journal
+        folder = JournalFolder(self.settings.state, self.settings.keys, self.name)
+        self.journal = await open_journal(
+            folder,
+            self.clock,
+            segment_bytes=settings.segment,
+            stall_s=settings.stall,
+            queue_bytes=settings.queue,
+            on_failure=self._journal_failed,
+        )
+        self.shadow = Shadow(self.journal, self.clock, self.metrics)
+        self.probes = Probes()
+        self.handler = Handler(self.journal, self.shadow, self.probes, self.clock, self.metrics)
+        self.server = self._make_server()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._begin_drain)
+        self._keep(self._tick())
+        await self.server.serve(sockets=[self.listening])
+        await self._end()
+        return self.exit_code
+
+    def _make_server(self) -> _Server:
+        return _Server(
+            uvicorn.Config(
+                _App(self.handler, self.refused),
+                http=Protocol,
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                interface="asgi3",
+                backlog=2048,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=int(self.settings.drain.at_most),
+            )
+        )
+
+    def refused(self, code: str) -> None:
+        """Bytes that were no request: counted, and recorded with the other strangers'."""
+        self.metrics.count("headworks_refusals", code)
+        if self.handler.refusals.admit(code, self.clock.steady()):
+            self._record_refusals({code: 1})
+
+    def _keep(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _journal_failed(self, error: OSError) -> None:
+        """The journal is poisoned: end, so that a new process recovers it."""
+        log.critical("journal failed: %s", error)
+        self.exit_code = EXIT_JOURNAL
+        self.probes.journal_writable = False
+        self.server.should_exit = True
+
+    def _begin_drain(self) -> None:
+        if self.probes.draining:
+            self.server.force_exit = True
+            return
+        self.probes.draining = True
+        self._keep(self._drain())
+
+    async def _drain(self) -> None:
+        """Readiness says no first, so that balancers leave; then connections are closed."""
+        await asyncio.sleep(self.settings.drain.settle)
+        self.server.should_exit = True
+
+    async def _end(self) -> None:
+        await self.shadow.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.handler.live is not None:
+            for backend in self.handler.live.backends.values():
+                await backend.aclose()
+        try:
+            await self.journal.close()
+        except OSError as error:
+            log.critical("journal did not close: %s", error)
+            self.exit_code = EXIT_JOURNAL
+        self._tell_numbers()
+
+    async def _tick(self) -> None:
+        """Ten times a second the table, once a second everything else."""
+        count = 0
+        while True:
+            if self.tables.changed():
+                await self._swap()
+            if count % 10 == 0:
+                self.journal.mark()
+                self._tell_numbers()
+                self._record_refusals(self.handler.refusals.due(self.clock.steady()))
+                self.handler.journal_full = self._backlog() > self._refuse_above()
+            count += 1
+            await asyncio.sleep(TICK_S)
+
+    async def _swap(self) -> None:
+        """Make the revision in force live; if it does not load, the old one stays."""
+        revision = self.tables.current
+        if revision is None:
+            return
+        before = self.handler.live
+        try:
+            table = self.tables.load(revision)
+            live = await asyncio.to_thread(
+                prepare, table, self.artifacts, before, self.settings.workers
+            ) if before else prepare(table, self.artifacts, None, self.settings.workers)  # fmt: skip
+        except Exception as error:
+            log.error("revision %s is not taken: %s", revision[:12], error)
+            self.metrics.count("headworks_table_rejected")
+            return
+        self.handler.live = live
+        log.info("worker %s serves revision %s", self.name, revision[:12])
+        if before is not None:
+            self._keep(retire(before, live, self.settings.drain.at_most))
+
+    def _record_refusals(self, counts: dict[str, int]) -> None:
+        for code, count in counts.items():
+            header = {
+                "format": 1, "kind": "refusals", "id": exchange_id(self.clock.wall()),
+                "at": self.clock.steady(), "error": code, "count": count,
+            }  # fmt: skip
+            try:
+                self.journal.append(header, encode_parts({}, EMPTY, EMPTY))
+            except JournalUnavailable:
+                self.metrics.count("headworks_refusals", "journal_unavailable")
+
+    def _backlog(self) -> int:
+        known = folders(self.settings.state, self.settings.keys)
+        return sum(folder.size() for folder in known)
+
+    def _refuse_above(self) -> int:
+        settings = self.settings.journal
+        return settings.budget * settings.refuse // MILLION
+
+    def _tell_numbers(self) -> None:
+        """Journal statistics as counters, by what was added since the last time."""
+        numbers = self.journal.statistics
+        self.probes.journal_writable = self.journal.writable
+        for name, value, scale in (
+            ("records", numbers.records, 1), ("bytes", numbers.bytes, 1),
+            ("commits", numbers.commits, 1), ("commit_seconds", numbers.commit_ns, 1e-9),
+            ("stalls", numbers.stalls, 1), ("refused", numbers.refused, 1),
+        ):  # fmt: skip
+            self.metrics.count(
+                f"headworks_journal_{name}", by=(value - self._told.get(name, 0)) * scale
+            )
+            self._told[name] = value
+        self.metrics.set("headworks_in_flight", self.handler.in_flight, self.name)
+
+
+class _App:
+    """What uvicorn calls: the handler, and what the protocol tells beside it."""
+
+    def __init__(self, handler: Handler, refused: Any) -> None:
+        self._handler, self.refused = handler, refused
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._handler(scope, receive, send)
+
+
+def serve(settings: WorkerSettings, descriptor: int) -> int:
+    """Run one worker on the inherited listening socket; the process's exit code."""
+    import uvloop
+
+    listening = socket.socket(fileno=os.dup(descriptor))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Worker(settings, listening).run())

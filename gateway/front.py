@@ -1,0 +1,167 @@
+"""The admin port's front door, in the supervisor: alive whatever else is dead.
+
+It answers `/metrics`, `/-/live`, `/-/ready` and the status of the whole itself, passes reloads to
+the governor and everything else to the analyst, each on its Unix socket. It checks Host and Origin
+(a page of another site must not reach a loopback port through a browser), and people's tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.settings import Settings
+from gateway.supervisor import Supervisor
+from gateway.table import TableStore
+from gateway.telemetry import metrics
+
+BODY_BYTES_MAX = 64 * 1024**2
+LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
+log = logging.getLogger("headworks.front")
+
+
+class Door:
+    """Pure ASGI: refuses foreign hosts and origins, and, where there are people, strangers."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        listening = settings.listen.admin.rpartition(":")[0].strip("[]")
+        self._names = {*LOCAL_NAMES, listening}
+        self._tokens = [person.token_sha256 for person in settings.people]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (refusal := self._refusal(Request(scope))) is not None:
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, request: Request) -> Response | None:
+        host = request.url.hostname or ""
+        if not self._tokens and host not in self._names:
+            return say_error(421, "bad_host", f"host {host!r} is not served here")
+        origin = request.headers.get("origin")
+        if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}":
+            return say_error(403, "bad_origin", f"origin {origin!r} may not call this port")
+        if self._tokens and request.url.path not in ("/-/live", "/-/ready"):
+            scheme, _, token = request.headers.get("authorization", "").partition(" ")
+            digest = hashlib.sha256(token.strip().encode()).hexdigest()
+            known = any(hmac.compare_digest(digest, held) for held in self._tokens)
+            if scheme.lower() != "bearer" or not known:
+                return say_error(401, "unauthorised", "a person's bearer token is wanted")
+        return None
+
+
+def say_error(status: int, code: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": message, "code": code}, status)
+
+
+class Front:
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.state: Path = supervisor.state
+        self.tables = TableStore(self.state)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._clients = {role: _client(self.state / "run" / f"{role}.sock") for role in
+                         ("governor", "analyst")}  # fmt: skip
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/-/live", self.live, methods=["GET"]),
+                Route("/-/ready", self.ready, methods=["GET"]),
+                Route("/metrics", self.metrics, methods=["GET"]),
+                Route("/api/v1/status", self.status, methods=["GET"]),
+                Route("/api/v1/reload", self.reload, methods=["POST"]),
+                Route("/{path:path}", self.relay, methods=["GET", "POST", "PUT", "DELETE"]),
+            ],
+            middleware=[Middleware(Door, settings=self.supervisor.settings)],
+        )
+
+    async def live(self, request: Request) -> Response:
+        return JSONResponse({"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        workers = [child for child in self.supervisor.children if child.role.startswith("worker")]
+        ready = self.tables.current is not None and any(child.running for child in workers)
+        return JSONResponse({"ready": ready}, 200 if ready else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        body = metrics.expose(self.state / "metrics")
+        return Response(body, media_type="text/plain; version=0.0.4")
+
+    async def status(self, request: Request) -> Response:
+        """Everything at one look: colour, and the words for it."""
+        processes = self.supervisor.status()
+        governor = await self._ask("governor", "/status")
+        analyst = await self._ask("analyst", "/api/v1/analyst")
+        words = [f"{role} is down" for role, state in processes.items() if not state["running"]]
+        journals = (governor or {}).get("journals", {})
+        red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
+        colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
+        return JSONResponse(
+            {"state": colour, "words": red + words, "revision": self.tables.current,
+             "processes": processes, "governor": governor, "analyst": analyst}
+        )  # fmt: skip
+
+    async def _ask(self, role: str, path: str) -> dict[str, Any] | None:
+        try:
+            answer = await self._clients[role].get(path)
+        except httpx2.HTTPError:
+            return None
+        told: dict[str, Any] = answer.json()
+        return told
+
+    async def reload(self, request: Request) -> Response:
+        return await self._pass(request, "governor", "/reload")
+
+    def hang_up(self) -> None:
+        """SIGHUP: reload; the log says what came of it."""
+        task = asyncio.get_running_loop().create_task(self._reload_from_signal())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reload_from_signal(self) -> None:
+        try:
+            told = await self._clients["governor"].post("/reload")
+        except httpx2.HTTPError as error:
+            log.error("reload: the governor is down: %s", error)
+        else:
+            log.info("reload: %s", told.text)
+
+    async def relay(self, request: Request) -> Response:
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return await self._pass(request, "analyst", path)
+
+    async def _pass(self, request: Request, role: str, path: str) -> Response:
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                return say_error(413, "request_too_large", f"more than {BODY_BYTES_MAX} bytes")
+        passed = {name: value for name in ("accept", "content-type")
+                  if (value := request.headers.get(name))}  # fmt: skip
+        try:
+            answer = await self._clients[role].request(
+                request.method, path, content=body, headers=passed
+            )
+        except httpx2.HTTPError:
+            return say_error(503, f"{role}_down", f"the {role} is down; answers go on without it")
+        kept = {name: value for name, value in answer.headers.items() if name == "content-type"}
+        return Response(answer.content, answer.status_code, kept)
+
+
+def _client(path: Path) -> httpx2.AsyncClient:
+    transport = httpx2.AsyncHTTPTransport(uds=str(path))
+    return httpx2.AsyncClient(transport=transport, base_url="http://headworks", timeout=30)

@@ -1,0 +1,156 @@
+"""The governor: seals journals, publishes tables. Small and hard to kill.
+
+It serves a control API on a Unix socket (`state/run/governor.sock`) that only the supervisor's front
+door calls. Its death delays nothing but what it does: workers answer on, journals grow meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from gateway.artifacts import Artifacts
+from gateway.check import check
+from gateway.clock import SystemClock
+from gateway.seal.sealer import Sealer
+from gateway.settings import RESTART_KEYS, Settings
+from gateway.table import TableStore, make_document
+from gateway.telemetry.metrics import Metrics
+
+IDLE_S = 0.02
+log = logging.getLogger("headworks.governor")
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Governor:
+    def __init__(self, config: Path, overrides: dict[str, str], state: Path, keys: Path) -> None:
+        self.config, self.overrides, self.state = config, overrides, state
+        self.clock = SystemClock()
+        self.metrics = Metrics("governor", state / "metrics")
+        self.tables = TableStore(state)
+        self.artifacts = Artifacts(state)
+        self.sealer = Sealer(state, keys, self.clock, self.metrics)
+        self.started: Settings | None = None
+        self.stopping = False
+        self._publishing = asyncio.Lock()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        told = await self.publish("start", "the file at the start")
+        if told["problems"] and self.tables.current is None:
+            log.critical("nothing to serve: %s", "; ".join(told["problems"]))
+            return 1
+        run = self.state / "run"
+        run.mkdir(exist_ok=True)
+        path = run / "governor.sock"
+        path.unlink(missing_ok=True)
+        config = uvicorn.Config(
+            self._app(), uds=str(path), log_config=None, access_log=False, lifespan="off"
+        )
+        self.server = Server(config)
+        serving = loop.create_task(self.server.serve())
+        try:
+            await self._seal_until_stopped()
+        finally:
+            self.server.should_exit = True
+            await serving
+            self.sealer.close()
+        return 0
+
+    def _stop(self) -> None:
+        self.stopping = True
+
+    async def _seal_until_stopped(self) -> None:
+        """Seal; once told to stop, until nothing more comes: workers have ended by then."""
+        while True:
+            stopping = self.stopping
+            written = await asyncio.to_thread(self.sealer.step)
+            self._tell_numbers()
+            if stopping and not written:
+                return
+            if not written:
+                await asyncio.sleep(IDLE_S)
+
+    def _tell_numbers(self) -> None:
+        for source, lag in self.sealer.lag().items():
+            self.metrics.set("headworks_lag_bytes", lag["bytes"], f"seal:{source.split('.')[0]}")
+
+    async def publish(self, author: str, reason: str) -> dict[str, Any]:
+        """Bring the file into force if it is right and new: what happened, in words."""
+        async with self._publishing:
+            return await asyncio.to_thread(self._publish, author, reason)
+
+    def _publish(self, author: str, reason: str) -> dict[str, Any]:
+        checked = check(self.config, self.overrides)
+        current = self.tables.current
+        told: dict[str, Any] = {
+            "changed": False,
+            "revision": current,
+            "problems": [str(problem) for problem in checked.problems],
+            "restart": [],
+        }
+        if checked.settings is None:
+            return told
+        if self.started is None:
+            self.started = checked.settings
+        told["restart"] = [
+            key
+            for key in RESTART_KEYS
+            if getattr(checked.settings, key) != getattr(self.started, key)
+        ]
+        document = make_document(
+            checked, self.artifacts, author=author, reason=reason, now_ns=self.clock.wall()
+        )
+        if current is not None and _same(document, self.tables.load(current).document):
+            return told
+        told["revision"] = self.tables.publish(document, current)
+        told["changed"] = True
+        log.info("revision %s by %s: %s", told["revision"][:12], author, reason)
+        return told
+
+    def _app(self) -> Starlette:
+        async def reload(request: Request) -> JSONResponse:
+            asked = await request.json() if await request.body() else {}
+            told = await self.publish(asked.get("author", "file"), asked.get("reason", "reload"))
+            return JSONResponse(told, 422 if told["problems"] else 200)
+
+        async def status(request: Request) -> JSONResponse:
+            return JSONResponse(
+                {"leaves": self.sealer.ledger.number, "journals": self.sealer.lag(),
+                 "revision": self.tables.current}
+            )  # fmt: skip
+
+        return Starlette(
+            routes=[
+                Route("/reload", reload, methods=["POST"]),
+                Route("/status", status, methods=["GET"]),
+            ]
+        )
+
+
+def _same(new: dict[str, Any], old: Any) -> bool:
+    """Whether two documents say the same, whoever wrote them when."""
+    told = ("models", "callers", "people", "telemetry")
+    import orjson
+
+    return all(orjson.loads(orjson.dumps(new[key])) == old[key] for key in told)

@@ -1,0 +1,96 @@
+"""A record's parts: what stands in clear, what is sealed, and how bodies stay apart from our JSON.
+
+The header is canonical JSON that we wrote ourselves: sorted keys, no spaces, nothing personal. The
+personal parts (context and kept headers, request bytes, response bytes) follow as counted bytes,
+each with its full length and SHA-256, and are encrypted together under the segment's key. A body is
+never inside JSON of ours: whatever it contains, it cannot close a record or forge a field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+FORMAT = 1
+PART = struct.Struct("<QI32s")  # full length, kept length, SHA-256 of the full bytes
+PARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes as they were, or the first of them: `length` and `sha256` are of the whole."""
+
+    length: int
+    sha256: bytes
+    kept: bytes
+
+    @classmethod
+    def of(cls, body: bytes, keep: int) -> Part:
+        kept = body if len(body) <= keep else body[:keep]
+        return cls(len(body), hashlib.sha256(body).digest(), kept)
+
+    @property
+    def truncated(self) -> bool:
+        return len(self.kept) < self.length
+
+
+EMPTY = Part.of(b"", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of a journal, decoded: `header` in clear, the sealed parts opened."""
+
+    header: dict[str, Any]
+    context: dict[str, Any]
+    request: Part
+    response: Part
+
+
+def encode_header(header: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(header, option=orjson.OPT_SORT_KEYS)
+
+
+def encode_parts(context: Mapping[str, Any], request: Part, response: Part) -> bytes:
+    """The sealed part in clear: three counted parts, then their bytes."""
+    text = orjson.dumps(context)
+    own = Part(len(text), hashlib.sha256(text).digest(), text)
+    parts = (own, request, response)
+    heads = [PART.pack(part.length, len(part.kept), part.sha256) for part in parts]
+    return b"".join((*heads, *(part.kept for part in parts)))
+
+
+def decode_parts(data: bytes) -> tuple[bytes, Part, Part]:
+    """Context (JSON bytes), request, response. ValueError where lengths or digests do not fit."""
+    at = PART.size * PARTS
+    parts = []
+    for number in range(PARTS):
+        length, kept, digest = PART.unpack_from(data, PART.size * number)
+        piece = data[at : at + kept]
+        if len(piece) != kept or (kept == length and hashlib.sha256(piece).digest() != digest):
+            raise ValueError(f"part {number} of a record does not fit its length or digest")
+        parts.append(Part(length, digest, piece))
+        at += kept
+    if at != len(data):
+        raise ValueError(f"a record has {len(data) - at} bytes behind its parts")
+    return parts[0].kept, parts[1], parts[2]
+
+
+def seal(cipher: AESGCM, sequence: int, header: bytes, parts: bytes) -> bytes:
+    """AES-256-GCM; the sequence is the nonce (one key a segment), the header is bound to it."""
+    return cipher.encrypt(sequence.to_bytes(12, "big"), parts, header)
+
+
+def unseal(cipher: AESGCM, sequence: int, header: bytes, sealed: bytes) -> bytes:
+    return cipher.decrypt(sequence.to_bytes(12, "big"), sealed, header)
+
+
+def decode(header: bytes, parts: bytes) -> Record:
+    context, request, response = decode_parts(parts)
+    return Record(orjson.loads(header), orjson.loads(context), request, response)

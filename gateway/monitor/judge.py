@@ -1,0 +1,291 @@
+"""One closed window in, its report and the series' next state out.
+
+Quality is judged first, then drift with the features at fault held back, then bias on the counts of
+many windows. A window under the minimum is counted and shown but moves no drift count and no alarm
+of drift or quality: it says `not_enough_data`, never `ok`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from gateway.card import Card
+from gateway.monitor import bias, drift, quality
+from gateway.monitor.column import Column
+from gateway.monitor.drift import Comparison, Drift
+from gateway.monitor.quality import Finding
+from gateway.monitor.reference import Reference
+from gateway.monitor.report import (
+    ALARMING,
+    FeatureReport,
+    OutcomeReport,
+    ScoreReport,
+    WindowReport,
+    summarise,
+    worst,
+)
+from gateway.monitor.state import SeriesState
+from gateway.monitor.window import Window, WindowSettings
+from gateway.monitor.words import sentences
+
+Findings = Mapping[str, tuple[Finding, ...]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The judged parts of one window, before they are told."""
+
+    features: tuple[FeatureReport, ...]
+    duplicates: Finding | None
+    score: ScoreReport
+    outcome: OutcomeReport | None
+    groups: tuple[bias.GroupsOfKey, ...]
+
+    def states(self) -> dict[str, str]:
+        """State by cause; a suppressed drift counts as not judged."""
+        found = {
+            f"quality/{feature.name}/{finding.kind}": str(finding.state)
+            for feature in self.features
+            for finding in feature.quality
+        }
+        found |= {f"feature/{f.name}": telling_state(f.drift) for f in self.features}
+        found["score"] = self.score.state
+        if self.outcome is not None:
+            found["outcome"] = self.outcome.state
+        if self.duplicates is not None:
+            found["duplicates"] = self.duplicates.state
+        for of_key in self.groups:
+            found |= {f"bias/{of_key.key}/{g.value}": str(g.state) for g in of_key.groups}
+        return found
+
+
+def judge(
+    window: Window, reference: Reference, card: Card, settings: WindowSettings, before: SeriesState
+) -> tuple[WindowReport, SeriesState]:
+    """Judge a window that is full or overdue and holds at least one decision."""
+    if not len(window):
+        raise ValueError(f"{window!r}: nothing to judge")
+    enough = len(window) >= settings.minimum
+    columns = window.columns(card, reference)
+    scores = window.scores()
+    findings = inspected(columns, reference) if enough else {}
+    compared = comparisons(window, columns, scores, reference, card, settings) if enough else {}
+    drifts = drift.verdicts(compared, before.running, faults(findings))
+    blocks = next_blocks(window, card, settings, before)
+    groups = tuple(
+        bias.judge_key(key, blocks, before.pending, len(window), settings.minimum)
+        for key in (settings.groups if card.outputs.outcome is not None else ())
+    )
+    parts = Parts(
+        features=feature_reports(card, columns, reference, findings, drifts, settings.minimum),
+        duplicates=repeated(window, reference) if enough else None,
+        score=score_report(scores, reference, drifts, settings.minimum),
+        outcome=outcome_report(window, card, reference, drifts),
+        groups=groups,
+    )
+    alarms = alarms_after(before.alarms, parts.states(), enough)
+    state = SeriesState(
+        number=before.number + 1,
+        running=drift.running_after(before.running, drifts),
+        alarms=alarms,
+        pending=bias.pending_after(groups, before.pending, len(window)),
+        blocks=blocks,
+    )
+    return report(window, reference, card, settings, parts, before, state), state
+
+
+def inspected(columns: Mapping[str, Column], reference: Reference) -> Findings:
+    level = drift.ALPHA / len(columns)
+    return {
+        name: quality.inspect(reference.columns[name], column, level)
+        for name, column in columns.items()
+        if name in reference.columns
+    }
+
+
+def faults(findings: Findings) -> dict[str, tuple[str, ...]]:
+    """The kinds of fault by the cause of drift that they suppress."""
+    kinds = {
+        f"feature/{name}": tuple(str(f.kind) for f in found if f.state == "fault")
+        for name, found in findings.items()
+    }
+    return {cause: found for cause, found in kinds.items() if found}
+
+
+def repeated(window: Window, reference: Reference) -> Finding | None:
+    return quality.repeated(window.duplicates(), len(window), reference.duplicates, reference.rows)
+
+
+def comparisons(
+    window: Window,
+    columns: Mapping[str, Column],
+    scores: Column,
+    reference: Reference,
+    card: Card,
+    settings: WindowSettings,
+) -> dict[str, Comparison]:
+    """The tests of a window by cause; those with fewer values than the minimum are left out."""
+    pairs = {
+        f"feature/{name}": (reference.columns[name], column)
+        for name, column in columns.items()
+        if name in reference.columns
+    }
+    if reference.scores is not None:
+        pairs["score"] = (reference.scores, scores)
+    compared = {
+        cause: drift.compare(then, now)
+        for cause, (then, now) in pairs.items()
+        if min(then.comparable, now.comparable) >= settings.minimum
+    }
+    outcomes, words = window.outcomes(), card.outputs.outcome
+    then = reference.scores
+    if words is None or then is None or reference.adverse is None:
+        return compared
+    if min(len(outcomes), then.comparable) >= settings.minimum:
+        compared["outcome"] = drift.compare_outcomes(
+            outcomes.count(words.adverse), len(outcomes), reference.adverse, then.comparable
+        )
+    return compared
+
+
+def next_blocks(
+    window: Window, card: Card, settings: WindowSettings, before: SeriesState
+) -> tuple[bias.Block, ...]:
+    words = card.outputs.outcome
+    if words is None or not settings.groups:
+        return ()
+    former = before.blocks[-(bias.BIAS_WINDOWS - 1) :]
+    members = (
+        (decision.groups, decision.outcome == words.adverse)
+        for decision in window.decisions
+        if decision.outcome is not None
+    )
+    return (*former, bias.count_groups(members, settings.groups, former))
+
+
+def telling_state(found: Drift) -> str:
+    return "not_enough_data" if found.suppressed_by else found.state
+
+
+def feature_reports(
+    card: Card,
+    columns: Mapping[str, Column],
+    reference: Reference,
+    findings: Findings,
+    drifts: Mapping[str, Drift],
+    minimum: int,
+) -> tuple[FeatureReport, ...]:
+    reports = []
+    for feature in card.features:
+        then = reference.columns.get(feature.name)
+        unjudged = Drift("no_reference" if then is None else "not_enough_data")
+        found = drifts.get(f"feature/{feature.name}", unjudged)
+        flaws = findings.get(feature.name, ())
+        state = worst([telling_state(found), *(flaw.state for flaw in flaws)])
+        reports.append(
+            FeatureReport(
+                name=feature.name,
+                type=feature.type,
+                state=state if then is not None else "no_reference",
+                quality=flaws,
+                drift=found,
+                before=None if then is None else summarise(then, minimum),
+                after=summarise(columns[feature.name], minimum),
+            )
+        )
+    return tuple(reports)
+
+
+def score_report(
+    scores: Column, reference: Reference, drifts: Mapping[str, Drift], minimum: int
+) -> ScoreReport:
+    then = reference.scores
+    found = drifts.get("score", Drift("no_reference" if then is None else "not_enough_data"))
+    before = None if then is None else summarise(then, minimum)
+    return ScoreReport(found.state, found, before, summarise(scores, minimum))
+
+
+def outcome_report(
+    window: Window, card: Card, reference: Reference, drifts: Mapping[str, Drift]
+) -> OutcomeReport | None:
+    words, then = card.outputs.outcome, reference.scores
+    if words is None:
+        return None
+    outcomes = window.outcomes()
+    count = outcomes.count(words.adverse)
+    found = drifts.get("outcome", Drift("no_reference" if then is None else "not_enough_data"))
+    share = None
+    if then is not None and reference.adverse is not None and then.comparable:
+        share = reference.adverse / then.comparable
+    return OutcomeReport(
+        adverse=words.adverse,
+        state=found.state,
+        n=len(outcomes),
+        count=count,
+        share=count / len(outcomes) if outcomes else None,
+        reference_share=share,
+        drift=found,
+    )
+
+
+def alarms_after(before: Iterable[str], states: Mapping[str, str], enough: bool) -> tuple[str, ...]:
+    """Alarms open after a window: those it raises, and those that it could not judge."""
+    raised = {cause for cause, state in states.items() if state in ALARMING}
+    unjudged = {"not_enough_data", "insufficient"}
+    waiting = {
+        cause
+        for cause in before
+        if states.get(cause) in unjudged or (not enough and not cause.startswith("bias/"))
+    }
+    return tuple(sorted(raised | waiting))
+
+
+def report(
+    window: Window,
+    reference: Reference,
+    card: Card,
+    settings: WindowSettings,
+    parts: Parts,
+    before: SeriesState,
+    after: SeriesState,
+) -> WindowReport:
+    first, last, n = window.decisions[0], window.decisions[-1], len(window)
+    closed_at, closed_by = window.closed(settings)
+    states = parts.states().values()
+    told = [state for state in states if n >= settings.minimum or state != "ok"]
+    words = card.outputs.outcome
+    favourable = None
+    if words is not None:
+        favourable = words.below if words.adverse == words.at_or_above else words.at_or_above
+    return WindowReport(
+        id=f"{window.series}/{after.number}",
+        reference=reference.digest,
+        first_leaf=first.leaf,
+        last_leaf=last.leaf,
+        first_id=first.id,
+        last_id=last.id,
+        opened_at=window.opened_at,
+        closed_at=closed_at,
+        closed_by=closed_by,
+        n=n,
+        state=worst(told),
+        alpha=drift.ALPHA,
+        features=parts.features,
+        duplicates=parts.duplicates,
+        score=parts.score,
+        outcome=parts.outcome,
+        bias=parts.groups,
+        opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
+        resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
+        words=sentences(
+            n,
+            settings.minimum,
+            parts.features,
+            parts.duplicates,
+            parts.score,
+            parts.outcome,
+            parts.groups,
+            favourable,
+        ),
+    )

@@ -1,0 +1,113 @@
+"""Data quality comes before drift: a broken feed is the cause, a moved distribution its symptom.
+
+A finding is a `fault` when its share is surely larger than what the reference shows: the window's
+exact lower bound lies above the reference's exact upper bound. A fault suppresses the drift alarm
+of its feature. What the reference never showed, too rare for a fault, is a `watch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gateway.monitor import proportion
+from gateway.monitor.column import Column
+
+Kind = Literal["missing", "wrong_type", "out_of_range", "unseen", "stuck", "duplicates"]
+QualityState = Literal["ok", "watch", "fault"]
+
+REFERENCE_ALPHA = 0.05
+"""Risk that the reference's own share is above the bound that stands for it."""
+
+EXCESS_FLOOR = 0.002
+"""Shares that rose by less than 2 in 1,000 are no fault, however sure the rise is."""
+
+STUCK_FLOOR = 0.05
+"""A feature that varies in fewer of the reference's rows than this is not a fault when constant:
+a flag that is nearly always `no` may be `no` for a while."""
+
+DUPLICATES_FLOOR = 0.2
+"""Repeated rows are told from this rise on: retries that double the traffic make it 0.5."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`count` of `n` values; `at_least` and `reference_at_most` are the bounds compared.
+
+    For `stuck` all four speak of the most frequent value.
+    """
+
+    kind: Kind
+    state: QualityState
+    count: int
+    n: int
+    share: float
+    at_least: float
+    reference_share: float
+    reference_at_most: float
+
+
+def inspect(reference: Column, window: Column, alpha: float) -> tuple[Finding, ...]:
+    """What is not `ok` with a feature, each kind at risk `alpha`."""
+    pairs: list[tuple[Kind, int, int, int, int]] = [
+        ("missing", window.missing, window.n, reference.missing, reference.n),
+        ("wrong_type", window.wrong_type, window.n, reference.wrong_type, reference.n),
+        (
+            "out_of_range",
+            window.out_of_range,
+            window.present,
+            reference.out_of_range,
+            reference.present,
+        ),
+        ("unseen", window.unseen, window.present, reference.unseen, reference.present),
+    ]
+    findings = [excess(*pair, alpha) for pair in pairs if pair[1] > 0]
+    findings.extend(stuck(reference, window, alpha))
+    return tuple(finding for finding in findings if finding.state != "ok")
+
+
+def excess(
+    kind: Kind, count: int, n: int, reference_count: int, reference_n: int, alpha: float
+) -> Finding:
+    """Compare two shares of which only the window's being larger is bad."""
+    share = count / n
+    reference_share = reference_count / reference_n if reference_n else 0.0
+    low = proportion.at_least(count, n, alpha)
+    high = proportion.at_most(reference_count, reference_n, REFERENCE_ALPHA)
+    state: QualityState = "ok"
+    if low > high and share - reference_share >= EXCESS_FLOOR:
+        state = "fault"
+    elif count > 0 and reference_count == 0:
+        state = "watch"
+    return Finding(kind, state, count, n, share, low, reference_share, high)
+
+
+def stuck(reference: Column, window: Column, alpha: float) -> list[Finding]:
+    """One finding when the window holds a single value where the reference varies."""
+    if not 0 < window.present == window.most_frequent or reference.present == 0:
+        return []
+    found = excess(
+        "stuck",
+        window.most_frequent,
+        window.present,
+        reference.most_frequent,
+        reference.present,
+        alpha,
+    )
+    if found.state == "fault" and found.reference_share > 1 - STUCK_FLOOR:
+        return [replace(found, state="watch")]
+    return [found]
+
+
+def repeated(count: int, n: int, reference_count: int, reference_n: int) -> Finding | None:
+    """A `watch` when many rows of a window repeat one another.
+
+    The reference's share is a fair bound: repeats grow with the size of a sample, and the
+    reference is the larger one.
+    """
+    found = excess("duplicates", count, n, reference_count, reference_n, REFERENCE_ALPHA)
+    if found.at_least <= found.reference_at_most:
+        return None
+    if found.share - found.reference_share < DUPLICATES_FLOOR:
+        return None
+    return replace(found, state="watch")

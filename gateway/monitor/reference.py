@@ -1,0 +1,74 @@
+"""The frozen sample that a version's windows are compared with.
+
+It is built once per artifact and never learns from traffic: a reference that moves with the traffic
+learns slow drift in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.card import Card
+from gateway.monitor.column import Column, of_numbers, single
+
+Columns = Mapping[str, NDArray[Any]]
+"""Feature name -> n values: float64 for number and integer (NaN missing), object for category."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """`columns` by feature name, `scores` and `adverse` (a count of `scores`) where known."""
+
+    digest: str
+    rows: int
+    duplicates: int
+    columns: Mapping[str, Column]
+    scores: Column | None
+    adverse: int | None
+
+    @staticmethod
+    def of(card: Card, rows: Columns, scores: NDArray[Any] | None, digest: str) -> Reference:
+        """Raises ValueError when a used feature is absent, or columns differ in length."""
+        absent = [feature.name for feature in card.used if feature.name not in rows]
+        if absent:
+            raise ValueError(f"reference: no column for {', '.join(absent)}")
+        known = [feature for feature in card.features if feature.name in rows]
+        lengths = {len(rows[feature.name]) for feature in known}
+        if scores is not None:
+            lengths.add(len(scores))
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(f"reference: columns of {sorted(lengths)} rows; one length is needed")
+        return Reference(
+            digest=digest,
+            rows=lengths.pop(),
+            duplicates=duplicates(zip(*(rows[feature.name].tolist() for feature in known))),
+            columns={f.name: Column.of_reference(f, rows[f.name]) for f in known},
+            scores=None if scores is None else score_column(scores),
+            adverse=None if scores is None else adverse_count(card, scores),
+        )
+
+
+def score_column(scores: NDArray[Any]) -> Column:
+    values = np.asarray(scores, dtype=np.float64)
+    kept = single(values[~np.isnan(values)])
+    return of_numbers(None, kept, values.size - kept.size, 0, None)
+
+
+def adverse_count(card: Card, scores: NDArray[Any]) -> int | None:
+    """How many of the finite scores the card's threshold turns into the adverse outcome."""
+    words = card.outputs.outcome
+    if words is None:
+        return None
+    finite = scores[np.isfinite(scores)].tolist()
+    return sum(words.of(score) == words.adverse for score in finite)
+
+
+def duplicates(rows: Iterable[tuple[object, ...]]) -> int:
+    """Rows that repeat an earlier one in every value; compared as text, since values may be odd."""
+    texts = [repr(row) for row in rows]
+    return len(texts) - len(set(texts))

@@ -1,0 +1,160 @@
+"""What is said about one window: the record that goes to the ledger and on to pages and alerts.
+
+A leaf holds no personal data, so a report has counts, shares and quantiles of many values, names
+that the card gives, and never a value that a caller sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from gateway.monitor.bias import GroupsOfKey
+from gateway.monitor.column import Column
+from gateway.monitor.drift import Drift
+from gateway.monitor.quality import Finding
+
+DIGITS = 6
+"""Significant digits of every fraction in a report."""
+
+QUANTILES = (5, 25, 50, 75, 95)
+UNNAMED = "(other)"
+"""Stands for all values that the card, or the reference's integers, do not name."""
+
+SEVERITY = ("ok", "watch", "drift", "fault", "breach")
+"""States that say something, best first. `not_enough_data`, `no_reference` and `insufficient` say
+nothing: they neither worsen a window nor make it `ok`."""
+
+ALARMING = frozenset({"drift", "fault", "breach"})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One column for display; the statistics are None when there are too few values to hide in."""
+
+    n: int
+    missing: int
+    wrong_type: int
+    out_of_range: int
+    unseen: int
+    mean: float | None
+    sd: float | None
+    quantiles: Mapping[str, float] | None
+    shares: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """`before` is the reference (None: it has no such column), `after` the window."""
+
+    name: str
+    type: str
+    state: str
+    quality: tuple[Finding, ...]
+    drift: Drift
+    before: Summary | None
+    after: Summary
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    state: str
+    drift: Drift
+    before: Summary | None
+    after: Summary
+
+
+@dataclass(frozen=True)
+class OutcomeReport:
+    """`adverse`: the word; `share` of `n` decisions got it, `reference_share` of the reference."""
+
+    adverse: str
+    state: str
+    n: int
+    count: int
+    share: float | None
+    reference_share: float | None
+    drift: Drift
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count or time.
+
+    `first_leaf` and `last_leaf` may hold rows of other windows too: `first_id` and `last_id` name
+    the decisions. `opened`, `resolved`: causes whose alarm begins or ends with this window.
+    """
+
+    id: str
+    reference: str
+    first_leaf: int
+    last_leaf: int
+    first_id: str
+    last_id: str
+    opened_at: int
+    closed_at: int
+    closed_by: str
+    n: int
+    state: str
+    alpha: float
+    features: tuple[FeatureReport, ...]
+    duplicates: Finding | None
+    score: ScoreReport
+    outcome: OutcomeReport | None
+    bias: tuple[GroupsOfKey, ...]
+    opened: tuple[str, ...]
+    resolved: tuple[str, ...]
+    words: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain values; fractions rounded to `DIGITS` significant digits."""
+        return {name: plain(value) for name, value in asdict(self).items()}
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
+    return value
+
+
+def worst(states: Iterable[str]) -> str:
+    """The gravest state that says something, or `not_enough_data` if none does."""
+    telling = [state for state in states if state in SEVERITY]
+    return max(telling, key=SEVERITY.index, default="not_enough_data")
+
+
+def summarise(column: Column, at_least: int) -> Summary:
+    """Statistics are left out below `at_least` values: a median of one is that one's value."""
+    hidden = column.comparable < at_least
+    numbers = None if hidden else column.numbers
+    return Summary(
+        n=column.n,
+        missing=column.missing,
+        wrong_type=column.wrong_type,
+        out_of_range=column.out_of_range,
+        unseen=column.unseen,
+        mean=None if numbers is None else float(numbers.mean()),
+        sd=None if numbers is None else float(numbers.std()),
+        quantiles=None if numbers is None else quantiles(numbers),
+        shares=None if hidden else shares(column),
+    )
+
+
+def quantiles(numbers: np.typing.NDArray[np.float64]) -> dict[str, float]:
+    values = np.percentile(numbers, QUANTILES).tolist()
+    return {f"p{percent}": value for percent, value in zip(QUANTILES, values)}
+
+
+def shares(column: Column) -> dict[str, float] | None:
+    if column.counts is None or column.levels is None:
+        return None
+    named = [*(str(level) for level in column.levels), UNNAMED]
+    return dict(zip(named, (column.counts / column.counts.sum()).tolist()))

@@ -1,0 +1,146 @@
+"""Tests that ask whether two samples come from one distribution.
+
+The statistics equal scipy's (`ks_2samp`, `chi2_contingency`, `fisher_exact`), ties included; they
+are written out because the reference stays sorted from window to window.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+EXACT_AT_MOST = 2_000
+"""Values in both samples up to which the Kolmogorov-Smirnov p-value is exact (about 20 ms)."""
+
+EXPECTED_AT_LEAST = 5.0
+"""Cells expected smaller than this make chi-squared unreliable (Cochran, Biometrics 10, 1954)."""
+
+PSI_BINS = 10
+PSI_SMOOTHING = 0.5
+"""Added to each bin so that an empty one does not make the index infinite."""
+
+
+class Independence(NamedTuple):
+    test: str
+    statistic: float | None
+    p_value: float
+
+
+class Stability(NamedTuple):
+    psi: float
+    bound: float | None
+
+
+def kolmogorov_smirnov(reference: NDArray[np.float64], window: NDArray[np.float64]) -> float:
+    """Largest gap between the distribution functions of two sorted samples, neither empty."""
+    points = np.concatenate([reference, window])
+    then = np.searchsorted(reference, points, side="right") / reference.size
+    now = np.searchsorted(window, points, side="right") / window.size
+    return float(np.max(np.abs(then - now)))
+
+
+def kolmogorov_smirnov_p_value(statistic: float, n: int, m: int) -> float:
+    """Chance of a gap this large under one continuous distribution; too large with ties.
+
+    Exact up to `EXACT_AT_MOST` values, else that of one sample of n m / (n + m), as scipy does.
+    """
+    if n + m <= EXACT_AT_MOST:
+        return exact_p_value(statistic, n, m)
+    return float(np.clip(stats.kstwo.sf(statistic, round(n * m / (n + m))), 0.0, 1.0))
+
+
+def exact_p_value(statistic: float, n: int, m: int) -> float:
+    """Share of the orders of n and m values whose gap reaches `statistic` (Hodges 1958).
+
+    An order is a lattice path from (0, 0) to (n, m). `reached[i]` is the share of paths to
+    (i, k - i) that have met the gap; only positive terms are added, so small shares stay exact.
+    """
+    gap = round(statistic * n * m)
+    if gap == 0:
+        return 1.0
+    i = np.arange(n + 1)
+    reached = np.zeros(n + 1)
+    for k in range(1, n + m + 1):
+        before = np.concatenate([[0.0], reached[:-1]])
+        reached = (i * before + (k - i) * reached) / k
+        reached[np.abs(i * m - (k - i) * n) >= gap] = 1.0
+        low, high = max(0, k - m), min(k, n)
+        reached[:low] = 0.0
+        reached[high + 1 :] = 0.0
+    return float(reached[n])
+
+
+def independence(reference: NDArray[np.int64], window: NDArray[np.int64]) -> Independence:
+    """Chi-squared test of two rows of counts over the same categories.
+
+    Rare categories are pooled until every expected count is at least `EXPECTED_AT_LEAST`; where
+    two categories are left and that is still not so, Fisher's exact test answers.
+    """
+    table = np.vstack([reference, window]).astype(np.float64)
+    table = pooled(table[:, table.sum(axis=0) > 0])
+    if table.shape[1] < 2:
+        return Independence("chi_squared", 0.0, 1.0)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    if expected.min() < EXPECTED_AT_LEAST:
+        return Independence("fisher", None, float(stats.fisher_exact(table.astype(int)).pvalue))
+    statistic = float(((table - expected) ** 2 / expected).sum())
+    return Independence(
+        "chi_squared", statistic, float(special.chdtrc(table.shape[1] - 1, statistic))
+    )
+
+
+def pooled(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The 2 x k table with its rarest columns added up, never below two columns."""
+    totals = table.sum(axis=0)
+    needed = EXPECTED_AT_LEAST * totals.sum() / max(table.sum(axis=1).min(), 1.0)
+    order = np.argsort(totals, kind="stable")
+    running = np.cumsum(totals[order])
+    rare = int((totals < needed).sum())
+    if rare == 0 or totals.size <= 2:
+        return table
+    while rare < totals.size - 1 and running[rare - 1] < needed:
+        rare += 1
+    rare = min(rare, totals.size - 1)
+    rest = table[:, order[:rare]].sum(axis=1, keepdims=True)
+    return np.hstack([rest, table[:, order[rare:]]])
+
+
+def total_variation(reference: NDArray[np.int64], window: NDArray[np.int64]) -> float:
+    """Half the summed difference of shares: the share of decisions that would have to move."""
+    return float(np.abs(reference / reference.sum() - window / window.sum()).sum() / 2)
+
+
+def stability(reference: NDArray[np.int64], window: NDArray[np.int64], alpha: float) -> Stability:
+    """Population stability index of two rows of counts, and what it stays below by chance.
+
+    Without drift the index is distributed about as (1/n + 1/m) chi-squared with bins - 1 degrees
+    of freedom (Yurdakul, 2018), so a fixed band such as 0.1 means another thing at every n.
+    """
+    filled = (reference + window) > 0
+    bins = int(filled.sum())
+    if bins < 2:
+        return Stability(0.0, None)
+    then, now = (smoothed_shares(counts[filled]) for counts in (reference, window))
+    scale = 1 / reference.sum() + 1 / window.sum()
+    psi = float(((now - then) * np.log(now / then)).sum())
+    return Stability(psi, float(scale * special.chdtri(bins - 1, alpha)))
+
+
+def smoothed_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    raised = counts + PSI_SMOOTHING
+    return np.asarray(raised / raised.sum(), dtype=np.float64)
+
+
+def binned(
+    reference: NDArray[np.float64], window: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Counts of both samples between the deciles of the reference, equal deciles merged."""
+    edges = np.unique(np.quantile(reference, np.arange(1, PSI_BINS) / PSI_BINS))
+    then, now = (
+        np.bincount(np.searchsorted(edges, values, side="left"), minlength=edges.size + 1)
+        for values in (reference, window)
+    )
+    return then, now

@@ -1,0 +1,103 @@
+"""Windows tumble: each decision of a series is in exactly one.
+
+A window closes when `count` decisions are in it, or when a later leaf, of any traffic, is past
+`opened_at + at_most`. Both are read from the ledger and never from a clock, so the same leaves give
+the same windows on every machine and after every restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from gateway.card import Card
+from gateway.monitor.column import Column
+from gateway.monitor.reference import Reference, duplicates, score_column
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One row of an exchange; `values` in the order of the card's features, None = missing."""
+
+    leaf: int
+    at: int
+    id: str
+    score: float | None
+    outcome: str | None
+    values: tuple[object, ...]
+    groups: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings:
+    """`minimum`: fewer decisions are not judged. `at_most_ns`: longest a window stays open."""
+
+    count: int = 500
+    at_most_ns: int
+    minimum: int = 100
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.count:
+            raise ValueError(f"window: minimum {self.minimum} is not in 1..count ({self.count})")
+        if self.at_most_ns <= 0:
+            raise ValueError(f"window: at_most {self.at_most_ns} ns is not above zero")
+
+
+class Window:
+    """The open window of one series: a model's version in one arm."""
+
+    def __init__(self, model: str, version: str, arm: str) -> None:
+        self.model, self.version, self.arm = model, version, arm
+        self.decisions: list[Decision] = []
+
+    def __repr__(self) -> str:
+        return f"<Window {self.series} {len(self.decisions)} decisions>"
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    @property
+    def series(self) -> str:
+        return f"{self.model}/{self.version}/{self.arm}"
+
+    @property
+    def opened_at(self) -> int:
+        """Nanoseconds of the first decision in ledger order."""
+        return self.decisions[0].at
+
+    def add(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+    def is_full(self, settings: WindowSettings) -> bool:
+        return len(self.decisions) >= settings.count
+
+    def is_overdue(self, at: int, settings: WindowSettings) -> bool:
+        """Whether a leaf of time `at` (ns) closes this window before anything joins it."""
+        return bool(self.decisions) and at > self.opened_at + settings.at_most_ns
+
+    def closed(self, settings: WindowSettings) -> tuple[int, Literal["count", "time"]]:
+        """When (ns) and by what rule; workers' times may cross a little, hence the latest."""
+        if self.is_full(settings):
+            return max(decision.at for decision in self.decisions), "count"
+        return self.opened_at + settings.at_most_ns, "time"
+
+    def columns(self, card: Card, reference: Reference) -> dict[str, Column]:
+        by_feature = zip(card.features, zip(*(decision.values for decision in self.decisions)))
+        return {
+            feature.name: Column.of_window(feature, values, reference.columns.get(feature.name))
+            for feature, values in by_feature
+        }
+
+    def scores(self) -> Column:
+        read = [np.nan if d.score is None else d.score for d in self.decisions]
+        return score_column(np.array(read, dtype=np.float64))
+
+    def outcomes(self) -> list[str]:
+        return [d.outcome for d in self.decisions if d.outcome is not None]
+
+    def duplicates(self) -> int:
+        return duplicates(decision.values for decision in self.decisions)

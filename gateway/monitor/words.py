@@ -1,0 +1,151 @@
+"""A report in sentences for someone who knows no statistics.
+
+Every sentence says what is different, now and then, and how long it has been seen. What is fine is
+said once, for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from gateway.monitor.bias import RATIO, Group, GroupsOfKey
+from gateway.monitor.drift import Drift
+from gateway.monitor.quality import Finding
+from gateway.monitor.report import FeatureReport, OutcomeReport, ScoreReport, Summary
+
+SAME_MEDIAN = 0.1
+"""Medians closer than this many standard deviations of the reference are told as a spread."""
+
+FINDINGS = {
+    "missing": "is missing in",
+    "wrong_type": "has a value of the wrong kind in",
+    "out_of_range": "is outside the range its card names in",
+    "unseen": "has a category that its card does not name in",
+}
+
+
+def sentences(
+    n: int,
+    minimum: int,
+    features: Sequence[FeatureReport],
+    duplicates: Finding | None,
+    score: ScoreReport,
+    outcome: OutcomeReport | None,
+    bias: Sequence[GroupsOfKey],
+    favourable: str | None,
+) -> tuple[str, ...]:
+    told = [sentence for feature in features for sentence in about_feature(feature)]
+    if duplicates is not None:
+        told.append(
+            f"{percent(duplicates.share)} of the decisions repeat the inputs of an earlier one; "
+            f"{percent(duplicates.reference_share)} of the reference do."
+        )
+    if score.before is not None:
+        told.extend(about_drift("The score", score.drift, score.before, score.after))
+    if outcome is not None:
+        told.extend(about_outcome(outcome))
+    for found in bias:
+        told.extend(about_group(found.key, group, favourable or "yes") for group in telling(found))
+    if n < minimum:
+        few = f"Only {n} decisions: at least {minimum} are needed to compare with the reference."
+        return (few, *told)
+    return tuple(told) or (f"Nothing stands out in {n} decisions.",)
+
+
+def about_feature(feature: FeatureReport) -> Iterator[str]:
+    name = f"`{feature.name}`"
+    for finding in feature.quality:
+        yield about_quality(name, finding)
+    if feature.before is not None and not feature.drift.suppressed_by:
+        yield from about_drift(name, feature.drift, feature.before, feature.after)
+    elif feature.drift.suppressed_by and feature.drift.running:
+        yield f"{name} also looks different as a whole, which the fault above may explain."
+
+
+def about_quality(name: str, finding: Finding) -> str:
+    if finding.kind == "stuck":
+        varies = percent(1 - finding.reference_share)
+        return f"{name} has one and the same value in all {finding.n} decisions; " + (
+            f"in the reference {varies} of the values differ from the most frequent one."
+        )
+    return (
+        f"{name} {FINDINGS[finding.kind]} {percent(finding.share)} of the decisions "
+        f"({finding.count} of {finding.n}); in the reference {percent(finding.reference_share)}."
+    )
+
+
+def about_drift(name: str, drift: Drift, before: Summary, after: Summary) -> Iterator[str]:
+    if drift.state not in ("watch", "drift"):
+        return
+    if before.shares is not None and after.shares is not None:
+        told = changed_share(before.shares, after.shares)
+    elif before.quantiles is not None and after.quantiles is not None:
+        told = changed_numbers(before, after)
+    else:
+        told = "is distributed differently than in the reference"
+    yield f"{name} {told}; {seen(drift)}."
+
+
+def changed_share(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    level = max(before, key=lambda name: abs(after[name] - before[name]))
+    more = "more" if after[level] > before[level] else "less"
+    return (
+        f"is `{level}` {more} often than in the reference: "
+        f"{percent(after[level])} now, {percent(before[level])} then"
+    )
+
+
+def changed_numbers(before: Summary, after: Summary) -> str:
+    assert before.quantiles is not None
+    assert after.quantiles is not None
+    then, now = before.quantiles, after.quantiles
+    if abs(now["p50"] - then["p50"]) <= SAME_MEDIAN * (before.sd or 0.0):
+        return (
+            "is spread differently than in the reference: nine in ten between "
+            f"{now['p5']:.3g} and {now['p95']:.3g} now, {then['p5']:.3g} and {then['p95']:.3g} then"
+        )
+    side = "higher" if now["p50"] > then["p50"] else "lower"
+    return f"is {side} than in the reference: median {now['p50']:.3g} now, {then['p50']:.3g} then"
+
+
+def about_outcome(outcome: OutcomeReport) -> Iterator[str]:
+    if outcome.state not in ("watch", "drift") or outcome.share is None:
+        return
+    yield (
+        f"`{outcome.adverse}` was the outcome of {percent(outcome.share)} of the decisions; "
+        f"of the reference it would be {percent(outcome.reference_share or 0.0)}; "
+        f"{seen(outcome.drift)}."
+    )
+
+
+def telling(found: GroupsOfKey) -> list[Group]:
+    return [group for group in found.groups if group.state in ("watch", "breach")]
+
+
+def about_group(key: str, group: Group, favourable: str) -> str:
+    assert group.rivalry is not None
+    rivalry = group.rivalry
+    highest = group.rate / rivalry.ratio
+    low, high = rivalry.ratio_interval
+    if group.state == "breach":
+        weight = f"all of it below {RATIO}, and still so with new decisions"
+    elif group.breach_pending:
+        weight = f"all of it below {RATIO}; new decisions must confirm it"
+    else:
+        weight = f"so whether it is below {RATIO} is not settled"
+    return (
+        f"{key} `{group.value}` gets `{favourable}` in {percent(group.rate)} of {group.n} "
+        f"decisions, `{rivalry.against}` in {percent(highest)}: {rivalry.ratio:.2f} times as "
+        f"often. Chance alone leaves {low:.2f} to {high:.2f} open, {weight}."
+    )
+
+
+def seen(drift: Drift) -> str:
+    if drift.running <= 1:
+        return "seen in this window for the first time"
+    count = "two" if drift.running == 2 else str(drift.running)
+    return f"seen in {count} windows running"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,189 @@
+"""Windows over the ledger: which decision goes into which window, and when one closes.
+
+A fold: the same leaves give the same windows. What persists is, per series, the state behind its
+last closed window and where its open window began (a leaf and a decision, no values); after a
+restart the open windows are filled again by reading the ledger from there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.artifacts import Artifacts
+from gateway.card import Card
+from gateway.explain.worker import as_columns, read_parquet
+from gateway.monitor.judge import judge
+from gateway.monitor.reference import Reference
+from gateway.monitor.report import WindowReport
+from gateway.monitor.state import SeriesState
+from gateway.monitor.window import Decision, Window, WindowSettings
+from gateway.table import Model, Version
+
+SERIES_MAX = 1000
+SCORED_ARMS = ("stable", "canary", "control", "shadow", "holdout", "fallback")
+
+
+@dataclass(slots=True)
+class Series:
+    window: Window | None
+    state: SeriesState
+    model: Model
+    version: Version
+
+
+class Windows:
+    def __init__(self, artifacts: Artifacts, told: dict[str, Any]) -> None:
+        """`told`: what `to_json` gave at the last commit, or {}."""
+        self._artifacts = artifacts
+        self._told = told
+        self._series: dict[str, Series] = {}
+        self._references: dict[tuple[str, str], Reference] = {}
+        self.dropped = 0
+
+    def replay_from(self) -> int | None:
+        """The first leaf that an open window holds; None: there is no open window."""
+        opened = [
+            told["first_leaf"] for told in self._told.values() if told["first_leaf"] is not None
+        ]
+        return min(opened, default=None)
+
+    def overdue(self, at: int) -> list[WindowReport]:
+        """Close what has lasted too long by a leaf's time."""
+        reports = []
+        for series in self._series.values():
+            if series.window is not None and series.window.is_overdue(at, _settings(series.model)):
+                reports.append(self._close(series))
+        return reports
+
+    def add(
+        self, model: Model, version: Version, arm: str, decision: Decision
+    ) -> list[WindowReport]:
+        """Put a decision into its window; the report if that closes it."""
+        if model.reference is None or version.card is None or arm not in SCORED_ARMS:
+            return []
+        series = self._find(model, version, arm)
+        if series is None:
+            return []
+        reports = []
+        if series.window is not None and series.version.artifact != version.artifact:
+            reports.append(self._close(series))
+        series.model, series.version = model, version
+        if series.window is None:
+            series.window = Window(model.name, version.name, arm)
+        series.window.add(decision)
+        if series.window.is_full(_settings(model)):
+            reports.append(self._close(series))
+        return reports
+
+    def replay(self, model: Model, version: Version, arm: str, decision: Decision) -> None:
+        """As `add`, for leaves that were folded before: fills open windows, closes none."""
+        told = self._told.get(f"{model.name}/{version.name}/{arm}")
+        if told is None or told["first_leaf"] is None or model.reference is None:
+            return
+        begun = (told["first_leaf"], _row(told["first_id"]))
+        if (decision.leaf, _row(decision.id)) < begun:
+            return
+        series = self._find(model, version, arm)
+        assert series is not None
+        series.model, series.version = model, version
+        series.window = series.window or Window(model.name, version.name, arm)
+        series.window.add(decision)
+
+    def _find(self, model: Model, version: Version, arm: str) -> Series | None:
+        key = f"{model.name}/{version.name}/{arm}"
+        series = self._series.get(key)
+        if series is None:
+            if len(self._series) >= SERIES_MAX:
+                self.dropped += 1
+                return None
+            told = self._told.get(key)
+            state = SeriesState.from_json(told["state"]) if told else SeriesState()
+            series = self._series[key] = Series(None, state, model, version)
+        return series
+
+    def _close(self, series: Series) -> WindowReport:
+        assert series.window is not None
+        assert series.version.card is not None
+        reference = self._reference(series.model, series.version)
+        settings = _settings(series.model)
+        report, series.state = judge(
+            series.window, reference, series.version.card, settings, series.state
+        )
+        series.window = None
+        return report
+
+    def _reference(self, model: Model, version: Version) -> Reference:
+        assert model.reference is not None
+        assert version.card is not None
+        key = (model.reference, version.artifact or version.name)
+        found = self._references.get(key)
+        if found is None:
+            rows = read_parquet(self._artifacts.file(model.reference))
+            columns = as_columns(version.card, rows)
+            scores = self._scores(version, columns)
+            found = Reference.of(version.card, columns, scores, model.reference)
+            self._references[key] = found
+        return found
+
+    def _scores(self, version: Version, columns: Any) -> NDArray[np.float64] | None:
+        """The version's own scores of the reference rows."""
+        from gateway.explain.scorer import Scorer
+
+        if version.artifact is None or version.card is None:
+            return None
+        model = (self._artifacts.path(version.artifact) / "model.onnx").read_bytes()
+        return Scorer(version.card, model).scores(columns)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a restart needs; nothing personal."""
+        told = dict(self._told)
+        for key, series in self._series.items():
+            first = series.window.decisions[0] if series.window and len(series.window) else None
+            told[key] = {
+                "state": series.state.to_json(),
+                "first_leaf": first.leaf if first else None,
+                "first_id": first.id if first else None,
+                "n": len(series.window) if series.window else 0,
+            }
+        return told
+
+
+def _row(identity: str) -> int:
+    return int(identity.rpartition("/")[2])
+
+
+def _settings(model: Model) -> WindowSettings:
+    count = model.monitor["window"]["count"]
+    return WindowSettings(
+        count=count,
+        at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
+        minimum=min(100, count),
+        groups=tuple(model.monitor["groups"]),
+    )
+
+
+def decisions_of(
+    card: Card, leaf: int, record: dict[str, Any], outcomes: list[dict[str, Any]],
+    rows: dict[str, list[Any]], groups: list[dict[str, str]],
+) -> list[Decision]:  # fmt: skip
+    """One exchange's rows as the monitor takes them."""
+    found = []
+    for place, decision in enumerate(outcomes):
+        group = groups[place if len(groups) > 1 else 0] if groups else {}
+        values = tuple(rows[feature.name][place] for feature in card.features)
+        found.append(
+            Decision(
+                leaf=leaf,
+                at=record["at"],
+                id=f"{record['id']}/{place}",
+                score=decision["score"],
+                outcome=decision["outcome"],
+                values=values,
+                groups=group,
+            )
+        )
+    return found

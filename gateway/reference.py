@@ -1,0 +1,102 @@
+"""The settings' reference page and environment names, made from their declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from gateway.settings import Settings
+
+PREFIX = "HEADWORKS_"
+
+
+def fields(
+    model: type[BaseModel], at: str = ""
+) -> Iterator[tuple[str, Any, type[BaseModel] | None]]:
+    """(dotted key, pydantic field, section below it) of every setting, depth first."""
+    for name, field in model.model_fields.items():
+        section = _section(field.annotation)
+        many = (
+            "[]"
+            if "tuple" in str(field.annotation)
+            else ".*"
+            if "dict" in str(field.annotation)
+            else ""
+        )
+        key = f"{at}{name}" + (many if section else "")
+        yield key, field, section
+        if section is not None:
+            yield from fields(section, key + ".")
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [_section(part) for part in get_args(annotation)]
+    return next((section for section in found if section is not None), None)
+
+
+def environment_names() -> dict[str, str]:
+    """Environment variable -> dotted key, for settings outside lists and maps."""
+    return {
+        PREFIX + key.upper().replace(".", "_"): key
+        for key, _, section in fields(Settings)
+        if section is None and "[]" not in key and "*" not in key
+    }
+
+
+def page() -> str:
+    """docs/configuration.md."""
+    environment = {key: name for name, key in environment_names().items()}
+    lines = [
+        "# Configuration",
+        "",
+        "Made from `gateway/settings.py` by `scripts/docs`; do not edit. `headworks check` says what",
+        "is wrong with a file, `headworks check --schema` prints this page as JSON Schema.",
+        "",
+        "Unknown keys are errors. Paths are relative to the file. A duration is written `50ms`, `2s`,",
+        "`10m`, `1h`, `180d`; a size `512B`, `64KiB`, `1MiB`, `2GiB`; a share `5%` or `50000ppm`.",
+        "`--set key=value` lays a value over the file's, and so does the environment variable where",
+        "one is named.",
+        "",
+        "| key | default | meaning | environment |",
+        "|---|---|---|---|",
+    ]
+    for key, field, section in fields(Settings):
+        default = "" if section is not None else _shown(field)
+        variable = f"`{environment[key]}`" if key in environment else ""
+        lines.append(f"| `{key}` | {default} | {field.description} | {variable} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(field: Any) -> str:
+    if field.is_required():
+        return "*needed*"
+    value = field.default
+    if value is None or value == () or value == {}:
+        return "absent"
+    if isinstance(value, float):
+        return f"`{_duration(value)}`"
+    if isinstance(value, int) and "_size" in str(field.metadata):
+        return f"`{_size(value)}`"
+    if isinstance(value, int) and "share_ppm" in str(field.metadata):
+        return f"`{value / 10_000:g}%`"
+    if isinstance(value, tuple):
+        return "`[" + ", ".join(value) + "]`"
+    return f"`{value}`"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds * 1000:g}ms"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if count % size == 0:
+            return f"{count // size}{unit}"
+    return f"{count}B"

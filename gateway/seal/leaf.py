@@ -1,0 +1,80 @@
+"""From a journal's record to a leaf: pure.
+
+The record's header is spliced in as the worker wrote it, byte for byte; scores and outcomes are read
+from the answer's body as sent, with the card of the version that gave it. A body that nobody can
+read is sealed as such and stops no one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.card import Card
+from gateway.journal.record import decode_parts
+from gateway.protocol import v2
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Scores and outcomes, one a row, or why there are none."""
+
+    decisions: tuple[dict[str, Any], ...] = ()
+    unreadable: str | None = None
+
+
+def decisions_of(header: dict[str, Any], parts: bytes, card: Card | None) -> Findings:
+    """The decisions of an exchange: rows of a successful inference of a version with a card."""
+    if header.get("operation") != "infer" or header.get("status") != 200 or card is None:
+        return Findings()
+    context, _, response = decode_parts(parts)
+    if response.truncated:
+        return Findings(unreadable="truncated")
+    length = _inference_header(context)
+    try:
+        scores = v2.read_scores(card, response.kept, length)
+    except v2.Unreadable as error:
+        return Findings(unreadable=str(error)[:200])
+    outcome = card.outputs.outcome
+    return Findings(
+        tuple(
+            {"score": score, "outcome": outcome.of(score) if outcome else None} for score in scores
+        )
+    )
+
+
+def _inference_header(context: bytes) -> bytes | None:
+    if b"inference-header-content-length" not in context.lower():
+        return None
+    for name, value in orjson.loads(context)["response_headers"]:
+        if name.lower() == "inference-header-content-length":
+            return str(value).encode()
+    return None
+
+
+def encode_leaf(
+    kind: str,
+    source: str,
+    sequence: int,
+    header: bytes,
+    body: dict[str, Any] | None,
+    findings: Findings,
+) -> bytes:
+    """Canonical JSON: sorted keys, with the record's own bytes as they were."""
+    pieces = []
+    if body is not None:
+        pieces.append(b'"body":' + orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+    if findings.decisions:
+        pieces.append(
+            b'"decisions":' + orjson.dumps(findings.decisions, option=orjson.OPT_SORT_KEYS)
+        )
+    pieces.append(b'"format":1')
+    pieces.append(b'"kind":' + orjson.dumps(kind))
+    pieces.append(b'"record":' + header)
+    pieces.append(b'"sequence":%d' % sequence)
+    pieces.append(b'"source":' + orjson.dumps(source))
+    if findings.unreadable is not None:
+        pieces.append(b'"unreadable":' + orjson.dumps(findings.unreadable))
+    return b"{" + b",".join(pieces) + b"}"

@@ -1,0 +1,265 @@
+"""The configuration model: each setting is declared here, once.
+
+A declaration has a name, a type that carries the unit (`2s`, `1MiB`, `5%`), a default and one
+sentence. The reference page (`docs/configuration.md`), the JSON Schema, the environment variables
+and the checks are made from these declarations. What needs the file itself (line numbers, files
+that settings name) is in `gateway/check.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+MILLION = 1_000_000
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"^(\d+)(B|KiB|MiB|GiB)$")
+_BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_SHARE = re.compile(r"^(\d+(?:\.\d+)?)(%|ppm)$")
+
+
+def _duration(value: object) -> float:
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a duration with its unit is wanted, as 50ms, 2s, 10m, 1h or 180d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _size(value: object) -> int:
+    match = _SIZE.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a size with its unit is wanted, as 512B, 64KiB, 1MiB or 2GiB")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def share_ppm(value: object) -> int:
+    """`5%` or `50000ppm` as parts per million; finer than a ppm is refused."""
+    match = _SHARE.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a share with its unit is wanted, as 5% or 50000ppm")
+    ppm = float(match[1]) * (MILLION / 100 if match[2] == "%" else 1)
+    if ppm > MILLION or abs(ppm - round(ppm)) > 1e-6:
+        raise ValueError("a share lies between 0% and 100%, in whole ppm")
+    return round(ppm)
+
+
+def _text(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+Duration = Annotated[float, BeforeValidator(_duration), _text(_DURATION.pattern, "2s")]
+Size = Annotated[int, BeforeValidator(_size), _text(_SIZE.pattern, "1MiB")]
+Share = Annotated[int, BeforeValidator(share_ppm), _text(_SHARE.pattern, "5%")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+UnitSource = Annotated[str, StringConstraints(pattern=r"^(header:[a-z0-9][a-z0-9-]*|exchange)$")]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors; nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Listen(Section):
+    data: Address = Field("127.0.0.1:8080", description="Where applications call their models.")
+    admin: Address = Field("127.0.0.1:9901", description="Console, API and metrics.")
+
+
+class Telemetry(Section):
+    otlp: Url | None = Field(
+        None, description="OTLP/HTTP collector that gets spans; off if absent."
+    )
+
+
+class Drain(Section):
+    settle: Duration = Field(
+        0.5, description="After SIGTERM, how long readiness says no before connections are closed."
+    )
+    at_most: Duration = Field(30.0, description="After that, how long open exchanges may last.")
+
+
+class JournalSettings(Section):
+    segment: Size = Field(64 * 1024**2, description="Size of one preallocated journal segment.")
+    stall: Duration = Field(2.0, description="A commit that lasts longer fails its waiters.")
+    queue: Size = Field(64 * 1024**2, description="Records waiting for a commit, in bytes.")
+    budget: Size = Field(8 * 1024**3, description="Disk that unsealed segments of all may take.")
+    warn: Share = Field(200_000, description="Share of the budget at which status turns yellow.")
+    refuse: Share = Field(900_000, description="Share of the budget at which answers are refused.")
+
+
+class CallerSettings(Section):
+    name: Name = Field(description="Name that records carry.")
+    key_sha256: HexDigest = Field(description="SHA-256 of the bearer token, in hex.")
+    may: tuple[Literal["context", "feedback", "force"], ...] = Field(
+        (), description="What it may do beyond calling: send governance context, labels, force."
+    )
+
+
+class PersonSettings(Section):
+    name: Name = Field(description="Name that reviews and approvals carry.")
+    token_sha256: HexDigest = Field(description="SHA-256 of the bearer token, in hex.")
+    roles: tuple[Literal["sre", "reviewer", "auditor", "privacy"], ...] = Field(
+        description="What the person may do on the admin port."
+    )
+
+
+class Limits(Section):
+    request: Size = Field(64 * 1024**2, description="Largest request body; longer gets 413.")
+    hold: Size = Field(
+        1024**2, description="Longest answer held whole until its record is durable."
+    )
+    keep: Size = Field(1024**2, description="Bytes of each body kept; the rest leaves its digest.")
+    in_flight: int = Field(256, ge=1, le=100_000, description="Open exchanges per version.")
+    pending: int = Field(64, ge=0, le=100_000, description="Exchanges waiting for a connection.")
+    connections: int = Field(128, ge=1, le=10_000, description="Connections per upstream.")
+
+
+class Timeouts(Section):
+    connect: Duration = Field(1.0, description="To open a connection to an upstream.")
+    request: Duration = Field(10.0, description="For the whole exchange, one absolute deadline.")
+    first_byte: Duration = Field(10.0, description="From request sent to the first answer byte.")
+    idle: Duration = Field(30.0, description="Between two pieces of a streamed answer.")
+
+
+class VersionSettings(Section):
+    artifact: str | None = Field(None, description="Folder with model.onnx and card.yaml.")
+    upstream: Url | None = Field(None, description="Server that answers; absent: in the worker.")
+
+    @model_validator(mode="after")
+    def is_somewhere(self) -> VersionSettings:
+        if self.artifact is None and self.upstream is None:
+            raise ValueError("a version needs an `artifact`, an `upstream` or both")
+        return self
+
+
+class Condition(Section):
+    """All that is given must hold."""
+
+    header: dict[HeaderName, str] = Field({}, description="Headers and their exact values.")
+    path: str | None = Field(None, description="Path; a trailing * matches any rest.")
+    caller: tuple[Name, ...] = Field((), description="Names of callers, any of them.")
+
+    @field_validator("caller", mode="before")
+    @classmethod
+    def one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class RuleSettings(Section):
+    name: Name = Field(description="Name that records carry.")
+    when: Condition = Field(Condition(), description="Condition; absent: always.")
+    split: dict[Name, Share | None] = Field(
+        description="Versions and shares; the first is stable and takes what is left."
+    )
+    shadow: dict[Name, Share] = Field({}, description="Versions that get a copy, and of how much.")
+    salt: str | None = Field(None, max_length=64, description="Bucketing salt; <model>/<rule>.")
+
+    @field_validator("split")
+    @classmethod
+    def shares_fit(cls, split: dict[str, int | None]) -> dict[str, int | None]:
+        if not split:
+            raise ValueError("a split names at least one version")
+        first, *others = split.values()
+        if any(share is None for share in others):
+            raise ValueError("only the first version of a split may go without a share")
+        rest = sum(share or 0 for share in others)
+        if rest > MILLION or (first is not None and first + rest != MILLION):
+            total = rest + (first or 0)
+            raise ValueError(
+                f"shares sum to {total / 10_000:g}%; 100% is wanted, or no share for the first"
+            )
+        return split
+
+
+class ShadowSettings(Section):
+    body: Size = Field(1024**2, description="Bodies over this are not copied, and counted.")
+    items: int = Field(1000, ge=1, le=100_000, description="Copies waiting, by number.")
+    bytes: Size = Field(64 * 1024**2, description="Copies waiting, by size.")
+    concurrency: int = Field(32, ge=1, le=1000, description="Copies under way at once.")
+    timeout: Duration = Field(10.0, description="How long one copy may take.")
+
+
+class ExplainSettings(Section):
+    method: Literal["auto", "off"] = Field("auto", description="auto: exact where possible.")
+    background: str | None = Field(
+        None, description="Parquet file of rows explanations compare with."
+    )
+    reasons: int = Field(4, ge=0, le=4, description="Reasons given for an adverse outcome.")
+    rows_at_most: int = Field(256, ge=1, le=65536, description="Rows of one exchange explained.")
+
+
+class WindowSpan(Section):
+    count: int = Field(500, ge=50, le=1_000_000, description="Decisions in a window.")
+    at_most: Duration = Field(600.0, description="Longest span of a window.")
+
+
+class MonitorSettings(Section):
+    reference: str | None = Field(None, description="Parquet file of rows drift compares with.")
+    window: WindowSpan = Field(WindowSpan(), description="When a window closes.")
+    groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
+
+
+class HeaderSettings(Section):
+    drop: tuple[HeaderName, ...] = Field((), description="Further headers that are never kept.")
+
+
+class ModelSettings(Section):
+    protocol: Literal["v2"] = Field("v2", description="Wire format of the model's endpoints.")
+    unit: tuple[UnitSource, ...] = Field(
+        ("exchange",), min_length=1, description="Who is bucketed: first present, not empty."
+    )
+    durability: Literal["durable", "bounded", "strict_intent"] = Field(
+        "durable", description="What the journal promises before an answer leaves."
+    )
+    limits: Limits = Field(Limits(), description="Sizes and numbers.")
+    timeouts: Timeouts = Field(Timeouts(), description="Times.")
+    versions: dict[Name, VersionSettings] = Field(min_length=1, description="The versions.")
+    rules: tuple[RuleSettings, ...] = Field(min_length=1, description="First match wins.")
+    shadow: ShadowSettings = Field(ShadowSettings(), description="Bounds of shadow traffic.")
+    explain: ExplainSettings = Field(ExplainSettings(), description="Explanations.")
+    monitor: MonitorSettings = Field(MonitorSettings(), description="Drift and groups.")
+    retention: Duration = Field(180 * 86400.0, description="How long records are kept.")
+    expose: tuple[Literal["id", "version", "arm", "revision"], ...] = Field(
+        ("id",), description="Which x-headworks- headers an answer carries."
+    )
+    headers: HeaderSettings = Field(HeaderSettings(), description="Which headers are kept.")
+
+
+class Settings(Section):
+    """Everything in headworks.yaml."""
+
+    listen: Listen = Field(Listen(), description="Addresses of the two ports.")
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=128)] = Field(
+        1, description="Worker processes; auto: one a core."
+    )
+    state: str = Field("./state", description="Folder of journal, ledger, catalog, artifacts.")
+    keys: str = Field("./keys", description="Folder of keys; never inside state.")
+    telemetry: Telemetry = Field(Telemetry(), description="Where spans go.")
+    drain: Drain = Field(Drain(), description="How a stop proceeds.")
+    journal: JournalSettings = Field(JournalSettings(), description="The durable log.")
+    callers: tuple[CallerSettings, ...] = Field(
+        (), description="Who may call; absent: anybody, as anonymous, without context."
+    )
+    people: tuple[PersonSettings, ...] = Field((), description="Who may use the admin port.")
+    models: dict[Name, ModelSettings] = Field(min_length=1, description="The models.")
+
+
+RESTART_KEYS = ("listen", "workers", "state", "keys", "drain", "journal")
+"""Top-level keys that a reload cannot apply; all others are hot."""

@@ -1,0 +1,169 @@
+"""The supervisor: one command, one process tree, clean signals.
+
+It holds the lock of the state and the data port's socket, starts workers, governor and analyst, and
+starts each again when it ends, later each time. It imports nothing that serves or judges: what it
+runs are commands of this program. Children end with it (`gateway/lifeline.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.disk import hold
+from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
+
+BACKOFF_S = (0.1, 0.5, 2.0, 5.0, 15.0)
+STEADY_S = 30.0
+"""A child that ran so long begins again at the first step of the backoff."""
+log = logging.getLogger("headworks.supervisor")
+
+
+@dataclass(slots=True)
+class Child:
+    role: str
+    command: list[str]
+    passed: tuple[int, ...]
+    process: asyncio.subprocess.Process | None = None
+    restarts: int = 0
+    failures: int = 0
+    started: float = 0.0
+    stopping: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process is not None and self.running else None
+
+
+def worker_count(settings: Settings) -> int:
+    return os.cpu_count() or 1 if settings.workers == "auto" else int(settings.workers)
+
+
+def bind(address: str) -> socket.socket:
+    """A listening socket; OSError where the address is taken or not ours."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host, int(port)))
+    listening.listen(2048)
+    listening.setblocking(False)
+    return listening
+
+
+class Supervisor:
+    def __init__(
+        self, config: Path, overrides: dict[str, str], settings: Settings, state: Path, keys: Path
+    ) -> None:
+        self.settings, self.state = settings, state
+        state.mkdir(parents=True, exist_ok=True)
+        keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = hold(state / "lock")
+        self.data = bind(settings.listen.data)
+        self.admin = bind(settings.listen.admin)
+        for path in (state / "metrics").glob("*.db"):
+            path.unlink()
+        self.metrics = Metrics("supervisor", state / "metrics")
+        self._lifeline, self._lifeline_end = os.pipe()
+        count = worker_count(settings)
+        told = {
+            "config": str(config), "overrides": overrides, "state": str(state), "keys": str(keys),
+            "lifeline": self._lifeline, "workers": count,
+            "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
+        }  # fmt: skip
+        self.children = [
+            self._child(f"worker-{index}", {**told, "index": index, "data": self.data.fileno()})
+            for index in range(count)
+        ]
+        self.children += [self._child(role, told) for role in ("governor", "analyst")]
+        self.stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _child(self, role: str, told: dict[str, object]) -> Child:
+        command = [sys.executable, "-m", "gateway", "_child", role, json.dumps(told)]
+        # The state's lock goes along: while any child lives, no other start may use the state.
+        passed = [self._lifeline, self._lock]
+        if role.startswith("worker"):
+            passed.append(self.data.fileno())
+        return Child(role, command, tuple(passed))
+
+    def start(self, on_hangup: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+        for child in self.children:
+            task = loop.create_task(self._keep(child))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _keep(self, child: Child) -> None:
+        """Start the child, and again when it ends, until it is told to stop."""
+        while not child.stopping:
+            child.started = time.monotonic()
+            child.process = await asyncio.create_subprocess_exec(
+                *child.command, pass_fds=child.passed, start_new_session=True
+            )
+            self.metrics.set("headworks_process_up", 1, child.role)
+            code = await child.process.wait()
+            self.metrics.set("headworks_process_up", 0, child.role)
+            if child.stopping:
+                break
+            if time.monotonic() - child.started > STEADY_S:
+                child.failures = 0
+            pause = BACKOFF_S[min(child.failures, len(BACKOFF_S) - 1)]
+            child.failures += 1
+            child.restarts += 1
+            self.metrics.count("headworks_restarts", child.role)
+            log.warning("%s ended with %s; again in %g s", child.role, code, pause)
+            try:
+                await asyncio.wait_for(self.stopping.wait(), pause)
+            except TimeoutError:
+                continue
+            break
+        child.ended.set()
+
+    async def stop(self) -> None:
+        """Workers first, so that what they wrote last is still sealed and explained."""
+        patience = self.settings.drain.settle + self.settings.drain.at_most + 5
+        roles = ("worker", "governor", "analyst")
+        for role in roles:
+            group = [child for child in self.children if child.role.startswith(role)]
+            await self._end(group, patience if role == "worker" else 10.0)
+
+    async def _end(self, group: list[Child], patience: float) -> None:
+        for child in group:
+            child.stopping = True
+            if child.running and child.process is not None:
+                child.process.terminate()
+        waiting = [child.ended.wait() for child in group]
+        try:
+            await asyncio.wait_for(asyncio.gather(*waiting), patience)
+        except TimeoutError:
+            for child in group:
+                if child.running and child.process is not None:
+                    log.error("%s did not end in %g s and is killed", child.role, patience)
+                    child.process.kill()
+            await asyncio.gather(*(child.ended.wait() for child in group))
+
+    def status(self) -> dict[str, dict[str, object]]:
+        return {
+            child.role: {"running": child.running, "pid": child.pid, "restarts": child.restarts}
+            for child in self.children
+        }

@@ -1,0 +1,252 @@
+"""MEETING POINT: the table, all rules compiled, of one revision. Workers read it, nobody edits it.
+
+A revision is one immutable file, `state/table/revisions/<sha256>.json`, named by the SHA-256 of its
+bytes; `state/table/current` holds the digest in force and is replaced by a rename. Invariants:
+
+1. A revision's file is whole and durable before `current` names it, and is never written again.
+2. `publish` compares and swaps: the parent must be what `current` names, under one lock.
+3. What is published is complete: cards are inside, artifacts are named by digest and lie in the
+   state. No source file is read after publication.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway.artifacts import Artifacts
+from gateway.card import Card
+from gateway.check import Checked
+from gateway.disk import hold, sync_folder, write_durably
+from gateway.exchange import Caller
+from gateway.settings import MILLION
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    name: str
+    upstream: str | None
+    artifact: str | None
+    card: Card | None
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Buckets `low <= ppm < high` go to `version`."""
+
+    low: int
+    high: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    name: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    path: str | None
+    callers: frozenset[str]
+    stable: str
+    intervals: tuple[Interval, ...]
+    shadows: tuple[tuple[str, int], ...]
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    name: str
+    protocol: str
+    unit: tuple[str, ...]
+    durability: str
+    limits: Mapping[str, int]
+    timeouts: Mapping[str, float]
+    shadow: Mapping[str, Any]
+    expose: frozenset[str]
+    dropped: frozenset[bytes]
+    versions: Mapping[str, Version]
+    rules: tuple[Rule, ...]
+    background: str | None
+    reference: str | None
+    explain: Mapping[str, Any]
+    monitor: Mapping[str, Any]
+
+    @property
+    def stable(self) -> Version:
+        """The version that answers where no condition holds: the last rule's first one."""
+        return self.versions[self.rules[-1].stable]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    revision: str
+    document: Mapping[str, Any]
+    models: Mapping[str, Model]
+    callers: Mapping[str, Caller]
+
+
+def compile_table(data: bytes) -> Table:
+    """From a revision's bytes. ValueError if they are of a newer format."""
+    document = orjson.loads(data)
+    if document["format"] > FORMAT:
+        raise ValueError(f"table format {document['format']} is newer than {FORMAT}")
+    callers = {
+        caller["key_sha256"]: Caller(caller["name"], frozenset(caller["may"]))
+        for caller in document["callers"]
+    }
+    models = {name: _model(name, model) for name, model in document["models"].items()}
+    return Table(hashlib.sha256(data).hexdigest(), document, models, callers)
+
+
+def _model(name: str, model: Mapping[str, Any]) -> Model:
+    versions = {
+        version: Version(
+            version,
+            settings["upstream"],
+            settings["artifact"],
+            Card.model_validate(settings["card"]) if settings["card"] else None,
+        )
+        for version, settings in model["versions"].items()
+    }
+    return Model(
+        name=name,
+        protocol=model["protocol"],
+        unit=tuple(model["unit"]),
+        durability=model["durability"],
+        limits=model["limits"],
+        timeouts=model["timeouts"],
+        shadow=model["shadow"],
+        expose=frozenset(model["expose"]),
+        dropped=frozenset(header.encode() for header in model["headers"]["drop"]),
+        versions=versions,
+        rules=tuple(_rule(name, rule) for rule in model["rules"]),
+        background=model["background"],
+        reference=model["reference"],
+        explain=model["explain"],
+        monitor=model["monitor"],
+    )
+
+
+def _rule(model: str, rule: Mapping[str, Any]) -> Rule:
+    """The first version takes what is left; the others lie from 0 upward in the order listed.
+
+    `split` and `shadow` are lists of pairs here: JSON objects are sorted when they are written.
+    """
+    (stable, _), *others = rule["split"]
+    intervals, low = [], 0
+    for version, share in others:
+        intervals.append(Interval(low, low + share, version))
+        low += share
+    assert low <= MILLION
+    when = rule["when"]
+    return Rule(
+        name=rule["name"],
+        headers=tuple((key.encode(), value.encode()) for key, value in when["header"].items()),
+        path=when["path"],
+        callers=frozenset(when["caller"]),
+        stable=stable,
+        intervals=tuple(intervals),
+        shadows=tuple((version, share) for version, share in rule["shadow"]),
+        salt=(rule["salt"] or f"{model}/{rule['name']}").encode(),
+    )
+
+
+def make_document(
+    checked: Checked, artifacts: Artifacts, *, author: str, reason: str, now_ns: int
+) -> dict[str, Any]:
+    """What a checked file says, complete: artifacts copied into the state, cards inside."""
+    assert checked.settings is not None
+    tree = checked.settings.model_dump(mode="json")
+    for name, model in tree["models"].items():
+        for version, settings in model["versions"].items():
+            card = checked.cards.get((name, version))
+            settings["card"] = card.model_dump(mode="json") if card else None
+            if settings["artifact"] is not None:
+                settings["artifact"] = artifacts.add_folder(checked.resolve(settings["artifact"]))
+        for rule in model["rules"]:
+            rule["split"] = list(rule["split"].items())
+            rule["shadow"] = list(rule["shadow"].items())
+        background, reference = model["explain"]["background"], model["monitor"]["reference"]
+        model["background"] = (
+            artifacts.add_file(checked.resolve(background)) if background else None
+        )
+        model["reference"] = artifacts.add_file(checked.resolve(reference)) if reference else None
+    return {
+        "format": FORMAT,
+        "author": author,
+        "reason": reason,
+        "created": now_ns,
+        "source_sha256": checked.digest,
+        "models": tree["models"],
+        "callers": tree["callers"],
+        "people": tree["people"],
+        "telemetry": tree["telemetry"],
+    }
+
+
+class Conflict(Exception):
+    """Somebody else has published since."""
+
+
+class TableStore:
+    """The table's files. One process publishes at a time; any number watch."""
+
+    def __init__(self, state: Path) -> None:
+        self.root = state / "table"
+        self._seen: tuple[int, int] | None = None
+
+    def path(self, revision: str) -> Path:
+        return self.root / "revisions" / f"{revision}.json"
+
+    @property
+    def current(self) -> str | None:
+        try:
+            return (self.root / "current").read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def read(self, revision: str) -> bytes:
+        """The revision's bytes. ValueError where they are not what their name says."""
+        data = self.path(revision).read_bytes()
+        if hashlib.sha256(data).hexdigest() != revision:
+            raise ValueError(f"revision {revision[:12]} does not have its digest")
+        return data
+
+    def load(self, revision: str) -> Table:
+        return compile_table(self.read(revision))
+
+    def publish(self, document: dict[str, Any], parent: str | None) -> str:
+        """Make `document` the revision in force; Conflict if `parent` is not in force any more."""
+        (self.root / "revisions").mkdir(parents=True, exist_ok=True)
+        lock = hold(self.root / "lock")
+        try:
+            if self.current != parent:
+                raise Conflict(f"{self.current} is in force, not {parent}")
+            number = orjson.loads(self.read(parent))["number"] + 1 if parent else 0
+            whole = {**document, "parent": parent, "number": number}
+            data = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+            revision = hashlib.sha256(data).hexdigest()
+            write_durably(self.path(revision), data, 0o600)
+            write_durably(self.root / "current", revision.encode())
+            sync_folder(self.root)
+        finally:
+            os.close(lock)
+        return revision
+
+    def changed(self) -> bool:
+        """Whether `current` was replaced since the last call; one stat, for a loop."""
+        try:
+            status = os.stat(self.root / "current")
+        except FileNotFoundError:
+            return False
+        seen = (status.st_ino, status.st_mtime_ns)
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        return True

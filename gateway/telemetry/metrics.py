@@ -1,0 +1,104 @@
+"""Operational numbers, one table: each process counts in its own mapped files, anyone may read them.
+
+The files (prometheus-client's multiprocess mode) lie in `state/metrics` and are read by the
+supervisor, so that `/metrics` answers whatever else is dead. A file is named by its process's role,
+not its pid: a restarted worker goes on counting where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+LABELS_MAX = 2000
+"""Label sets one process may make of one metric; more are counted under `other`."""
+
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "headworks_exchanges": ("Answers given.", ("model", "version", "arm", "status")),
+    "headworks_refusals": ("Answers that the gateway made itself.", ("code",)),
+    "headworks_shadow_dropped": ("Copies that were not sent.", ("model", "reason")),
+    "headworks_context_dropped": ("Governance context from callers who may not send it.", ()),
+    "headworks_journal_records": ("Records written.", ()),
+    "headworks_journal_bytes": ("Bytes written to journals.", ()),
+    "headworks_journal_commits": ("Group commits.", ()),
+    "headworks_journal_commit_seconds": ("Time from write to durable, summed over commits.", ()),
+    "headworks_journal_stalls": ("Commits that lasted longer than journal.stall.", ()),
+    "headworks_journal_refused": ("Records refused: full, stalled or failed.", ()),
+    "headworks_table_rejected": ("Revisions that a worker could not load.", ()),
+    "headworks_sealed": ("Records sealed into the ledger.", ("kind",)),
+    "headworks_explained": ("Decisions explained.", ("model", "version", "method")),
+    "headworks_not_explained": ("Decisions not explained.", ("reason",)),
+    "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
+    "headworks_spans_dropped": ("Spans not sent to the collector.", ()),
+    "headworks_restarts": ("Processes started again after their end.", ("role",)),
+}
+GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "headworks_in_flight": ("Open exchanges.", ("worker",)),
+    "headworks_lag_records": ("Records behind, by consumer.", ("consumer",)),
+    "headworks_lag_seconds": ("Age of the oldest record not yet taken.", ("consumer",)),
+    "headworks_lag_bytes": ("Journal bytes on disk.", ("consumer",)),
+    "headworks_process_up": ("1 while the process runs.", ("role",)),
+}
+HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "headworks_exchange_seconds": ("From arrival to the answer's release.", ("model", "version")),
+}
+
+
+class Metrics:
+    """The table's metrics of one process. `folder` None: counted in memory only (tests)."""
+
+    def __init__(self, role: str, folder: Path | None = None) -> None:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+        import prometheus_client
+        from prometheus_client import values
+
+        if folder is not None:
+            values.ValueClass = values.MultiProcessValue(lambda: role)  # type: ignore[no-untyped-call]
+        registry = prometheus_client.CollectorRegistry()
+        self.registry = registry
+        self._metrics: dict[str, Any] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
+        for name, (text, labels) in COUNTERS.items():
+            self._metrics[name] = prometheus_client.Counter(name, text, labels, registry=registry)
+        for name, (text, labels) in GAUGES.items():
+            self._metrics[name] = prometheus_client.Gauge(
+                name, text, labels, registry=registry, multiprocess_mode="mostrecent"
+            )
+        for name, (text, labels) in HISTOGRAMS.items():
+            self._metrics[name] = prometheus_client.Histogram(
+                name, text, labels, registry=registry, buckets=BUCKETS
+            )
+
+    def _child(self, name: str, labels: tuple[str, ...]) -> Any:
+        key = (name, *labels)
+        child = self._children.get(key)
+        if child is None:
+            metric = self._metrics[name]
+            if labels and len(self._children) >= LABELS_MAX:
+                return metric.labels(*("other" for _ in labels))
+            child = self._children[key] = metric.labels(*labels) if labels else metric
+        return child
+
+    def count(self, name: str, *labels: str, by: float = 1) -> None:
+        self._child(name, labels).inc(by)
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        self._child(name, labels).set(value)
+
+    def observe(self, name: str, value: float, *labels: str) -> None:
+        self._child(name, labels).observe(value)
+
+
+def expose(folder: Path) -> bytes:
+    """All processes' numbers, in Prometheus' text format."""
+    import prometheus_client
+    from prometheus_client import multiprocess
+
+    registry = prometheus_client.CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    return prometheus_client.generate_latest(registry)
