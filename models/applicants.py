@@ -25,11 +25,6 @@ DECIMALS = 4
 CORRELATION_MAX = 0.95
 EIGENVALUE_MIN = 1e-3
 
-OTHER_DEBT = "other_debt"
-"""`dir` less `hir`. It is drawn in place of `dir`, since hardly anybody pays less for all debts
-than for housing alone, and two separate draws would do so often."""
-
-
 def fit(forms: Mapping[str, npt.NDArray[np.generic]], race: npt.NDArray[np.str_]) -> dict[str, Any]:
     """Parameters for `draw`, fit for JSON. `forms` holds the eleven columns, shape (rows,) each."""
     columns = list(forms)
@@ -62,9 +57,7 @@ def draw(
 def _latent_columns(
     forms: Mapping[str, npt.NDArray[np.generic]], members: npt.NDArray[np.bool_]
 ) -> dict[str, npt.NDArray[np.generic]]:
-    columns = {name: values[members] for name, values in forms.items() if name != "dmi"}
-    debt = np.asarray(columns.pop("dir"), np.float64) - np.asarray(columns["hir"], np.float64)
-    return {OTHER_DEBT: np.maximum(debt, 0.0).round(6), **columns}
+    return {name: values[members] for name, values in forms.items() if name != "dmi"}
 
 
 def _fit_group(columns: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Any]:
@@ -127,8 +120,9 @@ def _draw_group(
             columns[name] = np.interp(z, GRID, table["quantiles"]).round(DECIMALS)
         else:
             columns[name] = np.array(table["values"])[np.searchsorted(table["cuts"], z)]
-    debt = np.asarray(columns.pop(OTHER_DEBT), np.float64)
-    columns["dir"] = np.minimum(np.asarray(columns["hir"], np.float64) + debt, 3.0).round(DECIMALS)
+    # Nobody pays less for all debts than for housing alone; two draws would say so now and then.
+    # What exceeds is taken off the housing: that moves its distribution least.
+    columns["hir"] = np.minimum(columns["hir"], columns["dir"])
     return columns
 
 
