@@ -25,6 +25,13 @@ DECIMALS = 4
 CORRELATION_MAX = 0.95
 EIGENVALUE_MIN = 1e-3
 
+OTHER_DEBT = "other_debt"
+"""`dir` less `hir`. It is drawn in place of `dir`, since hardly anybody pays less for all debts
+than for housing alone, and two separate draws would do so often. The sum of both draws is then
+bent to the distribution of `dir` itself."""
+BEND_DRAWS, BEND_SEED = 50_000, 1990
+
+
 def fit(forms: Mapping[str, npt.NDArray[np.generic]], race: npt.NDArray[np.str_]) -> dict[str, Any]:
     """Parameters for `draw`, fit for JSON. `forms` holds the eleven columns, shape (rows,) each."""
     columns = list(forms)
@@ -32,6 +39,7 @@ def fit(forms: Mapping[str, npt.NDArray[np.generic]], race: npt.NDArray[np.str_]
     for group in sorted(set(race.tolist())):
         members = race == group
         groups[group] = _fit_group(_latent_columns(forms, members))
+        groups[group]["bend"] = _fit_bend(groups[group], np.asarray(forms["dir"])[members])
         groups[group]["share"] = round(float(members.mean()), DECIMALS)
     return {"format": 1, "columns": columns, "groups": groups}
 
@@ -57,7 +65,9 @@ def draw(
 def _latent_columns(
     forms: Mapping[str, npt.NDArray[np.generic]], members: npt.NDArray[np.bool_]
 ) -> dict[str, npt.NDArray[np.generic]]:
-    return {name: values[members] for name, values in forms.items() if name != "dmi"}
+    columns = {name: values[members] for name, values in forms.items() if name != "dmi"}
+    debt = np.asarray(columns.pop("dir"), np.float64) - np.asarray(columns["hir"], np.float64)
+    return {OTHER_DEBT: np.maximum(debt, 0.0).round(6), **columns}
 
 
 def _fit_group(columns: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Any]:
@@ -70,6 +80,13 @@ def _fit_group(columns: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, Any]
         tables[name] = _quantiles(values) if continuous else _steps(values_seen, edges)
     lower = np.linalg.cholesky(_correlation(np.array(scores)))
     return {"tables": tables, "cholesky": [row[: i + 1] for i, row in enumerate(_rounded(lower))]}
+
+
+def _fit_bend(group: Mapping[str, Any], debts: npt.NDArray[np.generic]) -> dict[str, Any]:
+    """Quantiles of the sum as it is drawn, and those that `dir` has."""
+    columns = _draw_columns(group, BEND_DRAWS, np.random.default_rng(BEND_SEED))
+    drawn = np.asarray(columns["hir"], np.float64) + np.asarray(columns[OTHER_DEBT], np.float64)
+    return {"from": _quantiles(drawn)["quantiles"], "to": _quantiles(debts)["quantiles"]}
 
 
 def _quantiles(values: npt.NDArray[np.generic]) -> dict[str, Any]:
@@ -109,6 +126,17 @@ def _correlation(scores: Floats) -> Floats:
 def _draw_group(
     group: Mapping[str, Any], count: int, rng: np.random.Generator
 ) -> dict[str, npt.NDArray[np.generic]]:
+    columns = _draw_columns(group, count, rng)
+    housing = np.asarray(columns["hir"], np.float64)
+    total = housing + np.asarray(columns.pop(OTHER_DEBT), np.float64)
+    debts = np.interp(total, group["bend"]["from"], group["bend"]["to"]).round(DECIMALS)
+    columns["dir"], columns["hir"] = debts, np.minimum(housing, debts)
+    return columns
+
+
+def _draw_columns(
+    group: Mapping[str, Any], count: int, rng: np.random.Generator
+) -> dict[str, npt.NDArray[np.generic]]:
     rows = group["cholesky"]
     lower = np.zeros((len(rows), len(rows)))
     for number, row in enumerate(rows):
@@ -120,9 +148,6 @@ def _draw_group(
             columns[name] = np.interp(z, GRID, table["quantiles"]).round(DECIMALS)
         else:
             columns[name] = np.array(table["values"])[np.searchsorted(table["cuts"], z)]
-    # Nobody pays less for all debts than for housing alone; two draws would say so now and then.
-    # What exceeds is taken off the housing: that moves its distribution least.
-    columns["hir"] = np.minimum(columns["hir"], columns["dir"])
     return columns
 
 
