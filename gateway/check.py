@@ -59,11 +59,18 @@ class _Loader(yaml.SafeLoader):
         super().__init__(stream)
         self.lines: dict[Key, int] = {}
         self.twice: list[tuple[Key, int]] = []
+        self._noted: set[int] = set()
 
     def note(self, node: yaml.Node, at: Key) -> None:
+        """Each node once: by aliases a file may hold itself, or one list a billion times."""
+        if id(node) in self._noted:
+            return
+        self._noted.add(id(node))
         if isinstance(node, yaml.MappingNode):
             seen = set()
             for key_node, value_node in node.value:
+                if not isinstance(key_node, yaml.ScalarNode):
+                    continue  # constructing it will refuse it
                 key = (*at, key_node.value)
                 self.lines.setdefault(key, key_node.start_mark.line + 1)
                 if key in seen:
@@ -89,15 +96,20 @@ class _File:
         except OSError as error:
             self.add((), "", f"cannot be read: {error.strerror}")
             return
-        loader = _Loader(self.data)
         try:
+            loader = _Loader(self.data)
             node = loader.get_single_node()
             if node is not None:
                 loader.note(node, ())
                 self.tree = loader.construct_document(node)
+        except RecursionError:
+            self.add((), "", "not settings: it is nested too deep")
+            return
         except (yaml.YAMLError, ValueError) as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
+            if isinstance(error, yaml.reader.ReaderError):  # bytes that are no text have no mark
+                line = self.data[: error.position].count(b"\n") + 1
             words = f"not YAML: {getattr(error, 'problem', None) or error}"
             self.problems.append(Problem(self.shown, line, "(file)", "", words))
             return
@@ -143,9 +155,8 @@ def _plain(location: tuple[str | int, ...], tree: Any) -> Key:
     """The location without the parts that pydantic adds for unions."""
     key: list[str | int] = []
     for part in location:
-        if isinstance(tree, dict) and part in tree:
-            tree = tree[part]
-        elif isinstance(tree, list) and isinstance(part, int) and part < len(tree):
+        in_map = isinstance(tree, dict) and part in tree
+        if in_map or (isinstance(tree, list) and isinstance(part, int) and part < len(tree)):
             tree = tree[part]
         elif part == location[-1] and isinstance(tree, dict):
             tree = None  # a missing key
@@ -257,8 +268,8 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
                     if version not in versions:
                         known = ", ".join(map(str, versions)) or "none"
                         yield (*here, part, version), _NOTHING, f"no such version; known: {known}"
-            if rule.get("name") in seen:
-                yield (*here, "name"), rule["name"], "another rule of the model has this name"
+            if str(rule.get("name")) in seen:
+                yield (*here, "name"), rule.get("name"), "another rule of the model has this name"
             seen.add(str(rule.get("name")))
             if number < len(model["rules"]) - 1 and not rule.get("when"):
                 yield here, rule.get("name"), "matches all, so that no later rule is reached"
@@ -272,13 +283,13 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
 def _principals(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
     for section, secret in (("callers", "key_sha256"), ("people", "token_sha256")):
         for what in ("name", secret):
-            seen: set[Any] = set()
+            seen: set[str] = set()
             items = tree.get(section)
             for number, item in enumerate(items if isinstance(items, list) else ()):
                 value = _dict(item).get(what)
-                if value is not None and value in seen:
+                if value is not None and str(value) in seen:
                     yield (section, number, what), value, "stands twice"
-                seen.add(value)
+                seen.add(str(value))
     admin = _dict(tree.get("listen")).get("admin")
     if (
         isinstance(admin, str)

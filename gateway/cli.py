@@ -106,6 +106,137 @@ def check(
         raise typer.Exit(EXIT_FOUND)
 
 
+def ask(config: Path, set_: list[str] | None, path: str, **parameters: Any) -> Any:
+    """A document of the running gateway's API; its refusals and absence end the command."""
+    from gateway.adminclient import Refused, Unreachable
+
+    try:
+        return admin(config, set_).get(path, **parameters)
+    except Unreachable as error:
+        fail(f"no gateway answers: {error}", EXIT_FOUND)
+    except Refused as error:
+        fail(str(error), EXIT_USAGE if error.status == 400 else EXIT_FOUND)
+
+
+def admin(config: Path, set_: list[str] | None) -> Any:
+    """A client for the admin port that the configuration names."""
+    from gateway.adminclient import AdminClient
+    from gateway.check import check as check_file
+
+    checked = check_file(config, overrides(set_))
+    if checked.settings is None:
+        for problem in checked.problems:
+            print(problem, file=sys.stderr)
+        raise typer.Exit(EXIT_FOUND)
+    return AdminClient(checked.settings.listen.admin)
+
+
+def show(document: Any, json: bool, render: Any) -> None:
+    if json:
+        dump(document)
+        return
+    from rich.console import Console
+
+    render(Console(soft_wrap=True), document)
+
+
+@cli.command()
+def reload(config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
+    """Bring the changed file into force; says what changed and what needs a restart."""
+    from gateway.adminclient import Refused, Unreachable
+
+    try:
+        told = admin(config, set_).post(
+            "/api/v1/reload", {"author": os.environ.get("USER", "file")}
+        )
+    except Refused as error:
+        for problem in error.document.get("problems", [str(error)]):
+            print(problem, file=sys.stderr)
+        fail("nothing was changed", EXIT_FOUND)
+    except Unreachable as error:
+        fail(f"no gateway answers: {error}", EXIT_FOUND)
+    if json:
+        dump(told)
+        return
+    print(
+        f"revision {told['revision'][:12]} " + ("is in force" if told["changed"] else "as before")
+    )
+    if told["restart"]:
+        print(f"needs a restart: {', '.join(told['restart'])}")
+
+
+@cli.command()
+def status(config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
+    """How the gateway is: exit code 0 if green."""
+    from gateway import report
+
+    document = ask(config, set_, "/api/v1/status")
+    show(document, json, report.status)
+    if document["state"] != "green":
+        raise typer.Exit(EXIT_FOUND)
+
+
+Filter = Annotated[str | None, typer.Option()]
+
+
+@cli.command()
+def decisions(
+    id: Annotated[str | None, typer.Argument(help="One decision; absent: the newest.")] = None,
+    config: Config = CONFIG,
+    set_: Set = None,
+    json: Json = False,
+    model: Filter = None,
+    version: Filter = None,
+    arm: Filter = None,
+    rule: Filter = None,
+    outcome: Filter = None,
+    status: Annotated[int | None, typer.Option()] = None,
+    since: Annotated[str | None, typer.Option(help="ISO time, or an age as 15m.")] = None,
+    until: Annotated[str | None, typer.Option(help="ISO time, or an age as 15m.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+) -> None:
+    """The newest decisions, filtered; or one, with everything about it."""
+    from gateway import report
+
+    if id is not None:
+        show(ask(config, set_, f"/api/v1/decisions/{id}"), json, report.decision)
+        return
+    document = ask(
+        config, set_, "/api/v1/decisions", model=model, version=version, arm=arm, rule=rule,
+        outcome=outcome, status=status, since=since, until=until, limit=limit,
+    )  # fmt: skip
+    show(document, json, lambda console, told: report.decisions(console, told["decisions"]))
+
+
+@cli.command()
+def monitor(model: str, config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
+    """Answers, shadow agreement, drift and group state of a model."""
+    from gateway import report
+
+    show(ask(config, set_, f"/api/v1/monitor/{model}"), json, report.monitor)
+
+
+@cli.command()
+def demo(
+    config: Config = CONFIG,
+    set_: Set = None,
+    once: Annotated[bool, typer.Option("--once", help="End by itself; say what held.")] = False,
+    applications: Annotated[int, typer.Option(min=1, max=100_000)] = 1500,
+    seed: Annotated[int, typer.Option()] = 1990,
+) -> None:
+    """Serve the mortgage models, send applications through them, say what happened."""
+    from gateway.check import check as check_file
+    from gateway.demo import Demo
+
+    checked = check_file(config, overrides(set_))
+    if checked.settings is None:
+        for problem in checked.problems:
+            print(problem, file=sys.stderr)
+        fail(f"{config}: {len(checked.problems)} problems", EXIT_FOUND)
+    pairs = [argument for pair in set_ or [] for argument in ("--set", pair)]
+    raise typer.Exit(Demo(checked, pairs, applications, seed).run(once))
+
+
 @cli.command()
 def version() -> None:
     """Print the version."""

@@ -1,7 +1,7 @@
 """The governor: seals journals, publishes tables. Small and hard to kill.
 
-It serves a control API on a Unix socket (`state/run/governor.sock`) that only the supervisor's front
-door calls. Its death delays nothing but what it does: workers answer on, journals grow meanwhile.
+It serves a control API on a Unix socket (`state/run/governor.sock`) that only the supervisor's
+front door calls. Its death delays nothing but what it does: workers answer on, journals grow.
 """
 
 from __future__ import annotations

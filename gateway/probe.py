@@ -1,4 +1,4 @@
-"""Does each artifact load, and does its graph fit its card? Needs onnxruntime, so `check` alone asks."""
+"""Does each artifact load, and its graph fit its card? Only `check` asks: it takes onnxruntime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people ask of the catalog; each answer is a plain document, the same for API, CLI and page."""
+"""What people ask of the catalog; each answer is one plain document for API, command and page."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import orjson
 from gateway.clock import isoformat
 
 LIMIT_MAX = 1000
-COLUMNS = ("id", "row", "leaf", "arrived", "model", "version", "arm", "status", "score", "outcome",
-           "primary_id")  # fmt: skip
+COLUMNS = ("id", "row", "leaf", "arrived", "model", "version", "arm", "rule", "status", "score",
+           "outcome", "primary_id")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Filters:
     model: str | None = None
     version: str | None = None
     arm: str | None = None
+    rule: str | None = None
     outcome: str | None = None
     status: int | None = None
     since: int | None = None
@@ -35,20 +36,21 @@ def decisions(cursor: Any, filters: Filters) -> list[dict[str, Any]]:
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     source = "decisions" if filters.status in (None, 200) else _REFUSED
     text = (
-        f'SELECT id, "row", leaf, arrived, model, version, arm, status, score, outcome, primary_id '
+        f'SELECT id, "row", leaf, arrived, model, version, arm, rule, status, score, outcome, '
+        f"primary_id "
         f'FROM {source} {where} ORDER BY leaf DESC, "row" LIMIT ?'
     )
     rows = cursor.execute(text, [*values, min(filters.limit, LIMIT_MAX)]).fetchall()
     return [_decision(row) for row in rows]
 
 
-_REFUSED = """(SELECT id, 0 AS "row", leaf, arrived, model, version, arm, status, NULL AS score,
-error AS outcome, primary_id FROM exchanges WHERE row_count = 0)"""
+_REFUSED = """(SELECT id, 0 AS "row", leaf, arrived, model, version, arm, rule, status,
+NULL AS score, error AS outcome, primary_id FROM exchanges WHERE row_count = 0)"""
 
 
 def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
     conditions, values = [], []
-    for name in ("model", "version", "arm", "outcome", "status"):
+    for name in ("model", "version", "arm", "rule", "outcome", "status"):
         if (value := getattr(filters, name)) is not None:
             conditions.append(f"{name} = ?")
             values.append(value)

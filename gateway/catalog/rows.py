@@ -40,7 +40,7 @@ def _exchange(number: int, leaf: dict[str, Any], record: dict[str, Any]) -> list
     )  # fmt: skip
     rows: list[Row] = [("exchanges", exchange)]
     for place, decision in enumerate(decisions):
-        row = (identity, place, number, arrived, model, version, arm, status, decision["score"],
-               decision["outcome"], primary)  # fmt: skip
+        row = (identity, place, number, arrived, model, version, arm, record.get("rule"), status,
+               decision["score"], decision["outcome"], primary)  # fmt: skip
         rows.append(("decisions", row))
     return rows

@@ -2,8 +2,8 @@
 
 Rows and the leaf number they reach are written in one transaction; applying a leaf twice changes
 nothing because leaves at or below `reached` are not applied. There is no primary key (zone maps on
-time-ordered ids find a row in milliseconds) and there are no input values: they stay encrypted beside
-the ledger and are joined in memory when somebody asks for one decision.
+time-ordered ids find a row in milliseconds) and there are no input values: they stay encrypted
+beside the ledger and are joined in memory when somebody asks for one decision.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ TABLES: Mapping[str, Sequence[tuple[str, str]]] = {
     ),
     "decisions": (
         ("id", "UUID"), ("row", "INTEGER"), ("leaf", "BIGINT"), ("arrived", "BIGINT"),
-        ("model", "VARCHAR"), ("version", "VARCHAR"), ("arm", "VARCHAR"), ("status", "INTEGER"),
-        ("score", "DOUBLE"), ("outcome", "VARCHAR"), ("primary_id", "UUID"),
+        ("model", "VARCHAR"), ("version", "VARCHAR"), ("arm", "VARCHAR"),
+        ("rule", "VARCHAR"), ("status", "INTEGER"), ("score", "DOUBLE"), ("outcome", "VARCHAR"),
+        ("primary_id", "UUID"),
     ),
     "explanations": (
         ("id", "UUID"), ("leaf", "BIGINT"), ("method", "VARCHAR"), ("not_explained", "VARCHAR"),
@@ -146,7 +147,7 @@ def _open(path: Path | None) -> Any:
 
 
 def open_catalog(path: Path) -> tuple[Catalog, str | None]:
-    """The catalog, and why it had to be begun anew, if so: it is derived, so damage costs time only."""
+    """The catalog, and why it was begun anew, if so: being derived, damage costs time only."""
     try:
         return Catalog(path), None
     except (duckdb.Error, ValueError) as error:

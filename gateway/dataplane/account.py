@@ -123,7 +123,7 @@ class Account:
 
 
 def _trace(identity: str, first: dict[bytes, bytes]) -> tuple[bytes, str | None]:
-    """Our `traceparent`, and the span it was called from. The trace is the caller's if it has one."""
+    """Our `traceparent`, and the span it was called from. The trace is the caller's, if any."""
     match = _TRACEPARENT.match(first.get(b"traceparent", b""))
     hexadecimal = identity.replace("-", "").encode()
     if match is None or match[1] == b"0" * 32 or match[2] == b"0" * 16:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from gateway.dataplane.account import Account
 from gateway.dataplane.headers import to_client, to_upstream
@@ -17,7 +19,7 @@ from gateway.dataplane.upstream import (
     UpstreamError,
 )
 from gateway.errors import Refusal
-from gateway.exchange import Headers, Reply
+from gateway.exchange import ANONYMOUS, Headers, Reply
 from gateway.protocol import v2
 from gateway.table import Model, Version
 
@@ -33,21 +35,35 @@ class Backend:
     ) -> None:
         self.model, self.version, self.session = model, version, session
         self.in_flight = 0
+        self.users = 0
         self.limit = max(1, model.limits["in_flight"] // workers)
-        self.pool: Pool | None = None
-        self._host = b""
-        if version.upstream is not None:
-            endpoint = Endpoint.of(version.upstream)
-            self._host = endpoint.authority.encode()
-            limits = PoolLimits(
-                connections=max(1, model.limits["connections"] // workers),
-                pending=max(1, model.limits["pending"] // workers),
-            )
-            times = model.timeouts
-            timeouts = Timeouts(
-                times["connect"], times["first_byte"], times["idle"], times["request"]
-            )
-            self.pool = Pool(endpoint, limits, timeouts)
+        self._endpoint = Endpoint.of(version.upstream) if version.upstream is not None else None
+        self._pool: Pool | None = None
+        self._limits = PoolLimits(
+            connections=max(1, model.limits["connections"] // workers),
+            pending=max(1, model.limits["pending"] // workers),
+        )
+        times = model.timeouts
+        self._timeouts = Timeouts(
+            times["connect"], times["first_byte"], times["idle"], times["request"]
+        )
+
+    @property
+    def pool(self) -> Pool | None:
+        """None: in the process. Made at its first use: a pool belongs to the event loop, but a
+        backend is made in a thread when a table is swapped."""
+        if self._pool is None and self._endpoint is not None:
+            self._pool = Pool(self._endpoint, self._limits, self._timeouts)
+        return self._pool
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Keeps the backend from being closed by a reload: from the choice to the last byte."""
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
 
     async def call(self, account: Account, traffic: bytes | None = None) -> Reply | Stream:
         """The version's answer, whole, or a stream where it is longer than `limits.hold`."""
@@ -58,9 +74,10 @@ class Backend:
         account.attempts += 1
         started = time.perf_counter_ns()
         try:
-            if self.pool is None:
+            pool = self.pool
+            if pool is None:
                 return await self._run(account)
-            return await self._forward(self.pool, account, traffic)
+            return await self._forward(pool, account, traffic)
         finally:
             account.upstream_ns = time.perf_counter_ns() - started
             self.in_flight -= 1
@@ -96,11 +113,11 @@ class Backend:
         headers = to_upstream(
             account.headers,
             account.first,
-            host=self._host,
+            host=pool.endpoint.authority.encode(),
             exchange=account.id,
             trace=account.trace,
             traffic=traffic,
-            own_authorization=account.caller is not None and account.caller.name != "anonymous",
+            own_authorization=account.caller is not ANONYMOUS,
         )
         target = v2.without_version(account.path) if "/versions/" in account.path else account.path
         if account.query:
@@ -127,8 +144,8 @@ class Backend:
         return Reply(answer.status, to_client(answer.headers), body)
 
     async def aclose(self) -> None:
-        if self.pool is not None:
-            await self.pool.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
 
 
 def say_error(code: str, status: int, message: str) -> Reply:

@@ -15,9 +15,10 @@ from gateway.table import Model, Rule
 
 
 def bucket_bits(salt: bytes, unit: str) -> int:
-    """64 bits."""
+    """64 bits. `unit` is text; bytes that are no UTF-8 are in it as surrogates, and hashed as sent."""
     key = salt if len(salt) <= 64 else blake2b(salt).digest()
-    return int.from_bytes(blake2b(unit.encode(), digest_size=8, key=key).digest(), "big")
+    sent = unit.encode("utf-8", "surrogateescape")
+    return int.from_bytes(blake2b(sent, digest_size=8, key=key).digest(), "big")
 
 
 def bucket_ppm(salt: bytes, unit: str) -> int:
@@ -26,12 +27,12 @@ def bucket_ppm(salt: bytes, unit: str) -> int:
 
 
 def unit_of(chain: tuple[str, ...], headers: dict[bytes, bytes], exchange: str) -> tuple[str, str]:
-    """(kind, unit): the first source of the chain that is present and not empty, else the exchange."""
+    """(kind, unit): the first source of the chain that is present and not empty."""
     for source in chain:
         if source.startswith("header:"):
             value = headers.get(source[7:].encode())
             if value:
-                return source, value.decode("latin-1")
+                return source, value.decode("utf-8", "surrogateescape")
         elif source == "exchange":
             break
     return "exchange", exchange

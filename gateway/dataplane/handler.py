@@ -1,6 +1,6 @@
 """The story of a request, from its arrival to its answer: raw ASGI, no other layer.
 
-identify -> match -> authorise -> choose -> upstream -> journal -> answer, and the shadow afterwards.
+identify -> match -> authorise -> choose -> upstream -> journal -> answer, and then the shadow.
 Whatever goes wrong on the way is a Refusal, and becomes an answer and a record here, once.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any
 
 from gateway.clock import Clock
@@ -56,20 +57,24 @@ class Handler:
         account = Account(self.clock, scope["method"], path, query, scope["headers"])
         self.in_flight += 1
         try:
-            reply = await self._answered(account, receive)
-            if isinstance(reply, Reply):
-                await _respond(send, await self._durable(account, reply), self._exposed(account))
-            else:
-                await self._relayed(account, reply, send)
-            self._count(account)
+            with ExitStack() as held:
+                reply = await self._answered(account, receive, held)
+                if isinstance(reply, Reply):
+                    reply = await self._durable(account, reply)
+                    await _respond(send, reply, self._exposed(account))
+                else:
+                    await self._relayed(account, reply, send)
             self._copy(account)
         finally:
             self.in_flight -= 1
+            self._count(account)
 
-    async def _answered(self, account: Account, receive: Receive) -> Reply | Stream:
-        """The story, or the refusal at which it ended."""
+    async def _answered(
+        self, account: Account, receive: Receive, held: ExitStack
+    ) -> Reply | Stream:
+        """The story, or the refusal at which it ended. `held` is let go after the last byte."""
         try:
-            return await self._story(account, receive)
+            return await self._story(account, receive, held)
         except Refusal as refusal:
             account.error = refusal.code
             return say_error(refusal.code, refusal.status, refusal.message)
@@ -81,23 +86,26 @@ class Handler:
             account.error = "internal_error"
             return say_error(account.error, 500, f"internal error; exchange {account.id}")
 
-    async def _story(self, account: Account, receive: Receive) -> Reply | Stream:
-        live = self._serving()                                                  # 503
+    async def _story(self, account: Account, receive: Receive, held: ExitStack) -> Reply | Stream:
+        live = self._serving()  # 503
         account.revision = live.table.revision
-        caller = account.caller = identify(live.table, account.first)           # 401
-        target = self._locate(account)                                          # 404, 405
-        model = account.model = find_model(live.table, target)                  # 404
-        account.context, dropped = read_context(account.first, caller)          # 400
+        caller = account.caller = identify(live.table, account.first)  # 401
+        target = self._locate(account)  # 404, 405
+        model = account.model = find_model(live.table, target)  # 404
+        account.context, dropped = read_context(account.first, caller)  # 400
         self.metrics.count("headworks_context_dropped", by=dropped)
-        rule = match(model, account.path, account.first, caller)                # 404
-        forced = forced_version(model, target, account.first, caller)           # 403
-        account.request = await _body(receive, account, model.limits["request"])  # 400, 413
-        self._fits(account)                                                     # 400
+        rule = match(model, account.path, account.first, caller)  # 404
+        forced = forced_version(model, target, account.first, caller)  # 403
         choice = force(forced, rule) if forced else choose(model, rule, account.first, account.id)
+        backend = live.backend(model, choice.version)
+        held.enter_context(backend.used())
+        account.request = await _body(receive, account, model.limits["request"])  # 400, 413
+        self._fits(account)  # 400
         account.choice, account.version = choice, model.versions[choice.version]
         if model.durability == "strict_intent":
-            await self._record(account, "intent")                               # 503
-        return await live.backend(model, choice.version).call(account)          # 4xx, 5xx
+            await self._record(account, "intent")  # 503
+        return await backend.call(account)  # 4xx, 5xx
+
     # fmt: skip
 
     def _serving(self) -> Live:
@@ -155,12 +163,13 @@ class Handler:
 
     async def _relayed(self, account: Account, stream: Stream, send: Send) -> None:
         _, headers, answer = stream
-        headers = headers + self._exposed(account)
+        headers = _with_ours(headers, self._exposed(account))
         try:
             await relay(account, answer, headers, send, self._record)
         except JournalUnavailable:
             account.error = "journal_unavailable"
             refused = say_error(account.error, 503, CODES[account.error][1])
+            account.status = refused.status
             await _respond(send, refused, self._exposed(account))
 
     def _exposed(self, account: Account) -> Headers:
@@ -183,6 +192,8 @@ class Handler:
         if account.error is not None:
             self.metrics.count("headworks_refusals", account.error)
         if account.model is None or account.version is None or account.choice is None:
+            return
+        if not account.status:  # cancelled by the end of the process: no answer was given
             return
         model, version = account.model.name, account.version.name
         arm, status = account.choice.arm, str(account.status)
@@ -229,12 +240,17 @@ async def _body(receive: Receive, account: Account, at_most: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def _with_ours(headers: Headers, ours: Headers) -> Headers:
+    """The caller's own x-request-id takes the place of an upstream's; else that one passes."""
+    echoed = any(name == b"x-request-id" for name, _ in ours)
+    return [item for item in headers if not echoed or item[0].lower() != b"x-request-id"] + ours
+
+
 async def _respond(send: Send, reply: Reply, ours: Headers) -> None:
-    headers = [item for item in reply.headers if item[0].lower() != b"x-request-id" or not ours]
-    headers += ours
-    if reply.status not in (204, 304) and not any(
-        name.lower() == b"content-length" for name, _ in headers
-    ):
+    headers = _with_ours(reply.headers, ours)
+    if reply.status in (204, 304):  # what the length says is not here; the server would wait for it
+        headers = [item for item in headers if item[0].lower() != b"content-length"]
+    elif not any(name.lower() == b"content-length" for name, _ in headers):
         headers.append((b"content-length", b"%d" % len(reply.body)))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})

@@ -22,11 +22,12 @@ def as_dict(headers: Headers) -> dict[bytes, bytes]:
     return found
 
 
-def _named_by_connection(headers: dict[bytes, bytes]) -> frozenset[bytes]:
-    value = headers.get(b"connection")
-    if not value or value.lower() in (b"keep-alive", b"close"):
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """Names that a connection header, or any of several, makes hop-by-hop; in lower case."""
+    values = [value for name, value in headers if name.lower() == b"connection"]
+    if not values or (len(values) == 1 and values[0].lower() in (b"keep-alive", b"close")):
         return frozenset()
-    return frozenset(token.strip().lower() for token in value.split(b","))
+    return frozenset(token.strip().lower() for value in values for token in value.split(b","))
 
 
 def to_upstream(
@@ -43,7 +44,7 @@ def to_upstream(
 
     `own_authorization`: the bearer token was ours (a caller's key) and goes no further.
     """
-    dropped = _named_by_connection(first)
+    dropped = _named_by_connection(headers) if b"connection" in first else frozenset()
     sent = [(b"host", host)]
     for item in headers:
         name = item[0]
@@ -63,15 +64,13 @@ def to_upstream(
 
 def to_client(headers: Headers) -> Headers:
     """An upstream's answer headers without hop-by-hop ones and without any in our own name."""
-    lowered = [(name.lower(), name, value) for name, value in headers]
-    named = frozenset[bytes]()
-    for low, _, value in lowered:
-        if low == b"connection":
-            named = frozenset(token.strip().lower() for token in value.split(b","))
+    named = _named_by_connection(headers)
     return [
         (name, value)
-        for low, name, value in lowered
-        if low not in HOP_BY_HOP and low not in named and not low.startswith(b"x-headworks-")
+        for name, value in headers
+        if (low := name.lower()) not in HOP_BY_HOP
+        and low not in named
+        and not low.startswith(b"x-headworks-")
     ]
 
 

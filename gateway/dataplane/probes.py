@@ -70,8 +70,8 @@ class Probes:
         deadline = asyncio.get_running_loop().time() + 1.0
         try:
             answer = await backend.pool.send(b"GET", b"/v2/health/ready", headers, b"", deadline)
+            ready = await answer.read(4096) is not None and answer.status == 200
             answer.abort()
-            ready = answer.status == 200
         except UpstreamError:
             ready = False
         self._asked[id(backend)] = (time.monotonic(), ready)

@@ -28,6 +28,8 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._begun = self._resuming = False
+        self._parsed_bytes = 0
         self._refused = False
 
     def connection_made(self, transport: Any) -> None:
@@ -45,26 +47,62 @@ class Protocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._head_late)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.refuse("bad_request", "the request is not valid HTTP/1.1")
         if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
             self.refuse("headers_too_large", f"the head is longer than {HEAD_BYTES_MAX} bytes")
 
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """What follows is plain HTTP/1.1 all the same: Java's client offers h2c with each POST.
+
+        The parser stops at an upgrade, so a new one is told how the body is framed and goes on.
+        """
+        framing = (b"content-length", b"transfer-encoding")
+        lines = [b"%b: %b\r\n" % item for item in self.headers if item[0] in framing]
+        self.parser = httptools.HttpRequestParser(self)
+        self._resuming = True
+        self.data_received(b"POST / HTTP/1.1\r\n%b\r\n%b" % (b"".join(lines), rest))
+
     def on_message_begin(self) -> None:
+        if self._resuming:
+            return
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._begun = True
+        self._parsed_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        if self._resuming:
+            return
+        super().on_url(url)
+        self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._refused or self._resuming:
+            return
+        self._count_head(len(name) + len(value) + 4)
         if len(self.headers) >= HEADERS_MAX:
-            if not self._refused:
-                self.refuse("headers_too_large", f"more than {HEADERS_MAX} headers")
+            self.refuse("headers_too_large", f"more than {HEADERS_MAX} headers")
             return
         super().on_header(name, value)
 
+    def _count_head(self, size: int) -> None:
+        """A head that came whole in one read is measured here, one that never ends by its reads."""
+        self._parsed_bytes += size
+        if self._parsed_bytes > HEAD_BYTES_MAX:
+            self.refuse("headers_too_large", f"the head is longer than {HEAD_BYTES_MAX} bytes")
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head = self._begun = False
         self._head_bytes = 0
         self._stop_timer()
-        if not self._refused:
+        if self._resuming:
+            self._resuming = False
+        elif not self._refused:
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -72,19 +110,28 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # its body is still to come
         self._in_head = True
         if not self._refused:
             super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        self.refuse("bad_request", "the request is not valid HTTP/1.1")
-
     def refuse(self, code: str, message: str) -> None:
-        """Our answer to bytes that are no request; the connection ends with it."""
+        """Our answer to bytes that are no request; the connection ends with it.
+
+        A request before them still gets its own answer, and then they get none: an answer out of
+        turn would be taken for its.
+        """
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
         self.config.app.refused(code)  # type: ignore[union-attr]
+        if self._in_head and self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            return
+        if self.pipeline:
+            self.transport.close()
+            return
         body = v2.error_body(message)
         self.transport.write(
             b"".join((
@@ -98,7 +145,7 @@ class Protocol(HttpToolsProtocol):
 
     def _head_late(self) -> None:
         self._head_timer = None
-        if self._in_head and self._head_bytes:
+        if self._begun:
             self.refuse("bad_request", f"the head took longer than {HEAD_SECONDS_MAX:g} s")
         elif self._in_head and (self.cycle is None):
             self.transport.close()

@@ -61,6 +61,7 @@ class Shadow:
         if reason is not None:
             self._drop(model.name, reason)
             return
+        backend.users += 1
         self._waiting.append(Copy(account, backend, self._clock.steady()))
         self._bytes += size
         if len(self._tasks) < bounds["concurrency"]:
@@ -76,10 +77,13 @@ class Shadow:
         while self._waiting:
             copy = self._waiting.popleft()
             self._bytes -= len(copy.account.request)
-            if self._clock.steady() - copy.offered_ns > AGE_NS_MAX:
-                self._drop(copy.backend.model.name, "deadline")
-                continue
-            await self._send(copy)
+            try:
+                if self._clock.steady() - copy.offered_ns > AGE_NS_MAX:
+                    self._drop(copy.backend.model.name, "deadline")
+                else:
+                    await self._send(copy)
+            finally:
+                copy.backend.users -= 1
 
     async def _send(self, copy: Copy) -> None:
         account = copy.account.shadowed(self._clock, copy.backend.version)
@@ -114,6 +118,7 @@ class Shadow:
         self._closed = True
         for copy in self._waiting:
             self._drop(copy.backend.model.name, "shutting_down")
+            copy.backend.users -= 1
         self._waiting.clear()
         for task in list(self._tasks):
             task.cancel()

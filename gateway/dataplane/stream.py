@@ -68,6 +68,7 @@ async def relay(
     try:
         await record(account, "exchange")
     except JournalUnavailable:
+        account.error = "answer_cut"
         raise ConnectionAbortedError("the final record is not durable: the answer is cut") from None
     if account.error is not None:
         raise ConnectionAbortedError(f"the upstream failed within its answer: {account.error}")

@@ -26,7 +26,7 @@ from gateway.errors import JournalUnavailable
 from gateway.exchange import exchange_id
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.record import EMPTY, encode_parts
-from gateway.journal.writer import Journal, open_journal
+from gateway.journal.writer import open_journal
 from gateway.settings import MILLION, Drain, JournalSettings
 from gateway.table import TableStore
 from gateway.telemetry.metrics import Metrics
@@ -175,9 +175,8 @@ class Worker:
         before = self.handler.live
         try:
             table = self.tables.load(revision)
-            live = await asyncio.to_thread(
-                prepare, table, self.artifacts, before, self.settings.workers
-            ) if before else prepare(table, self.artifacts, None, self.settings.workers)  # fmt: skip
+            told = (table, self.artifacts, before, self.settings.workers)
+            live = await asyncio.to_thread(prepare, *told) if before else prepare(*told)
         except Exception as error:
             log.error("revision %s is not taken: %s", revision[:12], error)
             self.metrics.count("headworks_table_rejected")

@@ -90,6 +90,7 @@ def describe(
             "values": [float(value) for value in found.values[place]],
             "prediction": float(found.predictions[place]),
             "residual": float(found.residuals[place]),
+            "additive": bool(found.additive[place]),
             "outcome": outcome,
             "reasons": [
                 {"code": reason.code, "text": reason.text, "feature": reason.feature,

@@ -25,9 +25,9 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.clock import Clock
+from gateway.disk import hold, sync_folder
 from gateway.errors import JournalUnavailable
 from gateway.journal import record
-from gateway.disk import hold, sync_folder
 from gateway.journal.directory import JournalFolder
 from gateway.journal.recovery import recover
 from gateway.journal.segment import START, Kind, SegmentHead, encode_commit, encode_frame

@@ -105,7 +105,7 @@ class BodyReader:
         self._open: tuple[int, int] | None = None
 
     def read(self, identity: str, place: dict[str, Any]) -> bytes:
-        """The record's parts (`journal.record.decode_parts`). ValueError if the blob is not whole."""
+        """The record's parts, for `record.decode_parts`. ValueError: the blob is damaged."""
         number, offset, length = place["file"], place["offset"], place["length"]
         if self._open is None or self._open[0] != number:
             if self._open is not None:

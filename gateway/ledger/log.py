@@ -23,7 +23,7 @@ from zlib import crc32
 
 import orjson
 
-from gateway.disk import hold, sync_folder, write_durably
+from gateway.disk import hold, write_durably
 
 FORMAT = 1
 ENTRY = struct.Struct("<II")
@@ -75,8 +75,8 @@ class Ledger:
         data = path.read_bytes()
         end = self._checksum = 0
         self.number = int(path.stem)
-        for place, (payload, end, checksum) in enumerate(_entries(data, 0)):
-            self._checksum = checksum
+        for place, (payload, behind, checksum) in enumerate(_entries(data, 0)):
+            end, self._checksum = behind, checksum
             if place == 0:
                 self.positions = dict(orjson.loads(payload)["positions"])
             else:
@@ -117,7 +117,7 @@ class Ledger:
         os.pwrite(self._mark, struct.pack("<Q", self.number), 0)
 
     def append(self, leaf: bytes, source: str | None = None, sequence: int = 0) -> int:
-        """Queue a leaf for the next `commit`; its number. The leaf itself names source, sequence."""
+        """Queue a leaf for the next `commit`; its number. The leaf names source and sequence."""
         self._checksum = crc32(leaf, self._checksum)
         self._buffer.append(ENTRY.pack(len(leaf), self._checksum))
         self._buffer.append(leaf)

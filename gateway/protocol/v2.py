@@ -21,6 +21,7 @@ from gateway.card import Card
 ERROR_TYPE = b"application/json"
 INFERENCE_HEADER = b"inference-header-content-length"
 ELEMENTS_MAX = 16_000_000
+NAME_MAX = 256
 
 DTYPES: Mapping[str, type[np.generic]] = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32,
@@ -65,25 +66,30 @@ class Request:
 
 
 def locate(path: str) -> Target | None:
-    """`path` is the raw path, still quoted: names may hold quoted slashes."""
+    """`path` is the raw path, still quoted: names may hold quoted slashes.
+
+    An upstream may read `%69nfer`, `./infer` or `/infer` as `infer`, so quoted operations are told
+    by what they mean and paths with empty or dot segments are nobody's: an inference that is not
+    recorded as one would be neither explained nor watched.
+    """
     if not path.startswith("/v2/models/"):
         return None
-    parts = path[11:].split("/")
-    model = unquote(parts[0])
-    if not model:
+    parts = [unquote(part) for part in path[11:].removesuffix("/").split("/")]
+    if any(part in ("", ".", "..") for part in parts):
         return None
-    version, rest = None, parts[1:]
+    model, version, rest = parts[0], None, parts[1:]
     if len(rest) >= 2 and rest[0] == "versions":
-        version, rest = unquote(rest[1]), rest[2:]
+        version, rest = rest[1], rest[2:]
     operation = "/".join(rest) or "metadata"
     return Target(model, version, operation)
 
 
 def without_version(path: str) -> str:
     """The path an upstream knows: our version names are ours alone."""
-    head, _, rest = path.partition("/versions/")
-    _, slash, operation = rest.partition("/")
-    return head + slash + operation
+    parts = path.split("/")
+    if len(parts) > 5 and unquote(parts[4]) == "versions":
+        del parts[4:6]
+    return "/".join(parts)
 
 
 METHODS = {"infer": "POST", "metadata": "GET", "ready": "GET"}
@@ -134,8 +140,15 @@ def _document(body: bytes, header_length: bytes | None) -> tuple[dict[str, Any],
 
 
 def _kind(value: object) -> str:
-    return {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null",
-            int: "a number", float: "a number"}.get(type(value), type(value).__name__)  # fmt: skip
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean",
+             type(None): "null", int: "a number", float: "a number"}  # fmt: skip
+    return kinds.get(type(value), type(value).__name__)
+
+
+def _short(value: object) -> str:
+    """A value as a refusal quotes it: what was sent may be as long as a body."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _tensors(where: str, items: list[Any], binary: memoryview) -> dict[str, Tensor]:
@@ -147,11 +160,13 @@ def _tensors(where: str, items: list[Any], binary: memoryview) -> dict[str, Tens
         name, datatype, shape = item.get("name"), item.get("datatype"), item.get("shape")
         if not isinstance(name, str) or not name:
             raise Unreadable(f"{where}[{number}].name: a string is wanted, not {_kind(name)}")
+        if len(name) > NAME_MAX:
+            raise Unreadable(f"{where}[{number}].name: at most {NAME_MAX} characters are taken")
         if name in found:
             raise Unreadable(f"tensor {name!r} stands twice")
         if not isinstance(datatype, str) or datatype not in DTYPES:
             raise Unreadable(
-                f"tensor {name!r}: datatype {datatype!r} is none of {', '.join(DTYPES)}"
+                f"tensor {name!r}: datatype {_short(datatype)} is none of {', '.join(DTYPES)}"
             )
         size = _elements(name, shape)
         shape = tuple(shape or ())
@@ -160,7 +175,9 @@ def _tensors(where: str, items: list[Any], binary: memoryview) -> dict[str, Tens
         data: Any
         if binary_size is not None:
             if type(binary_size) is not int or not 0 <= binary_size <= len(binary) - offset:
-                raise Unreadable(f"tensor {name!r}: binary_data_size {binary_size!r} is too long")
+                raise Unreadable(
+                    f"tensor {name!r}: binary_data_size {_short(binary_size)} is no size in bounds"
+                )
             raw = binary[offset : offset + binary_size]
             offset += binary_size
             data = _from_binary(name, datatype, raw, size)
@@ -174,10 +191,12 @@ def _tensors(where: str, items: list[Any], binary: memoryview) -> dict[str, Tens
 
 def _elements(name: str, shape: Any) -> int:
     """The number of elements that `shape` says; bounded."""
-    if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
-        raise Unreadable(f"tensor {name!r}: shape {shape!r} is no list of sizes")
+    if not isinstance(shape, list) or len(shape) > 8:  # before it is multiplied: it may be long
+        raise Unreadable(f"tensor {name!r}: shape: a list of at most 8 sizes is wanted")
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise Unreadable(f"tensor {name!r}: shape {_short(shape)} is no list of sizes")
     size = math.prod(shape)
-    if len(shape) > 8 or size > ELEMENTS_MAX:
+    if size > ELEMENTS_MAX:
         raise Unreadable(f"tensor {name!r}: shape {shape} is too large")
     return size
 
@@ -227,7 +246,7 @@ def write_outputs(
         document["id"] = identity
     document["outputs"] = [
         {"name": name, "shape": list(array.shape), "datatype": datatype_of(array.dtype),
-         "data": np.ascontiguousarray(array).ravel() if array.dtype != object else array.ravel().tolist()}
+         "data": array.ravel().tolist() if array.dtype == object else array.ravel()}
         for name, array in outputs.items()
     ]  # fmt: skip
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -243,7 +262,7 @@ def datatype_of(dtype: Any) -> str:
 def read_columns(
     card: Card, body: bytes, header_length: bytes | None = None
 ) -> dict[str, list[Any]]:
-    """Feature name -> one value a row (None = missing), in card order. Unreadable says what lacks."""
+    """Feature name -> one value a row (None = missing), in card order; Unreadable if one lacks."""
     request = read_request(body, header_length)
     rows = request.rows
     columns: dict[str, list[Any]] = {}
@@ -280,7 +299,15 @@ def read_scores(card: Card, body: bytes, header_length: bytes | None = None) -> 
     width = math.prod(tensor.shape[1:])
     if score.column >= max(width, 1):
         raise Unreadable(f"output {score.tensor!r}: shape {list(tensor.shape)} has no such column")
-    values = [value for value in tensor.data[score.column :: max(width, 1)]]
-    if any(isinstance(value, (str, bytes, bool)) or value is None for value in values):
-        raise Unreadable(f"output {score.tensor!r}: numbers are wanted")
-    return [float(value) for value in values]
+    values = [_score(value) for value in tensor.data[score.column :: max(width, 1)]]
+    if None in values:
+        raise Unreadable(f"output {score.tensor!r}: finite numbers are wanted")
+    return [value for value in values if value is not None]
+
+
+def _score(value: object) -> float | None:
+    """None: no number, or one that no outcome follows from."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None

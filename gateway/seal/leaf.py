@@ -1,8 +1,8 @@
 """From a journal's record to a leaf: pure.
 
-The record's header is spliced in as the worker wrote it, byte for byte; scores and outcomes are read
-from the answer's body as sent, with the card of the version that gave it. A body that nobody can
-read is sealed as such and stops no one.
+The record's header is spliced in as the worker wrote it, byte for byte; scores and outcomes are
+read from the answer's body as sent, with the card of the version that gave it. A body that nobody
+can read is sealed as such and stops no one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Operational numbers, one table: each process counts in its own mapped files, anyone may read them.
+"""Operational numbers, one table: each process counts in its own mapped files, for all to read.
 
 The files (prometheus-client's multiprocess mode) lie in `state/metrics` and are read by the
 supervisor, so that `/metrics` answers whatever else is dead. A file is named by its process's role,

@@ -293,6 +293,28 @@ def test_a_failed_exchange_passes_its_slot_on(run: Run) -> None:
     run(main())
 
 
+def test_a_connection_is_looked_at_when_it_is_handed_over(run: Run) -> None:
+    """Forged bytes that come between one exchange's end and the next one's turn answer nothing."""
+
+    async def main() -> None:
+        async with origin(echo) as seen:
+            pool = pool_for(seen, PoolLimits(connections=1))
+
+            async def first() -> None:
+                assert await ask(pool, b"/1") == b"/1"
+                # The waiter has its connection by now, and runs after this.
+                connected = seen.lines[0].writer.get_extra_info("socket")
+                with socket.socket(fileno=socket.dup(connected.fileno())) as raw:
+                    raw.send(OK)
+
+            results = await asyncio.gather(first(), ask(pool, b"/2"))
+            assert results == [None, b"/2"]
+            assert (len(seen.lines), pool.stats.closed_dirty) == (2, 1)
+            await pool.aclose()
+
+    run(main())
+
+
 def test_old_connections_are_not_used_again(run: Run) -> None:
     """A connection past retire_after_s is closed at its next use or release, and counted."""
 

@@ -114,7 +114,8 @@ def test_the_parameters_are_small_and_hold_no_row():
     """Below 200 kB, and per column at most 65 quantiles or one entry per distinct value."""
     assert (MODELS / "mortgage" / "applicants.json").stat().st_size < 200_000
     for group in PARAMETERS["groups"].values():
-        assert {"tables", "cholesky", "share"} == set(group)
+        assert {"tables", "cholesky", "share", "bend"} == set(group)
+        assert all(len(quantiles) <= 65 for quantiles in group["bend"].values())
         for table in group["tables"].values():
             assert len(table.get("quantiles", table.get("values"))) <= 65
 

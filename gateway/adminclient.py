@@ -1,0 +1,49 @@
+"""The commands' way to a running gateway: its admin port."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import httpx2
+
+
+class Unreachable(Exception):
+    """No gateway answers there."""
+
+
+class Refused(Exception):
+    """The API said no; `status` and its own words."""
+
+    def __init__(self, status: int, document: dict[str, Any]) -> None:
+        super().__init__(document.get("error", str(document)))
+        self.status, self.document = status, document
+
+
+class AdminClient:
+    """`address` as in listen.admin; a person's token comes from HEADWORKS_TOKEN."""
+
+    def __init__(self, address: str) -> None:
+        token = os.environ.get("HEADWORKS_TOKEN")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx2.Client(base_url=f"http://{address}", headers=headers, timeout=30)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return self._ask("GET", path, params=given)
+
+    def post(self, path: str, document: dict[str, Any]) -> Any:
+        return self._ask("POST", path, json=document)
+
+    def _ask(self, method: str, path: str, **named: Any) -> Any:
+        try:
+            answer = self._client.request(method, path, **named)
+        except httpx2.HTTPError as error:
+            raise Unreachable(f"{self._client.base_url}: {error}") from None
+        try:
+            document = answer.json()
+        except ValueError:
+            raise Refused(answer.status_code, {"error": answer.text[:200]}) from None
+        if answer.status_code >= 400:
+            raise Refused(answer.status_code, document)
+        return document

@@ -1,0 +1,88 @@
+"""What the commands print for people: tables and words made from the API's documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+COLOURS = {"green": "green", "yellow": "yellow", "red": "bold red", "ok": "green",
+           "watch": "yellow", "drift": "bold red", "fault": "bold red",
+           "breach": "bold red"}  # fmt: skip
+
+
+def coloured(state: str) -> str:
+    return f"[{COLOURS[state]}]{state}[/]" if state in COLOURS else state
+
+
+def _score(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def decisions(console: Console, rows: list[dict[str, Any]]) -> None:
+    table = Table("decision", "at", "version", "arm", "status", "score", "outcome", box=None)
+    for row in rows:
+        table.add_row(row["id"], row["at"], f"{row['model']}/{row['version']}", row["arm"],
+                      str(row["status"]), _score(row["score"]), row["outcome"])  # fmt: skip
+    console.print(table)
+
+
+def decision(console: Console, document: dict[str, Any]) -> None:
+    console.print(f"[bold]{document['id']}[/]  leaf {document['leaf']}")
+    for sentence in document["words"]:
+        console.print(f"  {sentence}", highlight=False)
+    explanation = document["explanation"] or {}
+    if attributions := explanation.get("attributions"):
+        features = document["features"] or {}
+        table = Table("feature", "value", "attribution", box=None, title=(
+            f"Attributions ({explanation['method']}, in the {explanation['space']}, against "
+            f"{explanation['background_rows']} background rows)"))  # fmt: skip
+        for name, value in sorted(attributions.items(), key=lambda item: -abs(item[1])):
+            table.add_row(name, str(features.get(name, "")), f"{value:+.4f}")
+        console.print(table)
+
+
+def status(console: Console, document: dict[str, Any]) -> None:
+    words = "; ".join(document["words"])
+    console.print(f"{coloured(document['state'])}  {words}")
+    console.print(f"revision {(document['revision'] or 'none')[:12]}")
+    table = Table("process", "running", "pid", "restarts", box=None)
+    for role, state in document["processes"].items():
+        running = "yes" if state["running"] else "[bold red]no[/]"
+        table.add_row(role, running, str(state["pid"] or ""), str(state["restarts"]))
+    console.print(table)
+    if (governor := document["governor"]) is not None:
+        for source, lag in governor["journals"].items():
+            damage = f"  [bold red]{lag['damage']}[/]" if lag["damage"] else ""
+            console.print(f"journal {source}: sealed to {lag['next_sequence']}, "
+                          f"{lag['bytes'] / 2**20:.0f} MiB on disk{damage}")  # fmt: skip
+        console.print(f"ledger: {governor['leaves']} leaves")
+    if (analyst := document["analyst"]) is not None:
+        console.print(f"analyst: {analyst['behind']} leaves behind")
+
+
+def monitor(console: Console, document: dict[str, Any]) -> None:
+    counts(console, document)
+    for series in document["series"]:
+        latest = series["latest"]
+        console.print(f"[bold]{latest['id']}[/]: {coloured(latest['state'])}, "
+                      f"{latest['n']} decisions")  # fmt: skip
+        for sentence in latest["words"]:
+            console.print(f"  {sentence}", highlight=False)
+    if not document["series"]:
+        console.print("No window has closed yet.")
+
+
+def counts(console: Console, document: dict[str, Any]) -> None:
+    table = Table("version", "arm", "decisions", "outcomes", "mean score", "explained", box=None)
+    for row in document["counts"]:
+        outcomes = ", ".join(f"{name} {n}" for name, n in row["outcomes"].items() if name)
+        explained = f"{row['explained'] / row['decisions']:.1%}"
+        cells = (str(row["decisions"]), outcomes, _score(row["mean_score"]), explained)
+        table.add_row(row["version"], row["arm"], *cells)
+    console.print(table)
+    for row in document["agreement"]:
+        console.print(f"shadow {row['shadow']} agrees with {row['primary']} ({row['arm']}) on "
+                      f"{row['same_outcome']} of {row['decisions']} outcomes "
+                      f"({row['same_outcome'] / row['decisions']:.1%})")  # fmt: skip
