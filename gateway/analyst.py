@@ -20,11 +20,11 @@ import orjson
 import uvicorn
 
 from gateway.artifacts import Artifacts
+from gateway.asgi import Server
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
 from gateway.explain.worker import Explanations
-from gateway.governor import Server
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
@@ -36,9 +36,11 @@ from gateway.monitor.worker import Windows, decisions_of
 from gateway.protocol import v2
 from gateway.table import Model, Table, TableStore, Version
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.spans import Spans
 
 CHUNK = 256
 IDLE_S = 0.05
+SPANS_PATIENCE_S = 2.0
 NAME = "analyst"
 Place = tuple[int, int]
 NO_PARTS = encode_parts({}, EMPTY, EMPTY)
@@ -62,6 +64,9 @@ class Analyst:
         self.stopping = asyncio.Event()
         self.failed = asyncio.Event()
         self._tables: dict[str, Table] = {}
+        self._newest_ns = self.clock.steady()
+        self._spans: Spans | None = None
+        self._spans_to: str | None = None
         self._emitted: Place = (-1, -1)
         self._outputs: list[tuple[Place, dict[str, Any]]] = []
 
@@ -100,6 +105,8 @@ class Analyst:
     async def fold(self) -> None:
         """Follow the ledger until told to stop."""
         while not self.stopping.is_set() and not self.failed.is_set():
+            if self.tables.changed():
+                self._follow_telemetry()
             taken = await asyncio.to_thread(self._take_chunk)
             if not taken:
                 await asyncio.sleep(IDLE_S)
@@ -108,8 +115,22 @@ class Analyst:
             await asyncio.to_thread(
                 self.catalog.commit, self.reader.next - 1, self.windows.to_json()
             )
-            behind = float(read_committed(self.state / "ledger") - self.reader.next)
+            behind = read_committed(self.state / "ledger") - self.reader.next
             self.metrics.set("headworks_lag_records", behind, NAME)
+            seconds = (self.clock.steady() - self._newest_ns) / 1e9 if behind else 0.0
+            self.metrics.set("headworks_lag_seconds", seconds, NAME)
+
+    def _follow_telemetry(self) -> None:
+        """Spans go where the revision in force says, or nowhere."""
+        revision = self.tables.current
+        if revision is None:
+            return
+        told = self.tables.load(revision).document["telemetry"]["otlp"]
+        if told != self._spans_to:
+            if self._spans is not None:
+                self._spans.close(SPANS_PATIENCE_S)
+            self._spans = Spans(told, self.metrics) if told else None
+            self._spans_to = told
 
     def _take_chunk(self) -> int:
         taken = 0
@@ -129,10 +150,14 @@ class Analyst:
         for table, row in rows_of(number, leaf):
             self.catalog.add(table, row)
         record = leaf["record"]
-        if (at := record.get("at")) is not None and leaf["kind"] == "exchange":
-            for report in self.windows.overdue(at):
-                self._say_window(number, report)
-        if leaf["kind"] == "exchange" and record.get("operation") == "infer":
+        if leaf["kind"] != "exchange":
+            return
+        self._newest_ns = record["at"]
+        if self._spans is not None:
+            self._spans.offer(record)
+        for report in self.windows.overdue(record["at"]):
+            self._say_window(number, report)
+        if record.get("operation") == "infer":
             self._judge(number, leaf, record)
 
     def _judge(self, number: int, leaf: dict[str, Any], record: dict[str, Any]) -> None:
@@ -238,6 +263,8 @@ class Analyst:
         self._outputs.append(((number, ordinal), named | record))
 
     async def close(self) -> None:
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close, SPANS_PATIENCE_S)
         await self.journal.close()
         self.catalog.close()
 

@@ -41,8 +41,8 @@ def supervise(checked: Checked, overrides: dict[str, str]) -> int:
 async def _supervise(checked: Checked, overrides: dict[str, str], state: Path, keys: Path) -> int:
     import uvicorn
 
+    from gateway.asgi import Server
     from gateway.front import Front
-    from gateway.governor import Server
     from gateway.supervisor import Supervisor
 
     assert checked.settings is not None

@@ -128,8 +128,12 @@ class _File:
         try:
             return model.model_validate(tree)
         except pydantic.ValidationError as error:
-            for item in error.errors(include_url=False):
+            items = error.errors(include_url=False)
+            wrong = {item["loc"][:-1] for item in items}
+            for item in items:
                 key = _plain(item["loc"], tree)
+                if item["type"] == "too_short" and item["loc"] in wrong:
+                    continue  # pydantic counts only the items that are right
                 if item["type"] == "extra_forbidden":
                     self.add(key, _NOTHING, f"unknown key{_meant(model, key)}")
                 elif item["type"] == "missing":

@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.settings import Settings
+from gateway.settings import MILLION, Settings
 from gateway.supervisor import Supervisor
 from gateway.table import TableStore
 from gateway.telemetry import metrics
@@ -108,12 +108,21 @@ class Front:
         analyst = await self._ask("analyst", "/api/v1/analyst")
         words = [f"{role} is down" for role, state in processes.items() if not state["running"]]
         journals = (governor or {}).get("journals", {})
+        words += self._pressure(journals)
         red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
         return JSONResponse(
             {"state": colour, "words": red + words, "revision": self.tables.current,
              "processes": processes, "governor": governor, "analyst": analyst}
         )  # fmt: skip
+
+    def _pressure(self, journals: dict[str, Any]) -> list[str]:
+        """What the journals take of their budget, once it is worth a word."""
+        settings = self.supervisor.settings.journal
+        taken = sum(lag["bytes"] for lag in journals.values())
+        if taken * MILLION < settings.budget * settings.warn:
+            return []
+        return [f"journals take {taken / settings.budget:.0%} of their disk budget"]
 
     async def _ask(self, role: str, path: str) -> dict[str, Any] | None:
         try:

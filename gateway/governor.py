@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from gateway.artifacts import Artifacts
+from gateway.asgi import Server
 from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.seal.sealer import Sealer
@@ -30,14 +29,6 @@ from gateway.telemetry.metrics import Metrics
 
 IDLE_S = 0.02
 log = logging.getLogger("headworks.governor")
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Governor:
@@ -93,7 +84,10 @@ class Governor:
 
     def _tell_numbers(self) -> None:
         for source, lag in self.sealer.lag().items():
-            self.metrics.set("headworks_lag_bytes", lag["bytes"], f"seal:{source.split('.')[0]}")
+            consumer = f"seal:{source.split('.')[0]}"
+            self.metrics.set("headworks_lag_bytes", lag["bytes"], consumer)
+            if lag["marked_seconds_ago"] is not None:
+                self.metrics.set("headworks_lag_seconds", lag["marked_seconds_ago"], consumer)
 
     async def publish(self, author: str, reason: str) -> dict[str, Any]:
         """Bring the file into force if it is right and new: what happened, in words."""

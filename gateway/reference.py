@@ -1,4 +1,4 @@
-"""The settings' reference page and environment names, made from their declarations."""
+"""The reference pages and the environment's names, made from the declarations in code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from gateway.errors import CODES
 from gateway.settings import Settings
+from gateway.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
 PREFIX = "HEADWORKS_"
 
@@ -47,8 +49,50 @@ def environment_names() -> dict[str, str]:
     }
 
 
-def page() -> str:
-    """docs/configuration.md."""
+def pages() -> dict[str, str]:
+    """The pages that are made from code: name below docs/ -> text."""
+    return {
+        "configuration.md": configuration_page(),
+        "errors.md": errors_page(),
+        "metrics.md": metrics_page(),
+    }
+
+
+def errors_page() -> str:
+    rows = [f"| `{code}` | {status} | {words} |" for code, (status, words) in CODES.items()]
+    return "\n".join([
+        "# Error codes",
+        "",
+        "Made from `gateway/errors.py` by `scripts/docs`; do not edit. Every answer that the gateway",
+        "makes itself carries one of these in `x-headworks-error`; an upstream's answer never does.",
+        "",
+        "| code | status | meaning |",
+        "|---|---|---|",
+        *rows,
+    ]) + "\n"  # fmt: skip
+
+
+def metrics_page() -> str:
+    kinds = (("counter", COUNTERS), ("gauge", GAUGES), ("histogram", HISTOGRAMS))
+    rows = [
+        f"| `{name}{'_total' if kind == 'counter' else ''}` | {kind} |"
+        f" {', '.join(f'`{label}`' for label in labels)} | {words} |"
+        for kind, table in kinds
+        for name, (words, labels) in table.items()
+    ]
+    return "\n".join([
+        "# Metrics",
+        "",
+        "Made from `gateway/telemetry/metrics.py` by `scripts/docs`; do not edit. Served at `/metrics`",
+        "of the admin port by the supervisor, whatever else is dead.",
+        "",
+        "| name | kind | labels | meaning |",
+        "|---|---|---|---|",
+        *rows,
+    ]) + "\n"  # fmt: skip
+
+
+def configuration_page() -> str:
     environment = {key: name for name, key in environment_names().items()}
     lines = [
         "# Configuration",

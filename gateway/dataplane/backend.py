@@ -41,7 +41,7 @@ class Backend:
         self._pool: Pool | None = None
         self._limits = PoolLimits(
             connections=max(1, model.limits["connections"] // workers),
-            pending=max(1, model.limits["pending"] // workers),
+            pending=-(-model.limits["pending"] // workers),  # 0 stays 0
         )
         times = model.timeouts
         self._timeouts = Timeouts(

@@ -89,6 +89,8 @@ class JournalReader:
         numbers = self.folder.segments()
         if self._number is not None:
             numbers = [number for number in numbers if number > self._number]
+        else:
+            numbers = self._from_wanted(numbers)
         for number in numbers:
             try:
                 descriptor = os.open(self.folder.segment(number), os.O_RDONLY)
@@ -109,6 +111,19 @@ class JournalReader:
             self._offset, self._checksum, self._durable = START, head.salt, 0
             return True
         return False
+
+    def _from_wanted(self, numbers: list[int]) -> list[int]:
+        """Leave out segments before the one that holds `next_sequence`: they are done with, and
+        their keys may be gone."""
+        for place in range(len(numbers) - 1, 0, -1):
+            try:
+                with open(self.folder.segment(numbers[place]), "rb") as file:
+                    head = SegmentHead.decode(file.read(START))
+            except (OSError, ValueError):
+                continue
+            if head is not None and head.first_sequence <= self.next_sequence:
+                return numbers[place:]
+        return numbers
 
     def _advance(self) -> tuple[int, bool]:
         """Read on in the open segment: the durable mark so far, and whether anything was new."""

@@ -286,6 +286,10 @@ class Journal:
                 self._finish()
             await self._closing
         self._syncer.close()
+        if self._prepared is not None:
+            unused = await self._prepared
+            os.close(unused.descriptor)
+            self.folder.destroy(unused.number)
         self._preparer.shutdown(wait=True)
         os.close(self._lock)
 

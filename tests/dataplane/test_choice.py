@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from hashlib import blake2b
 
 import pytest
@@ -17,6 +18,7 @@ SALT = b"fraud/v7-v8#1"
 UNITS = [f"user-{number}" for number in range(4000)]
 
 
+@functools.cache
 def model(split: str, more: str = "") -> Model:
     versions = ", ".join(f"{name}: {{upstream: 'http://a'}}" for name in ("v1", "v2", "v3"))
     text = config(

@@ -62,9 +62,9 @@ def test_every_connection_header_is_heeded(through) -> None:  # type: ignore[no-
         (b"connection", b"close"), (b"x-a", b"1"), (b"connection", b"x-a , X-B"), (b"x-b", b"2"),
         (b"x-c", b"3"),
     ]  # fmt: skip
-    assert [item for item in through(headers) if item[0].startswith(b"x-") and item[0] not in OURS] == [
-        (b"x-c", b"3")
-    ]
+    assert [
+        item for item in through(headers) if item[0].startswith(b"x-") and item[0] not in OURS
+    ] == [(b"x-c", b"3")]
 
 
 @given(LISTS)
@@ -86,7 +86,11 @@ def test_hop_by_hop_never_passes_and_all_else_does(headers: Headers) -> None:
 
 def test_an_upstream_cannot_speak_in_our_name() -> None:
     """Headers of ours in an upstream's answer are dropped, in any case of letters."""
-    answer: Headers = [(b"X-Headworks-Error", b"no_rule"), (b"x-headworks-id", b"i"), (b"X-B", b"1")]
+    answer: Headers = [
+        (b"X-Headworks-Error", b"no_rule"),
+        (b"x-headworks-id", b"i"),
+        (b"X-B", b"1"),
+    ]
     assert to_client(answer) == [(b"X-B", b"1")]
 
 

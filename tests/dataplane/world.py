@@ -38,7 +38,6 @@ from gateway.table import Table, TableStore, compile_table, make_document
 T = TypeVar("T")
 MODELS = Path(__file__).parents[2] / "models" / "mortgage"
 INFER = b"/v2/models/mortgage/infer"
-KEYS = {"loans-app": "demo-key", "plain": "plain-key"}
 
 CALLERS = f"""
 callers:
@@ -48,7 +47,19 @@ callers:
   - name: plain
     key_sha256: "{hashlib.sha256(b"plain-key").hexdigest()}"
 """
-FEATURES = ("dir", "hir", "lvr", "ccs", "mcs", "uria", "condominium", "pbcr", "dmi", "self", "single")
+FEATURES = (
+    "dir",
+    "hir",
+    "lvr",
+    "ccs",
+    "mcs",
+    "uria",
+    "condominium",
+    "pbcr",
+    "dmi",
+    "self",
+    "single",
+)
 
 
 def config(model: str, callers: str = CALLERS, name: str = "mortgage") -> str:
@@ -321,9 +332,10 @@ async def soon(work: Awaitable[T], seconds: float = 5) -> T:
 @contextmanager
 def running(folder: Path, text: str = LOCAL, stall_s: float = 30) -> Iterator[World]:
     """A worker that serves `text`. `stall_s` is long since the loop stands still between tests."""
-    with pytest.MonkeyPatch.context() as patch, asyncio.Runner(
-        loop_factory=uvloop.new_event_loop
-    ) as runner:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         patch.setattr(worker_module, "TICK_S", 0.02)
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder / "state" / "metrics"))
         world = World(folder, runner)

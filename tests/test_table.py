@@ -1,0 +1,136 @@
+"""The table's files: whole, immutable, swapped by comparison."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import orjson
+import pytest
+
+from gateway.artifacts import Artifacts
+from gateway.check import check
+from gateway.disk import Occupied
+from gateway.table import Conflict, TableStore, compile_table, make_document
+
+MODELS = Path(__file__).parents[1] / "models" / "mortgage"
+TEXT = f"""
+models:
+  mortgage:
+    headers: {{drop: [x-ssn]}}
+    versions: {{v1: {{artifact: {MODELS}/v1}}, v3: {{upstream: 'http://a', artifact: {MODELS}/v3}}}}
+    rules:
+      - {{name: zulu, when: {{path: /a, header: {{x-b: "é"}}, caller: x}}, split: {{v3: 100%}}}}
+      - {{name: alpha, split: {{v3: 99%, v1: 10000ppm}}, shadow: {{v1: 5%}}, salt: pepper}}
+    explain: {{background: {MODELS}/background.parquet}}
+    monitor: {{reference: {MODELS}/reference.parquet}}
+"""
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> dict[str, object]:
+    (tmp_path / "headworks.yaml").write_text(TEXT)
+    checked = check(tmp_path / "headworks.yaml")
+    assert checked.problems == []
+    return make_document(
+        checked, Artifacts(tmp_path / "state"), author="ana", reason="first", now_ns=1
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TableStore:
+    return TableStore(tmp_path / "state")
+
+
+def test_a_published_table_says_what_the_file_said(
+    store: TableStore, document: dict[str, object]
+) -> None:
+    """Rules in order, shares as intervals, headers as bytes, cards inside."""
+    table = store.load(store.publish(document, None))
+    model = table.models["mortgage"]
+    zulu, alpha = model.rules
+    assert (zulu.path, zulu.headers, zulu.callers) == ("/a", ((b"x-b", "é".encode()),), {"x"})
+    assert (zulu.salt, alpha.salt) == (b"mortgage/zulu", b"pepper")
+    assert (alpha.stable, alpha.shadows) == ("v3", (("v1", 50_000),))
+    assert [(item.low, item.high, item.version) for item in alpha.intervals] == [(0, 10_000, "v1")]
+    assert model.stable is model.versions["v3"]
+    assert model.dropped == {b"x-ssn"}
+    card = model.versions["v3"].card
+    assert card is not None
+    assert card.version == "v3"
+
+
+def test_everything_a_table_names_lies_in_the_state(
+    tmp_path: Path, store: TableStore, document: dict[str, object]
+) -> None:
+    """Artifacts and data are copies by digest: no source file is read after publication."""
+    model = store.load(store.publish(document, None)).models["mortgage"]
+    artifacts = Artifacts(tmp_path / "state")
+    assert model.versions["v1"].artifact is not None
+    folder = artifacts.path(model.versions["v1"].artifact)
+    assert (folder / "model.onnx").read_bytes() == (MODELS / "v1/model.onnx").read_bytes()
+    for digest, name in ((model.background, "background"), (model.reference, "reference")):
+        assert digest is not None
+        copied = artifacts.file(digest).read_bytes()
+        assert copied == (MODELS / f"{name}.parquet").read_bytes()
+
+
+def test_publishing_compares_and_swaps(store: TableStore, document: dict[str, object]) -> None:
+    """Whoever did not know the revision in force changes nothing."""
+    first = store.publish(document, None)
+    second = store.publish(document, first)
+    assert first != second
+    for parent in (None, first):
+        with pytest.raises(Conflict, match=second):
+            store.publish(document, parent)
+    assert store.current == second
+    told = orjson.loads(store.read(second))
+    assert (told["number"], told["parent"]) == (1, first)
+    assert orjson.loads(store.read(first))["parent"] is None
+
+
+def test_of_many_publishers_at_once_one_wins(
+    store: TableStore, document: dict[str, object]
+) -> None:
+    """Each loser is told, by the lock or by the comparison; no publication is lost silently."""
+    first = store.publish(document, None)
+    won: list[str] = []
+    start = threading.Barrier(8)
+
+    def publish() -> None:
+        start.wait()
+        try:
+            won.append(store.publish(document, first))
+        except (Conflict, Occupied):
+            pass
+
+    threads = [threading.Thread(target=publish) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert won == [store.current]
+
+
+def test_a_changed_revision_is_refused(store: TableStore, document: dict[str, object]) -> None:
+    """A revision is its digest: other bytes under its name are never served."""
+    revision = store.publish(document, None)
+    store.path(revision).write_bytes(store.read(revision).replace(b"990000", b"100000") + b" ")
+    with pytest.raises(ValueError, match="does not have its digest"):
+        store.load(revision)
+
+
+def test_a_newer_format_is_refused(document: dict[str, object]) -> None:
+    """An old program does not guess at a newer table."""
+    with pytest.raises(ValueError, match="format 2 is newer than 1"):
+        compile_table(orjson.dumps({**document, "format": 2}))
+
+
+def test_a_change_is_told_once(store: TableStore, document: dict[str, object]) -> None:
+    """Watchers see each publication once, and nothing where there is no table."""
+    assert not store.changed()
+    assert store.current is None
+    revision = store.publish(document, None)
+    assert (store.changed(), store.changed()) == (True, False)
+    store.publish(document, revision)
+    assert (store.changed(), store.changed()) == (True, False)
