@@ -137,7 +137,8 @@ def test_an_artifact_other_than_its_cards_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "card.yaml").write_bytes((MODELS / "v1/card.yaml").read_bytes())
     (folder / "model.onnx").write_bytes((MODELS / "v1/model.onnx").read_bytes() + b"\0")
-    text = "models: {mortgage: {versions: {v1: {artifact: v1}}, rules: [{name: a, split: {v1: 100%}}]}}"
+    rules = "[{name: a, split: {v1: 100%}}]"
+    text = f"models: {{mortgage: {{versions: {{v1: {{artifact: v1}}}}, rules: {rules}}}}}"
     (problem,) = checked(tmp_path, text).problems
     assert (problem.file, problem.key) == ("v1/card.yaml", "artifact.sha256")
     assert problem.allowed.startswith("the file's digest is ")

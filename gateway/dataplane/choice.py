@@ -15,7 +15,7 @@ from gateway.table import Model, Rule
 
 
 def bucket_bits(salt: bytes, unit: str) -> int:
-    """64 bits. `unit` is text; bytes that are no UTF-8 are in it as surrogates, and hashed as sent."""
+    """64 bits of a header's bytes as sent: what is no UTF-8 is in `unit` as surrogates."""
     key = salt if len(salt) <= 64 else blake2b(salt).digest()
     sent = unit.encode("utf-8", "surrogateescape")
     return int.from_bytes(blake2b(sent, digest_size=8, key=key).digest(), "big")

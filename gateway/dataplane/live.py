@@ -61,7 +61,7 @@ async def retire(old: Live, new: Live, patience_s: float) -> None:
     gone = [backend for backend in old.backends.values() if id(backend) not in kept]
     loop = asyncio.get_running_loop()
     until = loop.time() + patience_s
-    while any(backend.users for backend in gone) and loop.time() < until:
+    while any(b.users for b in gone) and loop.time() < until:  # noqa: ASYNC110 - bounded, rare
         await asyncio.sleep(0.05)
     for backend in gone:
         await backend.aclose()

@@ -34,7 +34,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._head_late)
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -45,8 +45,7 @@ class Protocol(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_timer is None:
-                self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._head_late)
+            self._start_timer()
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -74,6 +73,7 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = self._begun = True
         self._parsed_bytes = 0
+        self._start_timer()
 
     def on_url(self, url: bytes) -> None:
         if self._resuming:
@@ -149,6 +149,10 @@ class Protocol(HttpToolsProtocol):
             self.refuse("bad_request", f"the head took longer than {HEAD_SECONDS_MAX:g} s")
         elif self._in_head and (self.cycle is None):
             self.transport.close()
+
+    def _start_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._head_late)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

@@ -98,7 +98,7 @@ def test_shares_are_kept_to_the_ppm() -> None:
 
 
 def test_three_versions_get_their_shares() -> None:
-    """The first takes what is left; each of the others gets about its share, listed upward from 0."""
+    """The first takes what is left; the others lie from 0 upward and get about their shares."""
     found = model("v1: 70%, v3: 20%, v2: 10%")
     rule = found.rules[0]
     assert [(item.low, item.high, item.version) for item in rule.intervals] == [

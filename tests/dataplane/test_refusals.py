@@ -64,7 +64,7 @@ async def _storm(world: World, code: str, sent: bytes, count: int) -> None:
 
 
 def test_strangers_cannot_fill_the_disk(tmp_path: Path) -> None:
-    """Of many refusals few records are made, none is uncounted, and the known caller has his own."""
+    """Many refusals make few records and none is uncounted; a known caller has his own."""
     with running(tmp_path) as world:
         world.run(_storm(world, "unauthorised", request(applicants(), key=None), 120))
         world.run(_storm(world, "bad_request", b"nonsense\r\n\r\n", 120))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import config, table
+from origins import echo, origin
+from world import LOCAL, World, applicants, config, remote, request, running, soon, table, until
 
 from gateway.dataplane.access import forced_version
 from gateway.dataplane.routing import find_model, match, path_matches
@@ -103,7 +107,94 @@ def test_forcing_needs_its_permission() -> None:
         with pytest.raises(Refusal) as caught:
             forced_version(MODEL, Target("mortgage", "v2", "infer"), {}, caller)
         assert (caught.value.code, caught.value.status) == ("force_not_allowed", 403)
+    target, headers = Target("mortgage", None, "infer"), {b"x-headworks-version": b"\xff"}
     with pytest.raises(Refusal) as caught:
-        target = Target("mortgage", None, "infer")
-        forced_version(MODEL, target, {b"x-headworks-version": b"\xff"}, FORCER)
+        forced_version(MODEL, target, headers, FORCER)
     assert caught.value.code == "unknown_version"
+
+
+# Tables that change while requests are under way.
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp("world")) as found:
+        yield found
+
+
+@pytest.fixture
+def local(world: World) -> World:
+    world.run(world.serve(LOCAL))
+    return world
+
+
+def test_reloads_lose_no_request(world: World) -> None:
+    """While tables are swapped, every request is answered by one of them, whole."""
+
+    async def story() -> None:
+        async with origin(echo) as first, origin(echo) as second:
+            await world.serve(remote(first.url))
+            statuses: list[int] = []
+
+            async def ask_on(client_number: int) -> None:
+                client = await world.connect()
+                for number in range(60):
+                    await client.say(request(b"%d" % number))
+                    reply = await client.answer()
+                    assert reply.body == b"%d" % number, reply
+                    statuses.append(reply.status)
+                client.leave()
+
+            asking = [asyncio.ensure_future(ask_on(number)) for number in range(4)]
+            reloads = 0
+            while not all(task.done() for task in asking):
+                reloads += 1
+                await world.serve(remote((first, second)[reloads % 2].url))
+            await asyncio.gather(*asking)
+            assert statuses == [200] * 240
+            assert reloads > 1
+            assert first.requests
+            assert second.requests
+
+    world.run(story(), 30)
+
+
+def test_a_slow_request_survives_a_reload(world: World) -> None:
+    """A request that is half here when its table goes is answered by the table it came under."""
+
+    async def story() -> None:
+        async with origin(echo) as first, origin(echo) as second:
+            revision = await world.serve(remote(first.url))
+            client = await world.connect()
+            whole = request(b"slowly")
+            await client.say(whole[:-3])
+            await until(lambda: world.worker.handler.in_flight)
+            await world.serve(remote(second.url))
+            await asyncio.sleep(0.2)
+            await client.say(whole[-3:])
+            reply = await soon(client.answer())
+            assert (reply.status, reply.body) == (200, b"slowly")
+            assert (await world.record_of(reply)).header["revision"] == revision
+            assert [len(seen.requests) for seen in (first, second)] == [1, 0]
+            client.leave()
+
+    world.run(story())
+
+
+def test_a_table_that_does_not_load_changes_nothing(local: World) -> None:
+    """The old table stays in force and the refusal is counted."""
+
+    async def story() -> None:
+        before = local.count("headworks_table_rejected")
+        revision = local.publish(LOCAL.replace("50%, v2: 50%", "40%, v2: 60%"))
+        path = local.tables.path(revision)
+        await until(lambda: local.worker.handler.live.table.revision == revision)  # type: ignore[union-attr]
+        other = local.publish(LOCAL.replace("50%, v2: 50%", "30%, v2: 70%"))
+        path = local.tables.path(other)
+        path.write_bytes(path.read_bytes() + b" ")
+        await until(lambda: local.count("headworks_table_rejected") > before)
+        reply = await local.ask(applicants())
+        assert reply.get(b"x-headworks-revision") == revision.encode()
+        path.write_bytes(path.read_bytes()[:-1])
+
+    local.run(story())

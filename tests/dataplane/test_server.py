@@ -1,4 +1,4 @@
-"""The head of a request: its size, its number of headers, its time, and bytes that are no request."""
+"""The head of a request: its size, its number of headers, its time, and what is none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 from origins import Line, Origin, echo, origin
-from world import INFER, LOCAL, Client, Reply, World, applicants, remote, request, running, soon, until
+from world import (
+    INFER,
+    LOCAL,
+    Client,
+    Reply,
+    World,
+    applicants,
+    remote,
+    request,
+    running,
+    soon,
+    until,
+)
 
 from gateway.dataplane import server
 
@@ -35,7 +47,8 @@ async def refused(world: World, client: Client, code: str) -> Reply:
 
 BAD = {
     "both lengths": POST + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-    "both lengths, turned": POST + b"transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
+    "both lengths, turned": POST
+    + b"transfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n",
     "two lengths": POST + b"content-length: 2\r\ncontent-length: 3\r\n\r\nabc",
     "one length twice": POST + b"content-length: 2\r\ncontent-length: 2\r\n\r\nab",
     "a list of lengths": POST + b"content-length: 2, 2\r\n\r\nab",
@@ -157,6 +170,21 @@ def test_a_head_has_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     world.run(story())
 
 
+def test_half_a_head_behind_a_request_has_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came in the same read as a whole request, and is let go like any other."""
+    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.2)
+
+    async def story() -> None:
+        client = await world.connect()
+        await client.say(GET + b"\r\n" + GET)
+        assert (await soon(client.answer())).status == 200
+        assert (await soon(client.answer(), 2)).error == "bad_request"
+
+    world.run(story())
+
+
 def test_who_says_nothing_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection without a byte is closed without one."""
     monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.1)
@@ -195,7 +223,7 @@ def test_a_stray_line_end_is_no_head(world: World, monkeypatch: pytest.MonkeyPat
     world.run(story())
 
 
-@pytest.mark.parametrize("tail", [b"nonsense\r\n\r\n", GET + b"x: " + b"y" * 40_000])
+@pytest.mark.parametrize("tail", [b"nonsense\r\n\r\n", GET + (b"x: " + b"y" * 1000 + b"\r\n") * 40])
 def test_an_earlier_request_still_gets_its_own_answer(world: World, tail: bytes) -> None:
     """Nonsense behind a request is never answered before it, or in its place."""
 
@@ -233,7 +261,11 @@ def test_an_offered_upgrade_is_ignored(world: World, step: int) -> None:
     """Java's client offers h2c with each POST: its body is read, and the connection goes on."""
 
     async def story() -> None:
-        lines = (b"connection: Upgrade, HTTP2-Settings", b"upgrade: h2c", b"http2-settings: AAMAAABk")
+        lines = (
+            b"connection: Upgrade, HTTP2-Settings",
+            b"upgrade: h2c",
+            b"http2-settings: AAMAAABk",
+        )
         client = await world.connect()
         for offered in (lines, (), lines):
             sent = request(applicants(), headers=offered)

@@ -159,6 +159,13 @@ class Client:
             reply.whole = False
         return reply
 
+    async def rest(self) -> bytes:
+        """All that still comes until the server closes."""
+        try:
+            return await asyncio.wait_for(self.reader.read(), 5)
+        except ConnectionError:
+            return b""
+
     async def chunk(self) -> bytes:
         """One piece of a chunked body; empty: the end."""
         size = int(await self.reader.readuntil(b"\r\n"), 16)
@@ -194,6 +201,7 @@ class World:
         self.listening = bind("127.0.0.1:0")
         self.port: int = self.listening.getsockname()[1]
         self.told: list[Told] = []
+        self.clients: list[Client] = []
         self.exit_code: int | None = None
         self._reader: JournalReader | None = None
         self._cards: dict[tuple[str, str], Card] = {}
@@ -228,6 +236,8 @@ class World:
 
     async def stop(self) -> int:
         """The worker's exit code, after SIGTERM where it runs still."""
+        for client in self.clients:
+            client.leave()
         if not self.task.done():
             os.kill(os.getpid(), signal.SIGTERM)
         return await asyncio.wait_for(self.task, 10)
@@ -239,7 +249,9 @@ class World:
         return revision
 
     async def connect(self) -> Client:
-        return Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24))
+        connected = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+        self.clients.append(Client(*connected))
+        return self.clients[-1]
 
     async def ask(
         self,
