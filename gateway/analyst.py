@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ import uvicorn
 
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
+from gateway.card import Card
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
-from gateway.explain.worker import Explanations
+from gateway.explain.worker import Asked, Explanations
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
@@ -32,6 +34,7 @@ from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.report import WindowReport
+from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows, decisions_of
 from gateway.protocol import v2
 from gateway.table import Model, Table, TableStore, Version
@@ -45,6 +48,38 @@ NAME = "analyst"
 Place = tuple[int, int]
 NO_PARTS = encode_parts({}, EMPTY, EMPTY)
 log = logging.getLogger("headworks.analyst")
+
+
+@dataclass(slots=True)
+class Inference:
+    """A decided exchange as it is judged; `why`: the reason for which it cannot be."""
+
+    model: Model
+    version: Version
+    rows: dict[str, list[Any]] = field(default_factory=dict)
+    groups: list[dict[str, str]] = field(default_factory=list)
+    outcomes: list[str | None] = field(default_factory=list)
+    why: str | None = None
+
+    def asked(self) -> Asked:
+        return Asked(self.model, self.version, self.rows, self.outcomes)
+
+    def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
+        assert self.version.card is not None
+        return decisions_of(
+            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups
+        )
+
+
+def _decided(leaf: dict[str, Any]) -> bool:
+    """Whether a leaf is an inference that a version answered."""
+    record = leaf["record"]
+    return (
+        leaf["kind"] == "exchange"
+        and record.get("operation") == "infer"
+        and record["status"] == 200
+        and record.get("version") is not None
+    )
 
 
 class Analyst:
@@ -133,11 +168,17 @@ class Analyst:
             self._spans_to = told
 
     def _take_chunk(self) -> int:
-        taken = 0
-        for number, text in self.reader.read(CHUNK):
-            self._take(number, orjson.loads(text))
-            taken += 1
-        return taken
+        """Fold a chunk of leaves; explanations are made for all of it at once."""
+        leaves = [(number, orjson.loads(text)) for number, text in self.reader.read(CHUNK)]
+        inferences = {number: self._read(leaf) for number, leaf in leaves if _decided(leaf)}
+        readable = {number: found for number, found in inferences.items() if found.why is None}
+        asked = [found.asked() for found in readable.values()]
+        said = dict(zip(readable, self.explanations.explain(asked)))
+        for number, leaf in leaves:
+            self._take(number, leaf)
+            if (found := inferences.get(number)) is not None:
+                self._judge(number, leaf, found, said.get(number))
+        return len(leaves)
 
     async def _write_outputs(self) -> None:
         outputs, self._outputs = self._outputs, []
@@ -157,82 +198,67 @@ class Analyst:
             self._spans.offer(record)
         for report in self.windows.overdue(record["at"]):
             self._say_window(number, report)
-        if record.get("operation") == "infer":
-            self._judge(number, leaf, record)
 
-    def _judge(self, number: int, leaf: dict[str, Any], record: dict[str, Any]) -> None:
-        """Explain an exchange and put its rows into their windows."""
-        if record["status"] != 200:
+    def _judge(
+        self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
+    ) -> None:
+        """Say an exchange's explanation and put its rows into their windows."""
+        if said is None:
+            self._say_explanation(number, leaf["record"], {"not_explained": found.why or "lost"})
             return
-        found = self._held(record)
-        if found is None or (version := found[1]).card is None:
-            self._say_explanation(number, record, {"not_explained": "no_artifact"})
-            return
-        model = found[0]
-        decisions = leaf.get("decisions")
-        rows, groups, why = self._features(leaf, version) if decisions else ({}, [], None)
-        if not decisions or why is not None:
-            words = {"not_explained": "unreadable", "why": why or leaf.get("unreadable")}
-            self._say_explanation(number, record, words)
-            return
-        try:
-            outcomes = [decision["outcome"] for decision in decisions]
-            said = self.explanations.explain(model, version, rows, outcomes)
-        except Exception as error:
-            log.exception("exchange %s is not explained", record["id"])
-            said = {"not_explained": "failed", "why": f"{type(error).__name__}: {error}"[:200]}
-        self._say_explanation(number, record, said)
-        assert version.card is not None
-        for decision in decisions_of(version.card, number, record, decisions, rows, groups):
-            for report in self.windows.add(model, version, record["arm"], decision):
+        self._say_explanation(number, leaf["record"], said)
+        for decision in found.decisions(number, leaf):
+            for report in self.windows.add(
+                found.model, found.version, leaf["record"]["arm"], decision
+            ):
                 self._say_window(number, report)
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
-        record = leaf["record"]
-        if leaf["kind"] != "exchange" or record.get("operation") != "infer":
-            return
-        found = self._held(record)
-        decisions = leaf.get("decisions")
-        if not decisions or found is None or (card := found[1].card) is None:
-            return
-        rows, groups, why = self._features(leaf, found[1])
-        if why is None:
-            for decision in decisions_of(card, number, record, decisions, rows, groups):
-                self.windows.replay(*found, record["arm"], decision)
+        if _decided(leaf) and (found := self._read(leaf)).why is None:
+            for decision in found.decisions(number, leaf):
+                self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
-    def _held(self, record: dict[str, Any]) -> tuple[Model, Version] | None:
-        """Model and version by the revision that the exchange was answered under."""
-        revision = record.get("revision")
-        if revision is None or record.get("version") is None:
-            return None
+    def _read(self, leaf: dict[str, Any]) -> Inference:
+        """What an inference was about, from its body, its revision and its version's card."""
+        record = leaf["record"]
+        table = self._table(record["revision"])
+        model = table.models[record["model"]]
+        found = Inference(model, model.versions[record["version"]])
+        if found.version.card is None:
+            found.why = "no_artifact"
+        elif not leaf.get("decisions"):
+            found.why = "unreadable"
+        else:
+            self._read_body(leaf, found, found.version.card)
+        return found
+
+    def _table(self, revision: str) -> Table:
         table = self._tables.get(revision)
         if table is None:
             table = self._tables[revision] = self.tables.load(revision)
-        model = table.models[record["model"]]
-        return model, model.versions[record["version"]]
+        return table
 
-    def _features(
-        self, leaf: dict[str, Any], version: Version
-    ) -> tuple[dict[str, list[Any]], list[dict[str, str]], str | None]:
-        """Feature columns, groups, and why the request cannot be read if it cannot."""
-        assert version.card is not None
+    def _read_body(self, leaf: dict[str, Any], found: Inference, card: Card) -> None:
         try:
             parts = self.bodies.read(leaf["record"]["id"], leaf["body"])
             context, request, _ = decode_parts(parts)
-            if request.truncated:
-                return {}, [], "truncated"
             told = orjson.loads(context)
             headers = {name.lower(): value for name, value in told["request_headers"]}
             length = headers.get("inference-header-content-length")
-            columns = v2.read_columns(
-                version.card, request.kept, length.encode() if length else None
-            )
-            if any(len(column) != len(leaf["decisions"]) for column in columns.values()):
-                return {}, [], "rows of request and answer differ"
-            return columns, told["groups"], None
+            if request.truncated:
+                found.why = "truncated"
+                return
+            sent = length.encode() if length else None
+            found.rows = v2.read_columns(card, request.kept, sent)
         except (v2.Unreadable, ValueError, OSError) as error:
-            return {}, [], str(error)[:200]
+            log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
+            found.why = "unreadable"
+            return
+        found.groups = told["groups"]
+        found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
+        if any(len(column) != len(found.outcomes) for column in found.rows.values()):
+            found.why = "rows_differ"
 
     def _say_explanation(self, number: int, record: dict[str, Any], said: dict[str, Any]) -> None:
         model, version = str(record.get("model")), str(record.get("version"))

@@ -63,8 +63,8 @@ def errors_page() -> str:
     return "\n".join([
         "# Error codes",
         "",
-        "Made from `gateway/errors.py` by `scripts/docs`; do not edit. Every answer that the gateway",
-        "makes itself carries one of these in `x-headworks-error`; an upstream's answer never does.",
+        "Made from `gateway/errors.py` by `scripts/docs`; do not edit. An answer that the gateway",
+        "makes itself carries one of these in `x-headworks-error`; an upstream's never does.",
         "",
         "| code | status | meaning |",
         "|---|---|---|",
@@ -83,8 +83,8 @@ def metrics_page() -> str:
     return "\n".join([
         "# Metrics",
         "",
-        "Made from `gateway/telemetry/metrics.py` by `scripts/docs`; do not edit. Served at `/metrics`",
-        "of the admin port by the supervisor, whatever else is dead.",
+        "Made from `gateway/telemetry/metrics.py` by `scripts/docs`; do not edit. Served at",
+        "`/metrics` of the admin port by the supervisor, whatever else is dead.",
         "",
         "| name | kind | labels | meaning |",
         "|---|---|---|---|",

@@ -136,7 +136,7 @@ def _array(values: Sequence[Any], kind: str) -> Any:
 
 def _open(path: Path | None) -> Any:
     """The one place that opens the file: row groups of 16,384 are not remembered in it."""
-    config = {"threads": "1", "memory_limit": "256MB"}
+    config = {"threads": "1", "memory_limit": "128MB"}
     connection = duckdb.connect(":memory:", config=config)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from gateway.clock import Clock, isoformat
 from gateway.dataplane.headers import as_dict, kept
 from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
 from gateway.journal.record import EMPTY, Part, encode_parts
+from gateway.protocol import v2
 from gateway.table import Model, Version
 
 FORMAT = 1
@@ -93,8 +94,10 @@ class Account:
             "bytes": {"request": len(self.request), "response": self.response.length},
         }
         if self.model is not None:
+            # The rest of a path is the caller's text: whole in the context, never in clear.
+            said = self.operation if self.operation in v2.METHODS else "other"
             header |= {"model": self.model.name, "protocol": self.model.protocol,
-                       "operation": self.operation}  # fmt: skip
+                       "operation": said}  # fmt: skip
         if self.version is not None:
             header |= {"version": self.version.name, "artifact": self.version.artifact}
         if self.choice is not None:

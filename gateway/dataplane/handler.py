@@ -7,8 +7,11 @@ Whatever goes wrong on the way is a Refusal, and becomes an answer and a record 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 from gateway.clock import Clock
@@ -216,7 +219,7 @@ class Handler:
         assert account.model is not None
         assert account.choice is not None
         for version in shadows(rule, account.choice.version, account.id):
-            self.shadow.offer(account, live.backend(account.model, version))
+            self.shadow.offer(account, live.shadow(account.model, version))
 
 
 async def _body(receive: Receive, account: Account, at_most: int) -> bytes:
@@ -252,5 +255,13 @@ async def _respond(send: Send, reply: Reply, ours: Headers) -> None:
         headers = [item for item in headers if item[0].lower() != b"content-length"]
     elif not any(name.lower() == b"content-length" for name, _ in headers):
         headers.append((b"content-length", b"%d" % len(reply.body)))
+    if not any(name.lower() == b"date" for name, _ in headers):
+        headers.append((b"date", _date(int(time.time()))))  # noqa: TID251 - HTTP wants the wall
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
+
+
+@lru_cache(maxsize=2)
+def _date(seconds: int) -> bytes:
+    """RFC 9110, 5.6.7; an upstream's own date is passed as it came."""
+    return formatdate(seconds, usegmt=True).encode()

@@ -9,40 +9,56 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Literal
 
 from gateway.artifacts import Artifacts
 from gateway.dataplane.backend import Backend
 from gateway.dataplane.inprocess import Session
 from gateway.table import Model, Table, Version
 
+Traffic = Literal["live", "shadow"]
+TRAFFIC: tuple[Traffic, ...] = ("live", "shadow")
+
 
 @dataclass(frozen=True, slots=True)
 class Live:
+    """Copies for a shadow go through a backend of their own: its limits and its connections are
+    never those of the answers."""
+
     table: Table
-    backends: dict[tuple[str, str], Backend]
+    backends: dict[tuple[str, str, Traffic], Backend]
 
     def backend(self, model: Model, version: str) -> Backend:
-        return self.backends[model.name, version]
+        return self.backends[model.name, version, "live"]
+
+    def shadow(self, model: Model, version: str) -> Backend:
+        return self.backends[model.name, version, "shadow"]
 
 
 def prepare(table: Table, artifacts: Artifacts, before: Live | None, workers: int) -> Live:
     """ValueError or OSError where an artifact does not load: the old table stays in force."""
-    backends: dict[tuple[str, str], Backend] = {}
+    backends: dict[tuple[str, str, Traffic], Backend] = {}
     for model in table.models.values():
+        copied = {name for rule in model.rules for name, _ in rule.shadows}
         for version in model.versions.values():
-            key = (model.name, version.name)
-            old = before.backends.get(key) if before else None
-            if old is not None and _same(old, model, version):
-                backends[key] = old
-                continue
             session = None
-            if version.upstream is None:
-                assert version.artifact is not None
-                assert version.card is not None
-                folder = artifacts.path(version.artifact)
-                session = Session(folder, model.name, version.name, version.card)
-            backends[key] = Backend(model, version, session, workers)
+            for traffic in TRAFFIC if version.name in copied else TRAFFIC[:1]:
+                key = (model.name, version.name, traffic)
+                old = before.backends.get(key) if before else None
+                if old is not None and _same(old, model, version):
+                    backends[key], session = old, old.session
+                    continue
+                if version.upstream is None and session is None:
+                    session = _load(model, version, artifacts)
+                backends[key] = Backend(model, version, session, workers)
     return Live(table, backends)
+
+
+def _load(model: Model, version: Version, artifacts: Artifacts) -> Session:
+    assert version.artifact is not None
+    assert version.card is not None
+    folder = artifacts.path(version.artifact)
+    return Session(folder, model.name, version.name, version.card)
 
 
 def _same(old: Backend, model: Model, version: Version) -> bool:

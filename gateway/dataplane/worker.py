@@ -99,6 +99,7 @@ class Worker:
                 access_log=False,
                 log_config=None,
                 server_header=False,
+                date_header=False,
                 proxy_headers=False,
                 ws="none",
                 interface="asgi3",

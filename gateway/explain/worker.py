@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,16 @@ def read_parquet(path: Path) -> dict[str, list[Any]]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One exchange that wants an explanation: its rows as columns, and what became of each."""
+
+    model: Model
+    version: Version
+    rows: dict[str, list[Any]]
+    outcomes: list[str | None]
+
+
 class Explanations:
     """Explainers by what they are made of, built when first needed."""
 
@@ -61,36 +73,80 @@ class Explanations:
             self._explainers[key] = found
         return found
 
-    def explain(
-        self, model: Model, version: Version, rows: dict[str, list[Any]], outcomes: list[str | None]
-    ) -> dict[str, Any]:
-        """The record: method, background and attributions of each row, or why there are none."""
+    def explain(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+        """A record for each: attributions of each row, or why there are none.
+
+        Exchanges of one version are explained together: a row's attributions do not depend on the
+        rows beside it, and a batch costs a tenth. If one of them fails, each is tried alone.
+        """
+        said: list[dict[str, Any] | None] = [self._refusal(one) for one in asked]
+        groups: dict[Explainer, list[int]] = {}
+        for place, one in enumerate(asked):
+            if said[place] is None:
+                explainer = self.explainer(one.model, one.version)
+                assert explainer is not None
+                groups.setdefault(explainer, []).append(place)
+        for explainer, places in groups.items():
+            together = [asked[place] for place in places]
+            for place, record in zip(places, _explain_together(explainer, together)):
+                said[place] = record
+        return [record for record in said if record is not None]
+
+    def _refusal(self, asked: Asked) -> dict[str, Any] | None:
+        model, version = asked.model, asked.version
         if model.explain["method"] == "off":
             return {"not_explained": "off"}
-        if len(outcomes) > model.explain["rows_at_most"]:
+        if len(asked.outcomes) > model.explain["rows_at_most"]:
             return {"not_explained": "batch_limit"}
-        explainer = self.explainer(model, version)
-        if explainer is None:
-            return {"not_explained": "no_artifact" if version.artifact is None else "no_background"}
-        assert version.card is not None
-        found = explainer.explain(as_columns(version.card, rows))
-        record = describe(version.card, found, outcomes, model.explain["reasons"])
+        try:
+            if self.explainer(model, version) is None:
+                why = "no_artifact" if version.artifact is None else "no_background"
+                return {"not_explained": why}
+        except (ValueError, OSError) as error:
+            return _failed(error)
+        return None
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    return {"not_explained": "failed", "why": f"{type(error).__name__}: {error}"[:200]}
+
+
+def _explain_together(explainer: Explainer, asked: list[Asked]) -> list[dict[str, Any]]:
+    card = asked[0].version.card
+    assert card is not None
+    rows = {
+        feature.name: [value for one in asked for value in one.rows[feature.name]]
+        for feature in card.features
+    }
+    try:
+        found = explainer.explain(as_columns(card, rows))
+    except Exception as error:
+        if len(asked) == 1:
+            return [_failed(error)]
+        return [record for one in asked for record in _explain_together(explainer, [one])]
+    records, start = [], 0
+    for one in asked:
+        record = describe(card, found, start, one.outcomes, one.model.explain["reasons"])
         if explainer.fallback_reason is not None:
             record["fallback"] = explainer.fallback_reason
-        return record
+        records.append(record)
+        start += len(one.outcomes)
+    return records
 
 
 def describe(
-    card: Card, found: Attributions, outcomes: list[str | None], reasons_at_most: int
+    card: Card, found: Attributions, start: int, outcomes: list[str | None], reasons_at_most: int
 ) -> dict[str, Any]:
+    """The record of the rows from `start` on, one an outcome."""
     rows = []
-    for place, outcome in enumerate(outcomes):
+    additive = found.additive
+    for place, outcome in enumerate(outcomes, start):
         told = reasons(card, found.features, found.values[place], outcome or "", reasons_at_most)
         row: dict[str, Any] = {
             "values": [float(value) for value in found.values[place]],
             "prediction": float(found.predictions[place]),
             "residual": float(found.residuals[place]),
-            "additive": bool(found.additive[place]),
+            "additive": bool(additive[place]),
             "outcome": outcome,
             "reasons": [
                 {"code": reason.code, "text": reason.text, "feature": reason.feature,

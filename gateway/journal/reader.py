@@ -28,7 +28,7 @@ from gateway.journal.segment import (
     read_frames,
 )
 
-CHUNK = 4 * 1024**2
+CHUNK = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class JournalReader:
         while given < at_most and self.damage is None:
             if self._head is None and not self._open_next():
                 return
-            durable, moved = self._advance()
-            while self._waiting and given < at_most and self._waiting[0].sequence < durable:
+            moved = self._has_ready() or self._advance()
+            while self._has_ready() and given < at_most:
                 frame = self._waiting.popleft()
                 if frame.sequence < self.next_sequence:
                     continue
@@ -125,11 +125,14 @@ class JournalReader:
                 return numbers[place:]
         return numbers
 
-    def _advance(self) -> tuple[int, bool]:
-        """Read on in the open segment: the durable mark so far, and whether anything was new."""
-        assert self._head is not None
-        if self._waiting and len(self._waiting) > 10_000:
-            return self._durable, False
+    def _has_ready(self) -> bool:
+        """Whether a record that was read is known to be durable."""
+        return bool(self._waiting) and self._waiting[0].sequence < self._durable
+
+    def _advance(self) -> bool:
+        """Read on in the open segment; whether anything was new."""
+        if not os.pread(self._descriptor, 4, self._offset).strip(b"\0"):
+            return False  # the usual look at an idle journal costs no more than this
         size = CHUNK
         while True:
             data = os.pread(self._descriptor, size, self._offset)
@@ -139,13 +142,13 @@ class JournalReader:
                     self._take(frame)
             except Broken as broken:
                 self._judge(broken.offset)
-                return self._durable, False
+                return self._offset > start
             if self._offset == start and data[:4].strip(b"\0"):
                 if len(data) == size:
                     size *= 4  # one frame is longer than what was read
                     continue
                 self._judge(start)  # it claims to be longer than the file
-            return self._durable, self._offset > start
+            return self._offset > start
 
     def _take(self, frame: Frame) -> None:
         self._offset, self._checksum = frame.end, frame.checksum

@@ -201,9 +201,6 @@ def test_an_answer_comes_back_as_it_was(world: World, head: bytes, body: bytes) 
     world.run(story())
 
 
-@pytest.mark.xfail(
-    reason="uvicorn adds its own date: worker.py wants date_header=False", strict=True
-)
 def test_an_upstreams_date_is_the_only_one(world: World) -> None:
     """A proxy passes the date on (RFC 9110, 6.6.1) and adds none beside it."""
 

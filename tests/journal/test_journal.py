@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from gateway.clock import SystemClock
+from gateway.disk import Occupied
 from gateway.errors import JournalUnavailable
 from gateway.journal import record
-from gateway.disk import Occupied
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import JournalReader
 from gateway.journal.segment import START, Broken, Kind, SegmentHead, read_frames, survey
@@ -60,7 +60,7 @@ def test_a_reader_follows_across_segments_and_goes_on_from_a_number(tmp_path):
         journal = await opened(tmp_path, segment_bytes=1 << 16)
         reader = JournalReader(journal.folder)
         seen = []
-        for number in range(40):
+        for _ in range(40):
             await asyncio.gather(*(journal.append({"id": str(n)}, PARTS) for n in range(50)))
             await asyncio.sleep(0)
             seen += [entry.sequence for entry in reader.read(10**6)]
@@ -126,7 +126,7 @@ def _markers(data: bytes) -> list[int]:
 
 
 def test_every_flipped_byte_in_a_durable_part_stops_the_reader_there(tmp_path):
-    """A flipped byte in front of a durable mark is damage: nothing wrong is read, nothing behind."""
+    """A flipped byte in front of a durable mark is damage: nothing behind it is read."""
 
     async def main():
         journal = await opened(tmp_path, segment_bytes=1 << 14)

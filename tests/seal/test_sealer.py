@@ -1,4 +1,4 @@
-"""Sealing, with a crash at each single write: every record is one leaf, whatever happened before."""
+"""Sealing, with a crash at each single write: every record is one leaf all the same."""
 
 import asyncio
 import os
@@ -166,9 +166,12 @@ def test_an_unreadable_answer_is_sealed_as_such(tmp_path):
          "metrics": {}}
     )  # fmt: skip
     header = {"operation": "infer", "status": 200}
-    for body in (b"", b"\xff\xfe", b'{"a":' * 10_000, b'"}],"caller":"root"', b"[1]", b"NaN",
-                 b'{"outputs":[{"name":"score","datatype":"FP32","shape":[1],"data":["x"]}]}'):  # fmt: skip
-        parts = record.encode_parts({"response_headers": []}, record.EMPTY, record.Part.of(body, 9**9))
+    text = b'{"outputs":[{"name":"score","datatype":"FP32","shape":[1],"data":["x"]}]}'
+    closing = b'"}],"caller":"root"'
+    for body in (b"", b"\xff\xfe", b'{"a":' * 10_000, closing, b"[1]", b"NaN", text):
+        parts = record.encode_parts(
+            {"response_headers": []}, record.EMPTY, record.Part.of(body, 9**9)
+        )
         findings = decisions_of(header, parts, card)
 
         assert () == findings.decisions

@@ -121,7 +121,7 @@ def test_tritonclient_works_unchanged(gateway):
         kind = object if text else np.float32
         tensor.set_data_from_numpy(np.array([[value], [value]], dtype=kind))
         inputs.append(tensor)
-    answer = client.infer("mortgage", inputs, headers=KEY, request_id="me-2")
+    answer = client.infer("mortgage", inputs, headers=dict(KEY), request_id="me-2")
 
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -130,7 +130,7 @@ def test_tritonclient_works_unchanged(gateway):
     assert answer.as_numpy("score").shape == (2, 1)
     assert answer.get_response()["id"] == "me-2"
     with pytest.raises(triton.InferenceServerException, match="'dir' is missing"):
-        client.infer("mortgage", inputs[1:], headers=KEY)
+        client.infer("mortgage", inputs[1:], headers=dict(KEY))
 
 
 def test_bodies_built_to_break_readers_are_recorded_and_stop_nobody(gateway):
@@ -209,7 +209,7 @@ def test_check_tells_ten_mistakes_at_once(tmp_path, gateway):
 
     assert code == 1
     assert [] == [key for key in keys if f"{key}" not in text]
-    assert all(line.startswith("headworks.yaml:") for line in text.splitlines())
+    assert all(line.startswith("headworks.yaml:") for line in text.splitlines()[:-1])
 
 
 def test_the_demo_holds(tmp_path):

@@ -21,7 +21,7 @@ def leaves(gateway) -> list[dict]:
 
 
 def assert_all_found_once(gateway, clients: Clients) -> None:
-    """Each received answer is one leaf with the very bytes; nothing is sealed or explained twice."""
+    """Each received answer is one leaf with its bytes; nothing is sealed or explained twice."""
     bodies = BodyReader(gateway.folder / "state", gateway.folder / "keys")
     found = leaves(gateway)
     exchanges = {leaf["record"]["id"]: leaf for leaf in found if leaf["kind"] == "exchange"}
@@ -101,7 +101,7 @@ def test_killing_one_process_again_and_again_loses_and_doubles_nothing(make_gate
 
 @pytest.mark.parametrize("role", ["governor", "analyst"])
 def test_a_stopped_governor_or_analyst_does_not_touch_answers(make_gateway, role):
-    """SIGSTOP of one for a while: answers go on as before; afterwards all is sealed and explained."""
+    """SIGSTOP of one for a while: answers go on; afterwards all is sealed and explained."""
     gateway = make_gateway().start()
     gateway.wait_settled()
     pid = gateway.child(role)
