@@ -28,6 +28,8 @@ from gateway.table import TableStore
 from gateway.telemetry import metrics
 
 BODY_BYTES_MAX = 64 * 1024**2
+OF_THE_CONNECTION = ("connection", "keep-alive", "transfer-encoding", "content-length", "date",
+                     "server")  # fmt: skip
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("headworks.front")
 
@@ -167,7 +169,9 @@ class Front:
             )
         except httpx2.HTTPError:
             return say_error(503, f"{role}_down", f"the {role} is down; answers go on without it")
-        kept = {name: value for name, value in answer.headers.items() if name == "content-type"}
+        kept = {
+            name: value for name, value in answer.headers.items() if name not in OF_THE_CONNECTION
+        }
         return Response(answer.content, answer.status_code, kept)
 
 

@@ -21,9 +21,12 @@ def split_id(text: str) -> tuple[str, int]:
     """`<exchange id>/<row>`; `/0` may be left out. ValueError says what was sent."""
     identity, _, row = text.partition("/")
     try:
-        return str(uuid.UUID(identity)), int(row or 0)
+        found = str(uuid.UUID(identity)), int(row or 0)
     except ValueError:
-        raise ValueError(f"{text[:80]!r} is no decision id") from None
+        found = ("", -1)
+    if found[1] < 0:
+        raise ValueError(f"{text[:80]!r} is no decision id")
+    return found
 
 
 def show(
@@ -38,7 +41,7 @@ def show(
     leaf = orjson.loads(leaf_bytes)
     record = leaf["record"]
     decisions = leaf.get("decisions", [])
-    if decisions and row >= len(decisions):
+    if row >= max(len(decisions), 1):
         return None
     card = _card(tables, record)
     document: dict[str, Any] = {

@@ -1,2 +1,276 @@
-def document() -> dict[str, object]:
-    return {}
+"""The admin API as an OpenAPI 3.1 document: every route under `/api/v1`, whoever answers it.
+
+Window reports are derived from the classes that make them, so they cannot differ; the other shapes
+are written here, and a test holds real answers against them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from gateway import __version__
+from gateway.catalog.queries import LIMIT_MAX, Filters
+from gateway.monitor.report import WindowReport
+
+Schema = dict[str, Any]
+SCHEMAS = "#/components/schemas/"
+
+
+def document() -> dict[str, Any]:
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Headworks admin API",
+            "version": __version__,
+            "description": "What was decided, why, by which version, and how it drifts. Where the "
+            "configuration names people, each request needs a person's bearer token.",
+        },
+        "paths": paths(),
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {"person": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"person": []}],
+    }
+
+
+def of(kind: str | list[str], words: str = "", **more: Any) -> Schema:
+    return {"type": kind} | ({"description": words} if words else {}) | more
+
+
+def refer(name: str) -> Schema:
+    return {"$ref": SCHEMAS + name}
+
+
+def listed(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def keyed(values: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": values}
+
+
+def fields(**properties: Schema) -> Schema:
+    """An object that has exactly these."""
+    return {
+        "type": "object", "properties": properties, "required": list(properties),
+        "additionalProperties": False,
+    }  # fmt: skip
+
+
+def may_be_null(schema: Schema) -> Schema:
+    return {"oneOf": [schema, {"type": "null"}]}
+
+
+TEXT, WHOLE, NUMBER, FLAG = of("string"), of("integer"), of("number"), of("boolean")
+TEXT_OR_NULL, NUMBER_OR_NULL = of(["string", "null"]), of(["number", "null"])
+MOMENT = of("string", format="date-time")
+
+
+def operation(name: str, summary: str, answer: Schema, *errors: int, **more: Any) -> Schema:
+    """`errors` are the statuses peculiar to it; those of the front door are in `default`."""
+    told = {400: "A parameter is wrong.", 404: "There is none.", 422: "The file is not in order."}
+    responses: dict[str, Any] = {"200": _response("As asked.", answer)}
+    for status in errors:
+        responses[str(status)] = _response(told[status], refer("Error"))
+    responses["default"] = _response(
+        "Refused at the door (401, 403, 413, 421) or the process that answers is down (503).",
+        refer("Error"),
+    )
+    return {"operationId": name, "summary": summary, "responses": responses, **more}
+
+
+def _response(words: str, schema: Schema) -> Schema:
+    return {"description": words, "content": {"application/json": {"schema": schema}}}
+
+
+def in_path(name: str, words: str, example: str) -> Schema:
+    return {"name": name, "in": "path", "required": True, "description": words,
+            "schema": TEXT, "example": example}  # fmt: skip
+
+
+def in_query(name: str, words: str, schema: Schema = TEXT) -> Schema:
+    return {"name": name, "in": "query", "description": words, "schema": schema}
+
+
+def paths() -> dict[str, Any]:
+    moment = "an ISO time, UTC unless it says otherwise, or an age: 90s, 15m, 2h, 7d"
+    filters = [
+        in_query("model", "Its name."),
+        in_query("version", "Its name."),
+        in_query("arm", "What the version was: stable, canary, shadow, forced and so on."),
+        in_query("rule", "The routing rule that chose."),
+        in_query("outcome", "The word of the model's card; with a status, the error code."),
+        in_query("status", "HTTP status; one other than 200 finds refused exchanges.", WHOLE),
+        in_query("since", f"Arrived then or later: {moment}."),
+        in_query("until", f"Arrived before: {moment}."),
+        in_query("limit", "Rows at most.",
+                 WHOLE | {"default": Filters.__dataclass_fields__["limit"].default,
+                          "maximum": LIMIT_MAX}),
+    ]  # fmt: skip
+    identity = in_path(
+        "id", "Exchange id, a slash and the row; `/0` may be left out.",
+        "01a20a0b-a594-7dfa-bc2f-0c054bf2ea7b/0",
+    )  # fmt: skip
+    model = in_path("model", "Its name.", "mortgage")
+    reload = refer("Reload")
+    changed = operation("reload", "Bring the configuration file into force.", reload,
+                        requestBody={"content": {"application/json": {"schema": of(
+                            "object", properties={"author": TEXT, "reason": TEXT})}}})  # fmt: skip
+    changed["responses"]["422"] = _response("The file has problems; nothing changed.", reload)
+    return {
+        "/api/v1/status": {
+            "get": operation("status", "The whole at one look.", refer("Status"))
+        },
+        "/api/v1/reload": {"post": changed},
+        "/api/v1/analyst": {
+            "get": operation("analyst", "How far the analyst has followed the ledger.",
+                             refer("Analyst"))
+        },
+        "/api/v1/models": {
+            "get": operation("models", "Models, versions and rules of the revision in force.",
+                             fields(models=listed(refer("Model"))))
+        },
+        "/api/v1/decisions": {
+            "get": operation("decisions", "The newest decisions that all filters hold for.",
+                             fields(decisions=listed(refer("Row"))), 400, parameters=filters)
+        },
+        "/api/v1/decisions/{id}": {
+            "get": operation("decision", "One decision, whole.", refer("Decision"), 400, 404,
+                             parameters=[identity])
+        },
+        "/api/v1/monitor/{model}": {
+            "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
+                             "series.", refer("Monitor"), 404, parameters=[model])
+        },
+    }  # fmt: skip
+
+
+def schemas() -> dict[str, Schema]:
+    report = TypeAdapter(WindowReport).json_schema(
+        mode="serialization", ref_template=SCHEMAS + "{model}"
+    )
+    return {
+        **report.pop("$defs"),
+        "WindowReport": report,
+        "Error": fields(error=of("string", "For people."), code=of("string", "For programs.")),
+        **status_schemas(),
+        **decision_schemas(),
+        **monitor_schemas(),
+    }
+
+
+def status_schemas() -> dict[str, Schema]:
+    journal = fields(
+        next_sequence=WHOLE,
+        bytes=of("integer", "On disk."),
+        damage=TEXT_OR_NULL,
+        marked_seconds_ago=NUMBER_OR_NULL,
+    )
+    return {
+        "Status": fields(
+            state=of("string", enum=["green", "yellow", "red"]),
+            words=listed(TEXT),
+            revision=TEXT_OR_NULL,
+            processes=keyed(
+                fields(running=FLAG, pid=of(["integer", "null"]), restarts=WHOLE)
+            ),
+            governor=may_be_null(
+                fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL)
+            ),
+            analyst=may_be_null(refer("Analyst")),
+        ),
+        "Analyst": fields(
+            reached=of("integer", "Leaves taken in."),
+            leaves=of("integer", "Leaves in the ledger."),
+            behind=WHOLE,
+        ),
+        "Reload": fields(
+            changed=FLAG,
+            revision=TEXT_OR_NULL,
+            problems=listed(TEXT),
+            restart=listed(of("string", "A key whose change waits for a restart.")),
+        ),
+        "Model": fields(
+            name=TEXT,
+            revision=TEXT,
+            protocol=TEXT,
+            durability=TEXT,
+            versions=keyed(
+                fields(
+                    upstream=TEXT_OR_NULL,
+                    artifact=TEXT_OR_NULL,
+                    summary=TEXT_OR_NULL,
+                    metrics=of(["object", "null"]),
+                )
+            ),
+            rules=listed(
+                fields(
+                    name=TEXT,
+                    stable=TEXT,
+                    shadow=keyed(of("integer", "Parts per million.")),
+                    canary=keyed(of("integer", "Parts per million.")),
+                )
+            ),
+        ),
+    }  # fmt: skip
+
+
+def decision_schemas() -> dict[str, Schema]:
+    score = {"score": NUMBER_OR_NULL, "outcome": TEXT_OR_NULL}
+    shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, **score)
+    reason = fields(code=TEXT, text=TEXT, feature=TEXT, attribution=NUMBER)
+    explanation = of(
+        "object",
+        "With `not_explained`, why there is none; otherwise method, space, base, prediction, "
+        "residual, attributions and reasons.",
+        properties={
+            "not_explained": TEXT, "method": TEXT, "space": TEXT, "base": NUMBER,
+            "prediction": NUMBER, "residual": NUMBER, "background_rows": WHOLE,
+            "attributions": keyed(NUMBER), "standard_errors": listed(NUMBER),
+            "reasons": listed(reason),
+        },
+    )  # fmt: skip
+    whole = fields(
+        id=TEXT,
+        leaf=WHOLE,
+        decision=may_be_null(fields(**score)),
+        unreadable=TEXT_OR_NULL,
+        withheld=FLAG,
+        record=of("object", "The record as the worker wrote it."),
+        explanation=may_be_null(explanation),
+        shadows=listed(shadow),
+        windows=listed(fields(name=TEXT, state=TEXT)),
+        body=of(["object", "null"], "Where the sealed body lies."),
+        context=of(["object", "null"], "Path, headers, subjects and groups as sent."),
+        features=of(["object", "null"], "The row's values as sent."),
+        words=listed(TEXT),
+    )
+    part = fields(length=WHOLE, sha256=TEXT, truncated=FLAG)
+    whole["properties"] |= {"request": part, "response": part, "body_error": TEXT}
+    return {
+        "Row": fields(
+            id=TEXT, leaf=WHOLE, at=MOMENT, model=TEXT_OR_NULL, version=TEXT_OR_NULL,
+            arm=TEXT_OR_NULL, rule=TEXT_OR_NULL, status=WHOLE, primary=TEXT_OR_NULL, **score,
+        ),
+        "Decision": whole,
+    }  # fmt: skip
+
+
+def monitor_schemas() -> dict[str, Schema]:
+    count = fields(
+        version=TEXT, arm=TEXT, decisions=WHOLE, mean_score=NUMBER_OR_NULL, explained=WHOLE,
+        waiting_for_explanation=WHOLE, outcomes=keyed(WHOLE),
+    )  # fmt: skip
+    pair = fields(
+        primary=TEXT, arm=TEXT, shadow=TEXT, decisions=WHOLE, same_outcome=WHOLE,
+        mean_score_difference=NUMBER_OR_NULL,
+    )  # fmt: skip
+    series = fields(version=TEXT, arm=TEXT, windows=WHOLE, latest=refer("WindowReport"))
+    return {
+        "Monitor": fields(
+            model=TEXT, counts=listed(count), agreement=listed(pair), series=listed(series)
+        )
+    }

@@ -36,7 +36,10 @@ HEADERS = {
 }
 """Pages hold people's values: nothing foreign is loaded, framed or told, nothing is cached."""
 
-FILTERS = ("model", "version", "arm", "outcome", "status")
+FILTERS = ("model", "version", "arm", "rule", "outcome")
+REACHED = ("model", "version", "artifact", "arm", "rule", "unit", "bucket", "primary")
+"""Parts of a record that an exchange has only if it came so far: a refused one lacks them."""
+
 GOOD = frozenset({"ok", "green"})
 WARNING = frozenset({"watch", "yellow"})
 BAD = frozenset({"drift", "fault", "breach", "red"})
@@ -103,7 +106,8 @@ class Pages:
         card = await asyncio.to_thread(self._card, found["record"])
         document = {
             "card": card, "rows": feature_rows(found, card), "twin": twin,
-            "raw": orjson.dumps(found, option=orjson.OPT_INDENT_2).decode(), **found,
+            "raw": orjson.dumps(found, option=orjson.OPT_INDENT_2).decode(),
+            **found, "record": dict.fromkeys(REACHED) | found["record"],
         }  # fmt: skip
         return self._page("decision.html", 200, document)
 
@@ -131,8 +135,8 @@ def choices(models: list[dict[str, Any]], asked: dict[str, str]) -> dict[str, li
         "model": {model["name"] for model in models},
         "version": {version for model in models for version in model["versions"]},
         "arm": {count["arm"] for count in counts},
+        "rule": {rule["name"] for model in models for rule in model["rules"]},
         "outcome": {outcome for count in counts for outcome in count["outcomes"] if outcome},
-        "status": set[str](),
     }
     return {
         name: sorted(offered[name] | ({asked[name]} if asked.get(name) else set()))

@@ -59,6 +59,8 @@ class Metrics:
 
         if folder is not None:
             values.ValueClass = values.MultiProcessValue(lambda: role)  # type: ignore[no-untyped-call]
+        else:
+            values.ValueClass = values.MutexValue
         registry = prometheus_client.CollectorRegistry()
         self.registry = registry
         self._metrics: dict[str, Any] = {}

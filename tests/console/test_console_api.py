@@ -1,0 +1,66 @@
+"""What programs get from the admin port."""
+
+import pytest
+
+
+def test_a_denied_application_is_told_whole(world):
+    """Outcome, words, at most four reasons towards denial, and attributions that add up."""
+    found = world.get(f"/api/v1/decisions/{world.denied}").json()
+    explanation = found["explanation"]
+    assert found["id"] == f"{world.denied}/0"
+    assert found["decision"]["outcome"] == "deny"
+    assert any("Outcome: deny" in sentence for sentence in found["words"])
+    assert 1 <= len(explanation["reasons"]) <= 4
+    assert all(reason["attribution"] > 0 for reason in explanation["reasons"])
+    total = explanation["base"] + sum(explanation["attributions"].values())
+    assert total == pytest.approx(explanation["prediction"], abs=1e-5)
+    assert found["features"]["lvr"] == pytest.approx(1.2)
+
+
+def test_shadows_stand_beside_their_primary(world):
+    """The shadow's answer is named by the primary's page and names the primary."""
+    (shadow,) = world.get(f"/api/v1/decisions/{world.denied}").json()["shadows"]
+    record = world.get(f"/api/v1/decisions/{shadow['id']}").json()["record"]
+    assert shadow["version"] == "v3"
+    assert (record["arm"], record["primary"]) == ("shadow", world.denied)
+
+
+def test_filters_hold_together(world):
+    """All rows fit all filters, newest first, and no more than asked for."""
+    rows = world.get("/api/v1/decisions?version=v3&arm=shadow&since=1h&limit=5").json()["decisions"]
+    assert len(rows) == 5
+    assert {(row["version"], row["arm"]) for row in rows} == {("v3", "shadow")}
+    assert [row["leaf"] for row in rows] == sorted((row["leaf"] for row in rows), reverse=True)
+
+
+def test_refused_requests_are_found_by_status(world):
+    """An exchange without a decision is a row when its status is asked for."""
+    rows = world.get("/api/v1/decisions?status=400").json()["decisions"]
+    assert [row["id"] for row in rows] == [f"{world.refused}/0"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "named"),
+    [
+        ("/api/v1/decisions?status=abc", 400, "bad_parameter", ("status", "abc")),
+        ("/api/v1/decisions?since=tuesday", 400, "bad_parameter", ("since", "tuesday")),
+        ("/api/v1/decisions?colour=red", 400, "bad_parameter", ("colour",)),
+        ("/api/v1/decisions/nonsense", 400, "bad_parameter", ("nonsense",)),
+        ("/api/v1/decisions/00000000-0000-7000-8000-000000000000", 404, "unknown_decision",
+         ("00000000-0000-7000-8000-000000000000",)),
+        ("/api/v1/monitor/nobody", 404, "unknown_model", ("nobody", "mortgage")),
+    ],
+)  # fmt: skip
+def test_errors_have_one_shape(world, path, status, code, named):
+    """Status, a code for programs, and words that name the parameter and its value."""
+    answer = world.get(path)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error", "code"}
+    assert answer.json()["code"] == code
+    assert all(word in answer.json()["error"] for word in named)
+
+
+def test_a_row_that_is_not_there_is_unknown(world):
+    """An exchange of one row has no row 1 and no row -1."""
+    assert world.get(f"/api/v1/decisions/{world.denied}/1").status_code == 404
+    assert world.get(f"/api/v1/decisions/{world.denied}/-1").status_code in (400, 404)

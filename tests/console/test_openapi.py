@@ -1,0 +1,119 @@
+"""The API's description holds for every route, and for what is really answered."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx2
+import pytest
+from starlette.routing import Route
+
+from gateway.console.api import make_app, read_filters
+from gateway.console.openapi import document
+from gateway.front import Front
+from gateway.settings import Settings
+
+DOCUMENT = document()
+KINDS = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "object": dict,
+         "array": list, "null": type(None)}  # fmt: skip
+
+
+def routes(tmp_path: Path) -> set[tuple[str, str]]:
+    """Of the analyst and of the front door; neither is asked anything, so neither needs a world."""
+    supervisor = SimpleNamespace(state=tmp_path, settings=Settings.model_construct(people=[]))
+    apps = (make_app(None, None, None, tmp_path), Front(supervisor).app())
+    return {
+        (route.path.replace(":path", ""), method.lower())
+        for app in apps
+        for route in app.routes
+        if isinstance(route, Route) and route.path.startswith("/api/v1/")
+        for method in (route.methods or {"GET"}) - {"HEAD"}
+    }
+
+
+def test_every_route_is_described_and_no_other(tmp_path):
+    """The document's paths and methods are those of the two applications that answer."""
+    described = {
+        (path, method) for path, methods in DOCUMENT["paths"].items() for method in methods
+    }
+    assert described == routes(tmp_path)
+
+
+def test_filters_are_those_that_the_api_reads():
+    """Each query parameter described is read; the refusal of an unknown one lists the same."""
+    told = {parameter["name"] for parameter in
+            DOCUMENT["paths"]["/api/v1/decisions"]["get"]["parameters"]}  # fmt: skip
+    with pytest.raises(ValueError, match="known: ") as refusal:
+        read_filters({"colour": "red"}, None)
+    assert told == set(str(refusal.value).partition("known: ")[2].split(", "))
+
+
+def faults(schema: dict, value, place: str = "") -> list[str]:
+    """Where a value leaves its schema; the keywords are those that the document uses."""
+    if "$ref" in schema:
+        return faults(DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]], value,
+                      place)  # fmt: skip
+    for word in ("oneOf", "anyOf"):
+        if word in schema:
+            tried = [faults(one, value, place) for one in schema[word]]
+            return [] if [] in tried else sum(tried, [])
+    kinds = schema.get("type", list(KINDS))
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not any(isinstance(value, KINDS[kind]) for kind in kinds):
+        return [f"{place}: {value!r} is not {kinds}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{place}: {value!r} is none of {schema['enum']}"]
+    if isinstance(value, list):
+        items = schema.get("items", {})
+        return sum((faults(items, item, f"{place}[{n}]") for n, item in enumerate(value)), [])
+    return object_faults(schema, value, place) if isinstance(value, dict) else []
+
+
+def object_faults(schema: dict, value: dict, place: str) -> list[str]:
+    known, other = schema.get("properties", {}), schema.get("additionalProperties", True)
+    found = [f"{place}.{name}: missing" for name in schema.get("required", ()) if name not in value]
+    for name, item in value.items():
+        if name in known:
+            found += faults(known[name], item, f"{place}.{name}")
+        elif other is False:
+            found.append(f"{place}.{name}: not described")
+        elif isinstance(other, dict):
+            found += faults(other, item, f"{place}.{name}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("described", "path", "status"),
+    [
+        ("/api/v1/status", "/api/v1/status", 200),
+        ("/api/v1/analyst", "/api/v1/analyst", 200),
+        ("/api/v1/models", "/api/v1/models", 200),
+        ("/api/v1/decisions", "/api/v1/decisions", 200),
+        ("/api/v1/decisions", "/api/v1/decisions?status=400", 200),
+        ("/api/v1/decisions", "/api/v1/decisions?status=x", 400),
+        ("/api/v1/decisions/{id}", "/api/v1/decisions/{denied}", 200),
+        ("/api/v1/decisions/{id}", "/api/v1/decisions/{odd}", 200),
+        ("/api/v1/decisions/{id}", "/api/v1/decisions/{refused}", 200),
+        ("/api/v1/decisions/{id}", "/api/v1/decisions/x", 400),
+        ("/api/v1/monitor/{model}", "/api/v1/monitor/mortgage", 200),
+        ("/api/v1/monitor/{model}", "/api/v1/monitor/x", 404),
+    ],
+)
+def test_answers_are_as_described(world, described, path, status):
+    """A real answer has every field that is required and none that is not described."""
+    answer = world.get(path.format(**vars(world)))
+    schema = DOCUMENT["paths"][described]["get"]["responses"][str(status)]["content"]
+    assert answer.status_code == status
+    assert faults(schema["application/json"]["schema"], answer.json()) == []
+
+
+def test_a_reload_is_as_described(world):
+    """A reload of an unchanged file says that nothing changed, in the shape described."""
+    answer = httpx2.post(world.address + "/api/v1/reload", timeout=30)
+    schema = DOCUMENT["paths"]["/api/v1/reload"]["post"]["responses"]["200"]["content"]
+    assert faults(schema["application/json"]["schema"], answer.json()) == []
+    assert answer.json()["changed"] is False
+
+
+def test_the_document_is_served(world):
+    """What `/api/openapi.json` answers is the document."""
+    assert world.get("/api/openapi.json").json() == DOCUMENT
