@@ -100,6 +100,7 @@ class Sent:
     ids: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     arms: dict[str, int] = field(default_factory=dict)
+    populations: dict[str, int] = field(default_factory=dict)
 
 
 class Demo:
@@ -120,7 +121,7 @@ class Demo:
         try:
             failures = self._tell(server)
             if not once and server.poll() is None:
-                self.console.print(f"Console: http://{self.settings.listen.admin}/   (Ctrl-C ends)")
+                self.console.print("It stays up until Ctrl-C.")
                 server.wait()
         except KeyboardInterrupt:
             failures = []
@@ -192,6 +193,8 @@ class Demo:
         sent.ids.append(answer.headers["x-headworks-id"])
         arm = f"{answer.headers['x-headworks-version']} {answer.headers['x-headworks-arm']}"
         sent.arms[arm] = sent.arms.get(arm, 0) + 1
+        kind = application.population
+        sent.populations[kind] = sent.populations.get(kind, 0) + 1
 
     def _wait_explained(self, sent: Sent) -> list[str]:
         """Until the catalog has every answer with its explanation, shadows too."""
@@ -222,7 +225,8 @@ class Demo:
     def _print(self, sent: Sent) -> None:
         document = self._monitored()
         say = self.console.print
-        say(f"\n[bold]{len(sent.ids)} applications answered[/]: " + ", ".join(
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(sent.populations.items()))
+        say(f"\n[bold]{len(sent.ids)} applications answered[/] ({kinds} people): " + ", ".join(
             f"{arm} {count}" for arm, count in sorted(sent.arms.items())))  # fmt: skip
         report.monitor(self.console, document)
         denied = self.admin.get(
@@ -235,6 +239,7 @@ class Demo:
             )
         say("")
         report.status(self.console, self.admin.get("/api/v1/status"))
+        say(f"console: http://{self.settings.listen.admin}/")
 
     def _check(self, sent: Sent) -> list[str]:
         """What must hold after the demo, each said in words where it does not."""

@@ -152,7 +152,8 @@ class Front:
             log.info("reload: %s", told.text)
 
     async def relay(self, request: Request) -> Response:
-        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        path = request.scope["raw_path"].decode("latin-1")
+        path += f"?{request.url.query}" if request.url.query else ""
         return await self._pass(request, "analyst", path)
 
     async def _pass(self, request: Request, role: str, path: str) -> Response:
@@ -172,6 +173,7 @@ class Front:
         kept = {
             name: value for name, value in answer.headers.items() if name not in OF_THE_CONNECTION
         }
+        kept.setdefault("x-content-type-options", "nosniff")
         return Response(answer.content, answer.status_code, kept)
 
 

@@ -131,7 +131,8 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
             f"Outcome: {decision['outcome']}. The score, {card.outputs.score.meaning}, is "
             f"{decision['score']:.4g}, {side} the threshold {outcome.threshold:g}."
         )
-    told += _reasons(document["explanation"])
+    if decision is not None:
+        told += _reasons(document["explanation"])
     for shadow in document["shadows"]:
         told.append(
             f"Version {shadow['version']} saw the same request in shadow: "

@@ -99,6 +99,7 @@ class Session:
         try:
             values = self._session.run(None, feeds)
         except Exception as error:
+            self._blame_categories(request)
             raise Refusal("model_failed", f"{type(error).__name__}: {error}") from error
         spent = (time.perf_counter_ns() - started) / max(request.rows, 1)
         self._ns_a_row = spent if not self._ns_a_row else 0.9 * self._ns_a_row + 0.1 * spent
@@ -108,6 +109,17 @@ class Session:
                 raise Refusal("model_failed", f"output {name!r} is not finite")
         version = self.version if say_version else None
         return v2.write_outputs(self.model, version, identity, outputs)
+
+    def _blame_categories(self, request: v2.Request) -> None:
+        """A model that fails on a category its card does not name was asked wrongly."""
+        for feature in self.card.features:
+            if feature.categories is None or feature.column is not None:
+                continue
+            for value in request.inputs[feature.carrier].data:
+                said = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+                if said not in feature.categories:
+                    words = f"tensor {feature.carrier!r}: sent {str(said)[:40]!r}, expected one of "
+                    raise Refusal("bad_tensor", words + ", ".join(feature.categories))
 
     def metadata(self) -> dict[str, Any]:
         outputs = self._session.get_outputs()

@@ -214,13 +214,13 @@ def verify_consistency(
         if proof or root_before != root_after:
             raise Unproven("trees of one size need equal roots and no proof")
         return
+    if not proof:
+        raise Unproven("the proof is empty")
     place, last = before - 1, after - 1
     while place & 1:
         place, last = place >> 1, last >> 1
     # Where the older tree is one full node, its root starts the proof and is not sent.
     hashes = [root_before, *proof] if before & (before - 1) == 0 else list(proof)
-    if not proof:
-        raise Unproven("the proof is empty")
     old = new = hashes[0]
     for sibling in hashes[1:]:
         if last == 0:

@@ -28,7 +28,7 @@ class TileDamaged(Exception):
 
 
 def _path(kind: str, number: int, width: int) -> str:
-    """`x001/x234/067`: three digits an element, so that no file is also a folder ("Merkle Tree")."""
+    """`x001/x234/067`: three digits an element, so no file is also a folder ("Merkle Tree")."""
     groups = f"{number:,}".split(",")
     elements = [f"x{group:0>3}" for group in groups[:-1]] + [f"{groups[-1]:0>3}"]
     suffix = f".p/{width}" if width < TILE_WIDTH else ""

@@ -153,3 +153,12 @@ def test_a_card_that_is_not_the_graphs_is_refused() -> None:
     outputs = card.outputs.model_copy(update={"score": score})
     with pytest.raises(ValueError, match="score tensor 'risk' is no output"):
         session(card=card.model_copy(update={"outputs": outputs}))
+
+
+def test_a_category_that_the_model_cannot_take_is_the_caller_s_mistake() -> None:
+    """400 naming the tensor, what was sent and what the card allows; not a failure of the model."""
+    request = v2.read_request(tensor("pbcr", data=["perhaps"]))
+    with pytest.raises(Refusal) as refused:
+        LOGISTIC.run(request, None, say_version=False)
+    assert refused.value.status == 400
+    assert "'pbcr': sent 'perhaps', expected one of no, yes" in refused.value.message
