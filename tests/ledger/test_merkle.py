@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.ledger.merkle import (
@@ -144,6 +144,7 @@ def test_the_edge_has_the_root_of_every_size():
         edge.extend([LEAVES[size]])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 150), max_size=4))
 def test_batches_do_not_matter(batches):
     """The edge is the same however leaves were batched, and each full node is told exactly once."""
@@ -165,6 +166,7 @@ def test_a_tree_has_a_largest_size():
     assert SIZE_MAX == edge.size
 
 
+@settings(deadline=None)
 @given(st.data(), SIZES)
 def test_inclusion_proofs_are_the_standards(data, size):
     """Every inclusion proof is RFC 6962's PATH and verifies."""
@@ -174,6 +176,7 @@ def test_inclusion_proofs_are_the_standards(data, size):
     verify_inclusion(LEAVES[number], number, size, proof, mth(LEAVES[:size]))
 
 
+@settings(deadline=None)
 @given(st.data(), SIZES)
 def test_consistency_proofs_are_the_standards(data, size):
     """Every consistency proof is RFC 6962's PROOF and verifies."""
@@ -196,6 +199,7 @@ def test_all_small_trees():
             verify_consistency(number + 1, size, proof, mth(LEAVES[: number + 1]), root)
 
 
+@settings(deadline=None)
 @given(st.data(), SIZES)
 def test_any_flipped_bit_breaks_inclusion(data, size):
     """One bit of leaf, root, number or a proof's hash flipped: unproven."""
@@ -210,6 +214,7 @@ def test_any_flipped_bit_breaks_inclusion(data, size):
     assert not proves(verify_inclusion, leaf, wrong, size, proof, root)
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(2, 300))
 def test_any_flipped_bit_breaks_consistency(data, size):
     """One bit of either root or of a proof's hash flipped: unproven."""
@@ -248,6 +253,7 @@ def test_wrong_sizes_of_consistency_pass_only_where_the_shape_is_the_same():
                     assert fits == proves(verify_consistency, first, second, proof, *roots)
 
 
+@settings(deadline=None)
 @given(st.data(), SIZES)
 def test_a_proof_is_neither_longer_nor_shorter(data, size):
     """A hash taken out of a proof or put into it: unproven, for both kinds."""

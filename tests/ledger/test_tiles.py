@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.ledger.merkle import (
@@ -83,6 +83,7 @@ def all_tiles(size: int) -> set[Tile]:
     return tiles
 
 
+@settings(deadline=None)
 @given(SIZES, SIZES)
 def test_growth_is_the_difference(one, other):
     """Growing from a to b writes the tiles that b has and a has not, each once; so do bundles."""
@@ -94,9 +95,10 @@ def test_growth_is_the_difference(one, other):
     assert lowest == [(bundle.number, bundle.width) for bundle in grown_bundles(before, after)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 600), max_size=5))
 def test_what_the_edge_writes(batches):
-    """A growing edge gives exactly the grown tiles, with the bytes of the standard, and the root."""
+    """A growing edge gives the grown tiles, with the bytes of the standard, and the root."""
     edge = TileEdge()
     for batch in batches:
         before = edge.size
@@ -115,6 +117,7 @@ def test_the_edge_over_three_levels():
     assert all(tile_bytes(tile) == data for tile, data in written)
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(1, 400))
 def test_an_edge_goes_on_from_its_tiles(size, more):
     """A log read back from its tiles has the same root and goes on as if never stopped."""
@@ -125,6 +128,7 @@ def test_an_edge_goes_on_from_its_tiles(size, more):
     assert [(tile, tile_bytes(tile)) for tile in grown_tiles(size, size + more)] == written
 
 
+@settings(deadline=None)
 @given(st.data(), st.integers(1, 70_000))
 def test_nodes_are_read_from_tiles(data, size):
     """Each full node of any height is what hashing all leaves gives; each tile is read once."""
@@ -139,6 +143,7 @@ def test_nodes_are_read_from_tiles(data, size):
         node(height, size >> height)
 
 
+@settings(deadline=None)
 @given(st.data(), SIZES.filter(lambda size: size > 0))
 def test_proofs_from_tiles_verify(data, size):
     """Inclusion and consistency proofs made from tiles verify against the root."""
@@ -164,6 +169,7 @@ def test_damaged_tiles(data):
         tile_hashes(data, 2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=20), st.data())
 def test_bundles_come_back(entries, data):
     """A bundle gives back its entries, or the first of them; its hashes are the tile's."""
