@@ -42,7 +42,11 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 
 CHUNK = 256
+CHUNK_BYTES = 4 * 1024**2
+"""Leaves and bodies decoded at once: lists of numbers take ten times their text."""
 IDLE_S = 0.05
+OUTPUTS_AT_ONCE = 64
+OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
 NAME = "analyst"
 Place = tuple[int, int]
@@ -83,9 +87,8 @@ def _decided(leaf: dict[str, Any]) -> bool:
 
 
 class Analyst:
-    def __init__(self, state: Path, keys: Path) -> None:
-        self.state, self.keys = state, keys
-        self.clock = SystemClock()
+    def __init__(self, state: Path, keys: Path, clock: SystemClock) -> None:
+        self.state, self.keys, self.clock = state, keys, clock
         self.metrics = Metrics(NAME, state / "metrics")
         self.tables = TableStore(state)
         artifacts = Artifacts(state)
@@ -118,20 +121,35 @@ class Analyst:
         await asyncio.to_thread(self._resume)
 
     def _resume(self) -> None:
-        # The journal first: what is sealed and destroyed meanwhile is then found in the ledger.
-        reader = JournalReader(self.folder)
+        # The ledger says what of our journal is sealed; the journal holds the rest; what was
+        # sealed and destroyed between both looks is found by looking into the ledger again.
+        reached = self.catalog.reached
+        ledger = LedgerReader(self.state, reached + 1)
+        sealed = self._hear_ledger(ledger)
+        reader = JournalReader(self.folder, sealed + 1)
         for entry in reader.read(1 << 60):
             self._heard(orjson.loads(entry.header))
         reader.close()
-        reached = self.catalog.reached
-        for _, leaf in LedgerReader(self.state, reached + 1).read(1 << 60):
-            if b'"source":"analyst.' in leaf:
-                self._heard(orjson.loads(leaf)["record"])
+        self._hear_ledger(ledger)
+        if reader.damage is not None:
+            raise OSError(f"what was said cannot be known: {reader.damage}")
         start = self.windows.replay_from()
         if start is not None:
             for number, leaf in LedgerReader(self.state, start).read(reached + 1 - start):
                 self._replay(number, orjson.loads(leaf))
         self.reader = LedgerReader(self.state, reached + 1)
+
+    def _hear_ledger(self, ledger: LedgerReader) -> int:
+        """Take up our own leaves; the last sequence among them, or -1."""
+        source = f"{NAME}.{self.folder.identity}"
+        last = -1
+        for _, text in ledger.read(1 << 60):
+            if b'"source":"analyst.' in text:
+                leaf = orjson.loads(text)
+                self._heard(leaf["record"])
+                if leaf["source"] == source:
+                    last = leaf["sequence"]
+        return last
 
     def _heard(self, record: dict[str, Any]) -> None:
         if "of" in record:
@@ -169,7 +187,15 @@ class Analyst:
 
     def _take_chunk(self) -> int:
         """Fold a chunk of leaves; explanations are made for all of it at once."""
-        leaves = [(number, orjson.loads(text)) for number, text in self.reader.read(CHUNK)]
+        leaves = []
+        size = 0
+        for number, text in self.reader.read(CHUNK):
+            leaf = orjson.loads(text)
+            leaves.append((number, leaf))
+            sent = leaf["record"].get("bytes", {})
+            size += len(text) + sent.get("request", 0) + sent.get("response", 0)
+            if size > CHUNK_BYTES:
+                break
         inferences = {number: self._read(leaf) for number, leaf in leaves if _decided(leaf)}
         readable = {number: found for number, found in inferences.items() if found.why is None}
         asked = [found.asked() for found in readable.values()]
@@ -185,7 +211,9 @@ class Analyst:
         fresh = [record for place, record in outputs if place > self._emitted]
         if outputs:
             self._emitted = max(self._emitted, outputs[-1][0])
-        await asyncio.gather(*(self.journal.append(record, NO_PARTS) for record in fresh))
+        for start in range(0, len(fresh), OUTPUTS_AT_ONCE):
+            some = fresh[start : start + OUTPUTS_AT_ONCE]
+            await asyncio.gather(*(self.journal.append(record, NO_PARTS) for record in some))
 
     def _take(self, number: int, leaf: dict[str, Any]) -> None:
         for table, row in rows_of(number, leaf):
@@ -267,6 +295,8 @@ class Analyst:
         else:
             rows = len(said["rows"])
             self.metrics.count("headworks_explained", model, version, said["method"], by=rows)
+        if len(orjson.dumps(said)) > OUTPUT_BYTES_MAX:
+            said = {"not_explained": "too_large"}
         about = {"kind": "explanation", "exchange": record["id"], "model": model,
                  "version": version, "artifact": record.get("artifact")}  # fmt: skip
         self._say(number, about | said)
@@ -295,15 +325,15 @@ class Analyst:
         self.catalog.close()
 
 
-def analyse(state: Path, keys: Path) -> int:
+def analyse(state: Path, keys: Path, clock: SystemClock) -> int:
     """Run the analyst until SIGTERM; the exit code."""
-    return asyncio.run(_analyse(state, keys))
+    return asyncio.run(_analyse(state, keys, clock))
 
 
-async def _analyse(state: Path, keys: Path) -> int:
+async def _analyse(state: Path, keys: Path, clock: SystemClock) -> int:
     from gateway.console.api import make_app
 
-    analyst = Analyst(state, keys)
+    analyst = Analyst(state, keys, clock)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, analyst.stopping.set)
@@ -311,7 +341,7 @@ async def _analyse(state: Path, keys: Path) -> int:
     path = state / "run" / "analyst.sock"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
-    app = make_app(analyst.catalog, analyst.tables, analyst.bodies, state)
+    app = make_app(analyst.catalog, analyst.tables, BodyReader(state, keys), state)
     config = uvicorn.Config(app, uds=str(path), log_config=None, access_log=False, lifespan="off")
     server = Server(config)
     serving = loop.create_task(server.serve())

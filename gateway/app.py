@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from gateway.check import Checked
+from gateway.clock import SystemClock
 
 PATIENCE_S = 20.0
 
@@ -34,6 +36,7 @@ def supervise(checked: Checked, overrides: dict[str, str]) -> int:
     """Run `headworks serve` until it is told to stop; the exit code."""
     assert checked.settings is not None
     start_logging("supervisor")
+    os.umask(0o077)
     state, keys = places(checked)
     return asyncio.run(_supervise(checked, overrides, state, keys))
 
@@ -62,27 +65,33 @@ async def _supervise(checked: Checked, overrides: dict[str, str], state: Path, k
 def child(role: str, text: str) -> int:
     """One process of the tree; `text` is what the supervisor tells it, as JSON."""
     from gateway.lifeline import hold_to
+    from gateway.supervisor import RESTARTS
 
     start_logging(role)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     told = json.loads(text)
+    os.umask(0o077)
     hold_to(told["lifeline"], PATIENCE_S)
+    clock = SystemClock(told["clock"])
     state, keys = Path(told["state"]), Path(told["keys"])
     if role.startswith("worker"):
-        return _worker(told, state, keys)
+        return _worker(told, state, keys, clock)
     if role == "governor":
         from gateway.governor import Governor
 
         async def govern() -> int:
-            return await Governor(Path(told["config"]), told["overrides"], state, keys).run()
+            config, laid = Path(told["config"]), told["overrides"]
+            again = os.environ.get(RESTARTS, "0") != "0"
+            governor = Governor(config, laid, state, keys, clock, told["started"])
+            return await governor.run(again=again)
 
         return asyncio.run(govern())
     from gateway.analyst import analyse
 
-    return analyse(state, keys)
+    return analyse(state, keys, clock)
 
 
-def _worker(told: dict[str, Any], state: Path, keys: Path) -> int:
+def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -> int:
     from gateway.dataplane.worker import WorkerSettings, serve
     from gateway.settings import Drain, JournalSettings
 
@@ -94,4 +103,4 @@ def _worker(told: dict[str, Any], state: Path, keys: Path) -> int:
         journal=JournalSettings.model_construct(**told["journal"]),
         drain=Drain.model_construct(**told["drain"]),
     )
-    return serve(settings, told["data"])
+    return serve(settings, clock, told["data"])

@@ -220,6 +220,9 @@ def check(path: Path, overrides: Mapping[str, str] | None = None) -> Checked:
             if card.model != model or card.version != version:
                 words = f"its card is of {card.model}/{card.version}"
                 file.add(key, name, words)
+    state, keys = (checked.resolve(str(file.tree.get(n, f"./{n}"))) for n in ("state", "keys"))
+    if keys == state or state in keys.parents:
+        file.add(("keys",), file.tree.get("keys", "./keys"), "keys never lie inside `state`")
     for key, name in _data_files(file.tree):
         if not checked.resolve(name).is_file():
             file.add(key, name, "there is no such file")
@@ -301,9 +304,6 @@ def _principals(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
         and not tree.get("people")
     ):
         yield ("listen", "admin"), admin, "beyond loopback the admin port needs `people`"
-    state, keys = Path(str(tree.get("state", "./state"))), Path(str(tree.get("keys", "./keys")))
-    if keys == state or state in keys.parents:
-        yield ("keys",), str(keys), "keys never lie inside `state`"
 
 
 def _artifacts(tree: dict[str, Any]) -> Iterator[tuple[str, str, Key, str]]:

@@ -65,10 +65,22 @@ def serve(config: Config = CONFIG, set_: Set = None) -> None:
         print(problem, file=sys.stderr)
     if checked.settings is None:
         fail(f"{config}: {len(checked.problems)} problems", EXIT_FOUND)
+    probe_apart(config, set_)
     try:
         raise typer.Exit(supervise(checked, laid))
     except (Occupied, OSError) as error:
         fail(str(error), EXIT_FOUND)
+
+
+def probe_apart(config: Path, set_: list[str] | None) -> None:
+    """Load artifacts and data files once, in a process that ends: a supervisor holds no models."""
+    import subprocess
+
+    pairs = [part for pair in set_ or [] for part in ("--set", pair)]
+    command = [sys.executable, "-m", "gateway", "check", "--config", str(config), *pairs]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        fail(f"check found something\n{done.stdout}{done.stderr}".strip(), EXIT_FOUND)
 
 
 @cli.command()

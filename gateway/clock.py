@@ -20,11 +20,15 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    def __init__(self) -> None:
-        self._offset = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    """`offset`: nanoseconds from CLOCK_BOOTTIME to 1970, fixed once for all processes of a tree;
+    a child that starts after a step of the wall clock must agree with the others."""
+
+    def __init__(self, offset: int | None = None) -> None:
+        now = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self.offset = now if offset is None else offset
 
     def steady(self) -> int:
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self._offset
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) + self.offset
 
     def wall(self) -> int:
         return time.time_ns()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import uuid
 from pathlib import Path
 
 
@@ -21,7 +22,7 @@ def sync_folder(folder: Path) -> None:
 
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write beside, fsync, rename, fsync the folder: the file is whole or not there."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         view = memoryview(data)

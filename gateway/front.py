@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import logging
 from pathlib import Path
 from typing import Any
@@ -37,31 +36,46 @@ log = logging.getLogger("headworks.front")
 class Door:
     """Pure ASGI: refuses foreign hosts and origins, and, where there are people, strangers."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, settings: Settings, tables: TableStore) -> None:
+        self._app, self._tables = app, tables
         listening = settings.listen.admin.rpartition(":")[0].strip("[]")
         self._names = {*LOCAL_NAMES, listening}
-        self._tokens = [person.token_sha256 for person in settings.people]
+        self._people = {person.token_sha256: person.name for person in settings.people}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := self._refusal(Request(scope))) is not None:
-            await refusal(scope, receive, send)
-            return
+        if scope["type"] == "http":
+            self._follow()
+            if (refusal := self._refusal(Request(scope))) is not None:
+                await refusal(scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    def _follow(self) -> None:
+        """People are those of the revision in force; if it cannot be read, the last known."""
+        if not self._tables.changed():
+            return
+        try:
+            document = self._tables.load(self._tables.current or "").document
+        except (OSError, ValueError):
+            log.exception("the people of the revision in force cannot be read")
+        else:
+            people = document["people"]
+            self._people = {person["token_sha256"]: person["name"] for person in people}
 
     def _refusal(self, request: Request) -> Response | None:
         host = request.url.hostname or ""
-        if not self._tokens and host not in self._names:
+        if not self._people and host not in self._names:
             return say_error(421, "bad_host", f"host {host!r} is not served here")
         origin = request.headers.get("origin")
         if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}":
             return say_error(403, "bad_origin", f"origin {origin!r} may not call this port")
-        if self._tokens and request.url.path not in ("/-/live", "/-/ready"):
+        if self._people and request.url.path not in ("/-/live", "/-/ready"):
             scheme, _, token = request.headers.get("authorization", "").partition(" ")
             digest = hashlib.sha256(token.strip().encode()).hexdigest()
-            known = any(hmac.compare_digest(digest, held) for held in self._tokens)
-            if scheme.lower() != "bearer" or not known:
+            person = self._people.get(digest)
+            if scheme.lower() != "bearer" or person is None:
                 return say_error(401, "unauthorised", "a person's bearer token is wanted")
+            request.scope["headworks.person"] = person
         return None
 
 
@@ -88,7 +102,9 @@ class Front:
                 Route("/api/v1/reload", self.reload, methods=["POST"]),
                 Route("/{path:path}", self.relay, methods=["GET", "POST", "PUT", "DELETE"]),
             ],
-            middleware=[Middleware(Door, settings=self.supervisor.settings)],
+            middleware=[
+                Middleware(Door, settings=self.supervisor.settings, tables=TableStore(self.state))
+            ],
         )
 
     async def live(self, request: Request) -> Response:
@@ -129,9 +145,9 @@ class Front:
     async def _ask(self, role: str, path: str) -> dict[str, Any] | None:
         try:
             answer = await self._clients[role].get(path)
-        except httpx2.HTTPError:
+            told: dict[str, Any] = answer.raise_for_status().json()
+        except (httpx2.HTTPError, ValueError):
             return None
-        told: dict[str, Any] = answer.json()
         return told
 
     async def reload(self, request: Request) -> Response:
@@ -164,6 +180,8 @@ class Front:
                 return say_error(413, "request_too_large", f"more than {BODY_BYTES_MAX} bytes")
         passed = {name: value for name in ("accept", "content-type")
                   if (value := request.headers.get(name))}  # fmt: skip
+        if (person := request.scope.get("headworks.person")) is not None:
+            passed["x-headworks-person"] = person  # who, by the token; never by the body
         try:
             answer = await self._clients[role].request(
                 request.method, path, content=body, headers=passed

@@ -23,7 +23,7 @@ from gateway.asgi import Server
 from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.seal.sealer import Sealer
-from gateway.settings import RESTART_KEYS, Settings
+from gateway.settings import RESTART_KEYS
 from gateway.table import TableStore, make_document
 from gateway.telemetry.metrics import Metrics
 
@@ -32,25 +32,32 @@ log = logging.getLogger("headworks.governor")
 
 
 class Governor:
-    def __init__(self, config: Path, overrides: dict[str, str], state: Path, keys: Path) -> None:
+    def __init__(
+        self,
+        config: Path,
+        overrides: dict[str, str],
+        state: Path,
+        keys: Path,
+        clock: SystemClock,
+        started: dict[str, Any],
+    ) -> None:
+        """`started`: the settings of the start that only a restart can change."""
         self.config, self.overrides, self.state = config, overrides, state
-        self.clock = SystemClock()
+        self.clock, self.started = clock, started
         self.metrics = Metrics("governor", state / "metrics")
         self.tables = TableStore(state)
         self.artifacts = Artifacts(state)
         self.sealer = Sealer(state, keys, self.clock, self.metrics)
-        self.started: Settings | None = None
         self.stopping = False
         self._publishing = asyncio.Lock()
 
-    async def run(self) -> int:
+    async def run(self, *, again: bool) -> int:
+        """`again`: started after a crash. A file that changed since is nobody's reload."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        told = await self.publish("start", "the file at the start")
-        if told["problems"] and self.tables.current is None:
-            log.critical("nothing to serve: %s", "; ".join(told["problems"]))
-            return 1
+        if not again or self.tables.current is None:
+            await self._publish_at_start()
         run = self.state / "run"
         run.mkdir(exist_ok=True)
         path = run / "governor.sock"
@@ -67,6 +74,16 @@ class Governor:
             await serving
             self.sealer.close()
         return 0
+
+    async def _publish_at_start(self) -> None:
+        """Whatever goes wrong here must not keep journals from being sealed."""
+        try:
+            told = await self.publish("start", "the file at the start")
+        except Exception:
+            log.exception("the file at the start is not published")
+        else:
+            for problem in told["problems"]:
+                log.critical("the file at the start is not published: %s", problem)
 
     def _stop(self) -> None:
         self.stopping = True
@@ -105,13 +122,8 @@ class Governor:
         }
         if checked.settings is None:
             return told
-        if self.started is None:
-            self.started = checked.settings
-        told["restart"] = [
-            key
-            for key in RESTART_KEYS
-            if getattr(checked.settings, key) != getattr(self.started, key)
-        ]
+        now = checked.settings.model_dump(mode="json", include=set(RESTART_KEYS))
+        told["restart"] = [key for key in RESTART_KEYS if now[key] != self.started[key]]
         document = make_document(
             checked, self.artifacts, author=author, reason=reason, now_ns=self.clock.wall()
         )
@@ -124,8 +136,8 @@ class Governor:
 
     def _app(self) -> Starlette:
         async def reload(request: Request) -> JSONResponse:
-            asked = await request.json() if await request.body() else {}
-            told = await self.publish(asked.get("author", "file"), asked.get("reason", "reload"))
+            author = request.headers.get("x-headworks-person", "local")
+            told = await self.publish(author, "reload")
             return JSONResponse(told, 422 if told["problems"] else 200)
 
         async def status(request: Request) -> JSONResponse:

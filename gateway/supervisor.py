@@ -19,11 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.clock import SystemClock
 from gateway.disk import hold
-from gateway.settings import Settings
+from gateway.settings import RESTART_KEYS, Settings
 from gateway.telemetry.metrics import Metrics
 
 BACKOFF_S = (0.1, 0.5, 2.0, 5.0, 15.0)
+RESTARTS = "HEADWORKS_RESTARTS"
+"""Environment variable that tells a child how often it was started again."""
 STEADY_S = 30.0
 """A child that ran so long begins again at the first step of the backoff."""
 log = logging.getLogger("headworks.supervisor")
@@ -67,18 +70,14 @@ def bind(address: str) -> socket.socket:
     return listening
 
 
-def _environment() -> dict[str, str]:
-    """Two malloc arenas: with one a thread, freed memory of passing threads is never given back."""
-    return {"MALLOC_ARENA_MAX": "2", **os.environ}
-
-
 class Supervisor:
     def __init__(
         self, config: Path, overrides: dict[str, str], settings: Settings, state: Path, keys: Path
     ) -> None:
         self.settings, self.state = settings, state
-        state.mkdir(parents=True, exist_ok=True)
-        keys.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (state, state / "run", keys):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)  # sockets and files inside answer nobody else
         self._lock = hold(state / "lock")
         self.data = bind(settings.listen.data)
         self.admin = bind(settings.listen.admin)
@@ -87,9 +86,11 @@ class Supervisor:
         self.metrics = Metrics("supervisor", state / "metrics")
         self._lifeline, self._lifeline_end = os.pipe()
         count = worker_count(settings)
+        clock = SystemClock()
         told = {
             "config": str(config), "overrides": overrides, "state": str(state), "keys": str(keys),
-            "lifeline": self._lifeline, "workers": count,
+            "lifeline": self._lifeline, "workers": count, "clock": clock.offset,
+            "started": settings.model_dump(mode="json", include=set(RESTART_KEYS)),
             "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
         }  # fmt: skip
         self.children = [
@@ -120,14 +121,15 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> None:
         """Start the child, and again when it ends, until it is told to stop."""
+        try:
+            await self._keep_running(child)
+        finally:
+            child.ended.set()
+
+    async def _keep_running(self, child: Child) -> None:
         while not child.stopping:
             child.started = time.monotonic()
-            child.process = await asyncio.create_subprocess_exec(
-                *child.command, pass_fds=child.passed, start_new_session=True, env=_environment()
-            )
-            self.metrics.set("headworks_process_up", 1, child.role)
-            code = await child.process.wait()
-            self.metrics.set("headworks_process_up", 0, child.role)
+            code = await self._run_once(child)
             if child.stopping:
                 break
             if time.monotonic() - child.started > STEADY_S:
@@ -142,7 +144,22 @@ class Supervisor:
             except TimeoutError:
                 continue
             break
-        child.ended.set()
+
+    async def _run_once(self, child: Child) -> int | str:
+        """The exit code, or why it could not be started."""
+        environment = {**os.environ, "MALLOC_ARENA_MAX": "2", RESTARTS: str(child.restarts)}
+        try:
+            child.process = await asyncio.create_subprocess_exec(
+                *child.command, pass_fds=child.passed, start_new_session=True, env=environment
+            )
+        except OSError as error:
+            return str(error)
+        if child.stopping:  # told to stop while it was being started
+            child.process.terminate()
+        self.metrics.set("headworks_process_up", 1, child.role)
+        code = await child.process.wait()
+        self.metrics.set("headworks_process_up", 0, child.role)
+        return code
 
     async def stop(self) -> None:
         """Workers first, so that what they wrote last is still sealed and explained."""

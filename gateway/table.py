@@ -239,6 +239,10 @@ class TableStore:
             os.close(lock)
         return revision
 
+    def forget(self) -> None:
+        """Let the next `changed` say yes."""
+        self._seen = None
+
     def changed(self) -> bool:
         """Whether `current` was replaced since the last call; one stat, for a loop."""
         try:

@@ -141,6 +141,7 @@ def _open(path: Path | None) -> Any:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         quoted = str(path).replace("'", "''")
+        connection.execute(f"SET temp_directory = '{quoted}.spill'")
         connection.execute(f"ATTACH '{quoted}' AS catalog (ROW_GROUP_SIZE 16384)")
         connection.execute("USE catalog")
     return connection
@@ -150,9 +151,12 @@ def open_catalog(path: Path) -> tuple[Catalog, str | None]:
     """The catalog, and why it was begun anew, if so: being derived, damage costs time only."""
     try:
         return Catalog(path), None
-    except (duckdb.Error, ValueError) as error:
+    except (duckdb.IOException, duckdb.SerializationException, duckdb.InternalException,
+            duckdb.CatalogException, ValueError) as error:  # fmt: skip
+        if "lock" in str(error).lower() or "space" in str(error).lower():
+            raise  # somebody else has it, or the disk is full: it is not damaged
         for suffix in ("", ".wal"):
             file = path.with_name(path.name + suffix)
             if file.exists():
-                file.rename(file.with_name(file.name + ".set-aside"))
+                file.rename(file.with_name(f"{file.name}.{uuid.uuid4().hex[:8]}.set-aside"))
         return Catalog(path), str(error)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,17 +44,17 @@ def refuse(status: int, code: str, words: str) -> Response:
 
 def read_time(name: str, text: str, now: datetime) -> int:
     """`2026-11-23T10:00:00Z` or `15m` ago, in nanoseconds. ValueError names parameter and value."""
-    if match := _AGO.match(text):
-        moment = now - timedelta(**{_UNITS[match[2]]: int(match[1])})
-    else:
-        try:
+    try:
+        if match := _AGO.match(text):
+            moment = now - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        else:
             moment = datetime.fromisoformat(text)
-        except ValueError:
-            words = f"{name}={text!r}: an ISO time or an age as 15m is wanted"
-            raise ValueError(words) from None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1e9)
+        return int(moment.timestamp() * 1e9)
+    except (ValueError, OverflowError):
+        words = f"{name}={text[:40]!r}: an ISO time or an age as 15m is wanted"
+        raise ValueError(words) from None
 
 
 def read_filters(parameters: Any, now: datetime) -> queries.Filters:
@@ -87,14 +89,14 @@ class Api:
             filters = read_filters(request.query_params, datetime.now(UTC))  # noqa: TID251
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        rows = await asyncio.to_thread(queries.decisions, self.catalog.cursor(), filters)
+        rows = await asyncio.to_thread(self._asked, queries.decisions, filters)
         return answer({"decisions": rows})
 
     async def decision(self, request: Request) -> Response:
         text = request.path_params["id"]
         try:
             document = await asyncio.to_thread(
-                show, self.catalog.cursor(), self.tables, self.bodies, self.state, text
+                self._asked, show, self.tables, self.bodies, self.state, text
             )
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
@@ -139,13 +141,17 @@ class Api:
         return answer(await asyncio.to_thread(self.monitored, name))
 
     def monitored(self, name: str) -> dict[str, Any]:
-        cursor = self.catalog.cursor()
         return {
             "model": name,
-            "counts": queries.counts(cursor, name),
-            "agreement": queries.agreement(cursor, name),
-            "series": queries.monitor(cursor, name),
+            "counts": self._asked(queries.counts, name),
+            "agreement": self._asked(queries.agreement, name),
+            "series": self._asked(queries.monitor, name),
         }
+
+    def _asked(self, query: Callable[..., Any], *arguments: Any) -> Any:
+        """A query's answer, through a cursor of its own that is closed after it."""
+        with closing(self.catalog.cursor()) as cursor:
+            return query(cursor, *arguments)
 
     async def analyst(self, request: Request) -> Response:
         committed = read_committed(self.state / "ledger")

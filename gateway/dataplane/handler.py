@@ -40,7 +40,12 @@ log = logging.getLogger("headworks.dataplane")
 
 class Handler:
     def __init__(
-        self, journal: Journal, shadow: Shadow, probes: Probes, clock: Clock, metrics: Metrics
+        self,
+        journal: Journal | None,
+        shadow: Shadow,
+        probes: Probes,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self.journal, self.shadow, self.probes = journal, shadow, probes
         self.clock, self.metrics = clock, metrics
@@ -112,6 +117,8 @@ class Handler:
     # fmt: skip
 
     def _serving(self) -> Live:
+        if self.journal is None:
+            raise JournalUnavailable("the journal does not open")
         if self.live is None:
             raise Refusal("no_table", CODES["no_table"][1])
         if self.journal_full:
@@ -162,6 +169,8 @@ class Handler:
 
     async def _record(self, account: Account, kind: str) -> None:
         durable = account.model is None or account.model.durability != "bounded"
+        if self.journal is None:
+            raise JournalUnavailable("the journal does not open")
         await self.journal.append(account.header(kind), account.parts(), durable=durable)
 
     async def _relayed(self, account: Account, stream: Stream, send: Send) -> None:

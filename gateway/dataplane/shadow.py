@@ -34,8 +34,8 @@ class Copy:
 class Shadow:
     """One worker's queue of copies."""
 
-    def __init__(self, journal: Journal, clock: Clock, metrics: Metrics) -> None:
-        self._journal, self._clock, self._metrics = journal, clock, metrics
+    def __init__(self, journal: Journal | None, clock: Clock, metrics: Metrics) -> None:
+        self.journal, self._clock, self._metrics = journal, clock, metrics
         self._waiting: deque[Copy] = deque()
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +105,9 @@ class Shadow:
             reply = say_error(account.error, 500, "internal error")
         account.take(reply)
         try:
-            self._journal.append(account.header(), account.parts())
+            if self.journal is None:
+                raise JournalUnavailable("the journal does not open")
+            self.journal.append(account.header(), account.parts())
         except JournalUnavailable:
             self._drop(copy.backend.model.name, "journal")
             return

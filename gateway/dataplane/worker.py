@@ -26,13 +26,15 @@ from gateway.errors import JournalUnavailable
 from gateway.exchange import exchange_id
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.record import EMPTY, encode_parts
-from gateway.journal.writer import open_journal
+from gateway.journal.writer import Journal, open_journal
 from gateway.settings import MILLION, Drain, JournalSettings
 from gateway.table import TableStore
 from gateway.telemetry.metrics import Metrics
 
 EXIT_JOURNAL = 74
 TICK_S = 0.1
+SWAP_AGAIN_S = 5.0
+JOURNAL_AGAIN_S = 1.0
 log = logging.getLogger("headworks.worker")
 
 
@@ -55,32 +57,28 @@ class _Server(uvicorn.Server):
 
 
 class Worker:
-    def __init__(self, settings: WorkerSettings, listening: socket.socket) -> None:
+    def __init__(
+        self, settings: WorkerSettings, listening: socket.socket, clock: SystemClock | None = None
+    ) -> None:
         self.settings, self.listening = settings, listening
         self.name = str(settings.index)
-        self.clock = SystemClock()
+        self.clock = clock or SystemClock()
         self.metrics = Metrics(f"worker-{self.name}", settings.state / "metrics")
         self.tables = TableStore(settings.state)
         self.artifacts = Artifacts(settings.state)
         self.exit_code = 0
+        self.journal: Journal | None = None
+        self._swap_after = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, int] = {}
 
     async def run(self) -> int:
         """Serve until SIGTERM; the exit code."""
-        settings = self.settings.journal
-        folder = JournalFolder(self.settings.state, self.settings.keys, self.name)
-        self.journal = await open_journal(
-            folder,
-            self.clock,
-            segment_bytes=settings.segment,
-            stall_s=settings.stall,
-            queue_bytes=settings.queue,
-            on_failure=self._journal_failed,
-        )
-        self.shadow = Shadow(self.journal, self.clock, self.metrics)
+        self.shadow = Shadow(None, self.clock, self.metrics)
         self.probes = Probes()
-        self.handler = Handler(self.journal, self.shadow, self.probes, self.clock, self.metrics)
+        self.handler = Handler(None, self.shadow, self.probes, self.clock, self.metrics)
+        if not await self._open_journal():
+            self._keep(self._open_journal_later())
         self.server = self._make_server()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -89,6 +87,32 @@ class Worker:
         await self.server.serve(sockets=[self.listening])
         await self._end()
         return self.exit_code
+
+    async def _open_journal(self) -> bool:
+        """False: the disk does not let us. Until it does, everything is answered with 503."""
+        settings = self.settings.journal
+        folder = JournalFolder(self.settings.state, self.settings.keys, self.name)
+        try:
+            journal = await open_journal(
+                folder,
+                self.clock,
+                segment_bytes=settings.segment,
+                stall_s=settings.stall,
+                queue_bytes=settings.queue,
+                on_failure=self._journal_failed,
+            )
+        except OSError as error:
+            log.critical("the journal does not open: %s", error)
+            self.probes.journal_writable = False
+            return False
+        self.journal = self.shadow.journal = self.handler.journal = journal
+        return True
+
+    async def _open_journal_later(self) -> None:
+        opened = False
+        while not opened:
+            await asyncio.sleep(JOURNAL_AGAIN_S)
+            opened = await self._open_journal()
 
     def _make_server(self) -> _Server:
         return _Server(
@@ -148,7 +172,8 @@ class Worker:
             for backend in self.handler.live.backends.values():
                 await backend.aclose()
         try:
-            await self.journal.close()
+            if self.journal is not None:
+                await self.journal.close()
         except OSError as error:
             log.critical("journal did not close: %s", error)
             self.exit_code = EXIT_JOURNAL
@@ -158,15 +183,22 @@ class Worker:
         """Ten times a second the table, once a second everything else."""
         count = 0
         while True:
-            if self.tables.changed():
-                await self._swap()
-            if count % 10 == 0:
-                self.journal.mark()
-                self._tell_numbers()
-                self._record_refusals(self.handler.refusals.due(self.clock.steady()))
-                self.handler.journal_full = self._backlog() > self._refuse_above()
+            try:
+                if self._swap_after <= asyncio.get_running_loop().time() and self.tables.changed():
+                    await self._swap()
+                if count % 10 == 0:
+                    self._each_second()
+            except Exception:
+                log.exception("a tick failed; the next one tries again")
             count += 1
             await asyncio.sleep(TICK_S)
+
+    def _each_second(self) -> None:
+        if self.journal is not None:
+            self.journal.mark()
+        self._tell_numbers()
+        self._record_refusals(self.handler.refusals.due(self.clock.steady()))
+        self.handler.journal_full = self._backlog() > self._refuse_above()
 
     async def _swap(self) -> None:
         """Make the revision in force live; if it does not load, the old one stays."""
@@ -181,6 +213,8 @@ class Worker:
         except Exception as error:
             log.error("revision %s is not taken: %s", revision[:12], error)
             self.metrics.count("headworks_table_rejected")
+            self.tables.forget()  # what failed for want of memory or descriptors may work later
+            self._swap_after = asyncio.get_running_loop().time() + SWAP_AGAIN_S
             return
         self.handler.live = live
         log.info("worker %s serves revision %s", self.name, revision[:12])
@@ -194,7 +228,8 @@ class Worker:
                 "at": self.clock.steady(), "error": code, "count": count,
             }  # fmt: skip
             try:
-                self.journal.append(header, encode_parts({}, EMPTY, EMPTY))
+                if self.journal is not None:
+                    self.journal.append(header, encode_parts({}, EMPTY, EMPTY))
             except JournalUnavailable:
                 self.metrics.count("headworks_refusals", "journal_unavailable")
 
@@ -208,6 +243,8 @@ class Worker:
 
     def _tell_numbers(self) -> None:
         """Journal statistics as counters, by what was added since the last time."""
+        if self.journal is None:
+            return
         numbers = self.journal.statistics
         self.probes.journal_writable = self.journal.writable
         for name, value, scale in (
@@ -232,10 +269,10 @@ class _App:
         await self._handler(scope, receive, send)
 
 
-def serve(settings: WorkerSettings, descriptor: int) -> int:
+def serve(settings: WorkerSettings, clock: SystemClock, descriptor: int) -> int:
     """Run one worker on the inherited listening socket; the process's exit code."""
     import uvloop
 
     listening = socket.socket(fileno=os.dup(descriptor))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Worker(settings, listening).run())
+        return runner.run(Worker(settings, listening, clock).run())

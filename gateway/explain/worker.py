@@ -102,7 +102,8 @@ class Explanations:
             if self.explainer(model, version) is None:
                 why = "no_artifact" if version.artifact is None else "no_background"
                 return {"not_explained": why}
-        except (ValueError, OSError) as error:
+        except Exception as error:
+            # An artifact or a background that cannot be read must not stop the fold.
             return _failed(error)
         return None
 

@@ -62,8 +62,14 @@ class JournalFolder:
         sync_folder(self.path)
 
     def size(self) -> int:
-        """Bytes of segments on disk."""
-        return sum(path.stat().st_blocks * 512 for path in self.path.glob("*.segment"))
+        """Bytes of segments on disk. One that goes while they are counted counts nothing."""
+        total = 0
+        for path in self.path.glob("*.segment"):
+            try:
+                total += path.stat().st_blocks * 512
+            except FileNotFoundError:
+                continue
+        return total
 
 
 def folders(state: Path, keys: Path) -> list[JournalFolder]:

@@ -215,8 +215,11 @@ class JournalReader:
     def _begun_after(self) -> bool:
         later = [n for n in self.folder.segments() if self._number is not None and n > self._number]
         for number in later[:1]:
-            with open(self.folder.segment(number), "rb") as file:
-                return bool(file.read(START).strip(b"\0"))
+            try:
+                with open(self.folder.segment(number), "rb") as file:
+                    return bool(file.read(START).strip(b"\0"))
+            except FileNotFoundError:
+                return False
         return False
 
     def _entry(self, frame: Frame) -> Entry | None:

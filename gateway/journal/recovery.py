@@ -47,8 +47,7 @@ def recover(folder: JournalFolder) -> Recovered:
         if extent.damaged_at is not None:
             words = f"{number:08d}.segment: damaged at offset {extent.damaged_at}"
             return Recovered(following, _promised(data, head, extent) + LEAP, 0, words)
-        if extent.end < len(data):
-            _cut(folder, number, extent.end)
+        _cut(folder, number, extent.end)
         torn = len(data[extent.end :].rstrip(b"\0"))
         return Recovered(following, extent.next_sequence, torn, None)
     return Recovered(following, 0, 0, None)

@@ -31,7 +31,11 @@ class AioSyncer:
         """Call `done` from the loop when all that was written is on the disk, or failed."""
         operation = self._operation.fdsync(descriptor)
         operation.set_callback(lambda _: done(_outcome(operation)))
-        if self._context.submit(operation) != 1:
+        try:
+            taken = self._context.submit(operation)
+        except (ValueError, SystemError) as error:
+            raise OSError(str(error)) from error
+        if taken != 1:
             raise OSError("the kernel took no asynchronous fdatasync")
 
     def _completed(self) -> None:
@@ -47,10 +51,13 @@ class AioSyncer:
 
 
 def _outcome(operation: Any) -> OSError | None:
+    """caio tells a failure as SystemError."""
     try:
         operation.get_value()
     except OSError as error:
         return error
+    except SystemError as error:
+        return OSError(str(error))
     return None
 
 
@@ -80,5 +87,5 @@ Syncer = AioSyncer | ThreadSyncer
 def best_syncer(loop: asyncio.AbstractEventLoop) -> Syncer:
     try:
         return AioSyncer(loop)
-    except (ImportError, OSError):
+    except (ImportError, OSError, SystemError):
         return ThreadSyncer(loop)

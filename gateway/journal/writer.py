@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Journal:
         self._on_failure = on_failure
         self._lock = lock
         self._preparer = ThreadPoolExecutor(1, "segment")
-        self._prepared: asyncio.Future[_Segment] | None = None
+        self._prepared: Future[_Segment] | None = None
         self._next = self._durable = self._written = next_sequence
         self._pending: list[tuple[Kind, bytes, bytes, _Waiter | None, bool]] = []
         self._pending_bytes = 0
@@ -261,10 +261,10 @@ class Journal:
         os.fsync(self._segment.descriptor)
         os.close(self._segment.descriptor)
         prepared, self._prepared = self._prepared, None
-        if prepared is not None and prepared.done() and prepared.exception() is None:
-            following = prepared.result()
-        else:
+        if prepared is None:
             following = make_segment(self.folder, self._segment.number + 1, self._segment_bytes)
+        else:
+            following = prepared.result()  # waits: two makers of one segment would destroy it
         if following.size < needed:
             os.posix_fallocate(following.descriptor, 0, needed)
             following.size = needed
@@ -273,10 +273,10 @@ class Journal:
     def _prepare_in_time(self) -> None:
         """Have the next segment made, with its key and its name on disk, before it is needed."""
         if self._prepared is None and self._offset > self._segment.size // 2:
-            self._prepared = self._loop.run_in_executor(
-                self._preparer, make_segment, self.folder, self._segment.number + 1,
-                self._segment_bytes,
-            )  # fmt: skip
+            number = self._segment.number + 1
+            self._prepared = self._preparer.submit(
+                make_segment, self.folder, number, self._segment_bytes
+            )
 
     async def close(self) -> None:
         """Commit what waits, cut the segment at its length. Later appends are refused."""
@@ -287,7 +287,7 @@ class Journal:
             await self._closing
         self._syncer.close()
         if self._prepared is not None:
-            unused = await self._prepared
+            unused = await asyncio.wrap_future(self._prepared)
             os.close(unused.descriptor)
             self.folder.destroy(unused.number)
         self._preparer.shutdown(wait=True)
@@ -322,9 +322,14 @@ def _reject(waiters: list[_Waiter], error: JournalUnavailable) -> None:
 def make_segment(folder: JournalFolder, number: int, size: int) -> _Segment:
     """A preallocated file of zeros, with its key and its name durable."""
     cipher = folder.make_key(number)
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(folder.segment(number), flags, 0o600)
-    os.posix_fallocate(descriptor, 0, size)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError:
+        os.close(descriptor)
+        folder.destroy(number)
+        raise
     os.fsync(descriptor)
     sync_folder(folder.path)
     return _Segment(number, descriptor, cipher, size)
@@ -342,16 +347,20 @@ async def open_journal(
     """Lock the folder, recover what a crash left, begin a new segment."""
     folder.make()
     lock = hold(folder.path / "lock")
-    state = recover(folder)
-    first = make_segment(folder, state.next_segment, segment_bytes)
-    return Journal(
-        folder,
-        clock,
-        segment_bytes=segment_bytes,
-        stall_s=stall_s,
-        queue_bytes=queue_bytes,
-        next_sequence=state.next_sequence,
-        first=first,
-        lock=lock,
-        on_failure=on_failure,
-    )
+    try:
+        state = recover(folder)
+        first = make_segment(folder, state.next_segment, segment_bytes)
+        return Journal(
+            folder,
+            clock,
+            segment_bytes=segment_bytes,
+            stall_s=stall_s,
+            queue_bytes=queue_bytes,
+            next_sequence=state.next_sequence,
+            first=first,
+            lock=lock,
+            on_failure=on_failure,
+        )
+    except BaseException:
+        os.close(lock)
+        raise

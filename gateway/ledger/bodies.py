@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,17 @@ def _path(root: Path, number: int) -> Path:
 
 
 def load_key(keys: Path) -> AESGCM:
-    """The key, made once. A ledger without its key is not given a new one."""
+    """FileNotFoundError: there is none, and only the writer makes one."""
+    return AESGCM((keys / "bodies.key").read_bytes())
+
+
+def make_key(keys: Path, *, begun: bool) -> AESGCM:
+    """The key, made once: bodies that have begun (`begun`) are not given another one."""
     path = keys / "bodies.key"
-    if not path.exists():
+    if not path.exists() and not begun:
         keys.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_durably(path, os.urandom(32))
-    return AESGCM(path.read_bytes())
+    return load_key(keys)
 
 
 class Bodies:
@@ -55,7 +61,7 @@ class Bodies:
     def __init__(self, state: Path, keys: Path, after: Place | None) -> None:
         self.root = state / "bodies"
         self.root.mkdir(parents=True, exist_ok=True)
-        self._cipher = load_key(keys)
+        self._cipher = make_key(keys, begun=after is not None)
         self._compressor = zstandard.ZstdCompressor(level=3)
         self._number = after.file if after else 0
         self._size = after.offset + after.length if after else 0
@@ -96,16 +102,24 @@ class Bodies:
 
 
 class BodyReader:
-    """Any process that has the key."""
+    """Any process that has the key, from any of its threads."""
 
     def __init__(self, state: Path, keys: Path) -> None:
         self.root = state / "bodies"
-        self._cipher = load_key(keys)
+        self._keys = keys
+        self._cipher: AESGCM | None = None
         self._decompressor = zstandard.ZstdDecompressor()
         self._open: tuple[int, int] | None = None
+        self._lock = threading.Lock()
 
     def read(self, identity: str, place: dict[str, Any]) -> bytes:
         """The record's parts, for `record.decode_parts`. ValueError: the blob is damaged."""
+        with self._lock:
+            return self._read(identity, place)
+
+    def _read(self, identity: str, place: dict[str, Any]) -> bytes:
+        if self._cipher is None:
+            self._cipher = load_key(self._keys)
         number, offset, length = place["file"], place["offset"], place["length"]
         if self._open is None or self._open[0] != number:
             if self._open is not None:

@@ -34,10 +34,10 @@ DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def decode_decimal(text: str) -> int:
-    """ASCII decimal without leading zeros, at most SIZE_MAX; Malformed otherwise."""
-    if not DECIMAL.fullmatch(text) or (number := int(text)) > SIZE_MAX:
-        raise Malformed(f"not a number from 0 to {SIZE_MAX}: {text[:80]!r}")
-    return number
+    """ASCII decimal of at most 19 digits without leading zeros; Malformed otherwise."""
+    if not DECIMAL.fullmatch(text):
+        raise Malformed(f"not a decimal number: {text[:80]!r}")
+    return int(text)
 
 
 @dataclass(frozen=True)

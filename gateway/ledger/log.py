@@ -68,6 +68,8 @@ class Ledger:
         """Believe every whole entry, cut what follows, make it durable, go on behind it."""
         files = _files(self.root)
         known = read_committed(self.root)
+        if not files and known:
+            raise LedgerDamaged(f"{known} leaves were durable and no file holds them")
         if not files:
             self._begin_file()
             return
@@ -82,7 +84,7 @@ class Ledger:
             else:
                 self._learn(payload)
                 self.number += 1
-        if self.number < known:
+        if end == 0 or self.number < known:
             raise LedgerDamaged(f"{path.name}: leaf {self.number} is damaged, {known} were durable")
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         os.ftruncate(self._descriptor, end)
@@ -118,6 +120,8 @@ class Ledger:
 
     def append(self, leaf: bytes, source: str | None = None, sequence: int = 0) -> int:
         """Queue a leaf for the next `commit`; its number. The leaf names source and sequence."""
+        if len(leaf) > ENTRY_BYTES_MAX:
+            raise ValueError(f"a leaf of {len(leaf)} bytes; at most {ENTRY_BYTES_MAX} can be read")
         self._checksum = crc32(leaf, self._checksum)
         self._buffer.append(ENTRY.pack(len(leaf), self._checksum))
         self._buffer.append(leaf)

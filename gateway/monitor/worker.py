@@ -7,6 +7,7 @@ restart the open windows are filled again by reading the ledger from there.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from gateway.monitor.window import Decision, Window, WindowSettings
 from gateway.table import Model, Version
 
 SERIES_MAX = 1000
+log = logging.getLogger("headworks.monitor")
 SCORED_ARMS = ("stable", "canary", "control", "shadow", "holdout", "fallback")
 
 
@@ -54,9 +56,9 @@ class Windows:
     def overdue(self, at: int) -> list[WindowReport]:
         """Close what has lasted too long by a leaf's time."""
         reports = []
-        for series in self._series.values():
+        for _, series in sorted(self._series.items()):
             if series.window is not None and series.window.is_overdue(at, _settings(series.model)):
-                reports.append(self._close(series))
+                reports += self._close(series)
         return reports
 
     def add(
@@ -70,13 +72,13 @@ class Windows:
             return []
         reports = []
         if series.window is not None and series.version.artifact != version.artifact:
-            reports.append(self._close(series))
+            reports += self._close(series)
         series.model, series.version = model, version
         if series.window is None:
             series.window = Window(model.name, version.name, arm)
         series.window.add(decision)
         if series.window.is_full(_settings(model)):
-            reports.append(self._close(series))
+            reports += self._close(series)
         return reports
 
     def replay(self, model: Model, version: Version, arm: str, decision: Decision) -> None:
@@ -88,7 +90,8 @@ class Windows:
         if (decision.leaf, _row(decision.id)) < begun:
             return
         series = self._find(model, version, arm)
-        assert series is not None
+        if series is None:
+            return
         series.model, series.version = model, version
         series.window = series.window or Window(model.name, version.name, arm)
         series.window.add(decision)
@@ -105,16 +108,22 @@ class Windows:
             series = self._series[key] = Series(None, state, model, version)
         return series
 
-    def _close(self, series: Series) -> WindowReport:
-        assert series.window is not None
+    def _close(self, series: Series) -> list[WindowReport]:
+        """One report; none where the window cannot be judged, which must not stop the fold."""
         assert series.version.card is not None
-        reference = self._reference(series.model, series.version)
+        window, series.window = series.window, None
+        assert window is not None
         settings = _settings(series.model)
-        report, series.state = judge(
-            series.window, reference, series.version.card, settings, series.state
-        )
-        series.window = None
-        return report
+        try:
+            reference = self._reference(series.model, series.version)
+            report, series.state = judge(
+                window, reference, series.version.card, settings, series.state
+            )
+        except Exception:
+            log.exception("%r cannot be judged", window)
+            self.dropped += 1
+            return []
+        return [report]
 
     def _reference(self, model: Model, version: Version) -> Reference:
         assert model.reference is not None

@@ -16,6 +16,9 @@ from gateway.card import Card
 from gateway.journal.record import decode_parts
 from gateway.protocol import v2
 
+ROWS_MAX = 65_536
+"""Decisions that one leaf may hold: it has to stay below `ledger.log.ENTRY_BYTES_MAX`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -37,6 +40,8 @@ def decisions_of(header: dict[str, Any], parts: bytes, card: Card | None) -> Fin
         scores = v2.read_scores(card, response.kept, length)
     except v2.Unreadable as error:
         return Findings(unreadable=str(error)[:200])
+    if len(scores) > ROWS_MAX:
+        return Findings(unreadable=f"{len(scores)} rows; at most {ROWS_MAX} are taken")
     outcome = card.outputs.outcome
     return Findings(
         tuple(

@@ -8,6 +8,7 @@ go once all of it is sealed, whoever else lags.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
 
 CHUNK = 512
+CHUNK_BYTES = 8 * 1024**2
+"""Sealed parts held in memory before a commit, for each journal."""
+log = logging.getLogger("headworks.sealer")
 KINDS_WITH_BODY = ("exchange",)
 
 
@@ -91,8 +95,12 @@ class Sealer:
         if reader is None:
             start = self.ledger.positions.get(source, -1) + 1
             reader = self.readers[source] = JournalReader(folder, start)
+        size = 0
         for entry in reader.read(CHUNK):
             self._seal(source, entry)
+            size += len(entry.parts)
+            if size > CHUNK_BYTES:
+                break
         if reader.damage is not None and source not in self._reported:
             self._reported.add(source)
             if f"damage:{source}" not in self.ledger.positions:
@@ -121,7 +129,11 @@ class Sealer:
             return None
         table = self._tables.get(revision)
         if table is None:
-            table = self._tables[revision] = self.tables.load(revision)
+            try:
+                table = self._tables[revision] = self.tables.load(revision)
+            except (OSError, ValueError) as error:
+                log.error("revision %s cannot be read: %s", revision, error)
+                return None
         found = table.models.get(model)
         return found.versions[version].card if found and version in found.versions else None
 
@@ -147,7 +159,7 @@ class Sealer:
                 if reader.marked_ns
                 else None,
             }
-            for source, reader in self.readers.items()
+            for source, reader in list(self.readers.items())
         }
 
     def close(self) -> None:

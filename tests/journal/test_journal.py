@@ -310,3 +310,42 @@ def test_a_reader_beside_a_busy_writer_never_calls_a_race_damage(tmp_path):
 
     assert [] == damage
     assert list(range(3000)) == seen
+
+
+@pytest.mark.parametrize("size", [100_000, 600_000])
+def test_large_records_that_outrun_the_next_segment_are_kept(tmp_path, size):
+    """Rotation waits for the segment that is being made: records beyond half a segment survive."""
+    body = record.encode_parts({}, record.Part.of(os.urandom(size), size), record.EMPTY)
+
+    async def main():
+        journal = await opened(tmp_path, segment_bytes=1 << 20, queue_bytes=1 << 26)
+        for number in range(15):
+            await journal.append({"id": str(number)}, body)
+        await journal.close()
+        return journal.folder
+
+    reader = JournalReader(asyncio.run(main()))
+
+    assert list(range(15)) == [entry.sequence for entry in reader.read(99)]
+    assert reader.damage is None
+
+
+def test_an_error_of_the_kernel_s_fdatasync_is_told(tmp_path):
+    """A real failed asynchronous fdatasync (a descriptor that takes none) reaches the callback."""
+    from gateway.journal.syncer import AioSyncer
+
+    async def main():
+        syncer = AioSyncer(asyncio.get_running_loop())
+        told = asyncio.get_running_loop().create_future()
+        left, right = os.pipe()
+        try:
+            syncer.sync(left, told.set_result)
+            return await asyncio.wait_for(told, 5)
+        except OSError as error:
+            return error
+        finally:
+            os.close(left)
+            os.close(right)
+            syncer.close()
+
+    assert isinstance(asyncio.run(main()), OSError)

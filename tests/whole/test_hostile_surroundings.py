@@ -1,0 +1,162 @@
+"""What the world around may do: full disks, other users, edited files, wrong data."""
+
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import time
+
+import httpx2
+import orjson
+import pytest
+from gateway_process import KEY, body
+
+from gateway.ledger.bodies import Bodies, BodyReader
+from gateway.ledger.log import ENTRY_BYTES_MAX, Ledger
+
+
+def infer(gateway):
+    return httpx2.post(
+        f"http://{gateway.data}/v2/models/mortgage/infer", content=body(), headers=KEY, timeout=10
+    )
+
+
+def test_nothing_of_state_and_keys_is_open_to_other_users(make_gateway):
+    """Folders, sockets and files are the gateway's user's alone."""
+    gateway = make_gateway().start()
+    gateway.wait_settled()
+    for name in ("state", "keys"):
+        assert stat.S_IMODE((gateway.folder / name).stat().st_mode) == 0o700
+    secrets = [
+        *(gateway.folder / "keys").rglob("*.key"),
+        *(gateway.folder / "state" / "catalog").iterdir(),
+        *(gateway.folder / "state" / "ledger").iterdir(),
+        *(gateway.folder / "state" / "bodies").iterdir(),
+    ]
+    assert len(secrets) > 5
+    assert [] == [str(path) for path in secrets if path.stat().st_mode & 0o077]
+
+
+def test_a_full_disk_answers_503_and_recovers(make_gateway, tmp_path):
+    """A worker that cannot open its journal refuses, is not ready, and comes back by itself."""
+    gateway = make_gateway(settings={"journal.segment": "4MiB"})
+    state = gateway.folder / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(state)], check=True)
+    try:
+        gateway.start()
+        assert infer(gateway).status_code == 200
+        filler = state / "filler"
+        with filler.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+                    file.flush()
+            except OSError:
+                pass
+        os.kill(gateway.child("worker-0"), signal.SIGKILL)
+        until = time.monotonic() + 30
+        status = None
+        while status != 503 and time.monotonic() < until:
+            try:
+                status = infer(gateway).status_code
+            except httpx2.HTTPError:
+                status = None
+            time.sleep(0.1)
+        ready = httpx2.get(f"http://{gateway.data}/-/ready", timeout=5)
+        filler.unlink()
+        while infer(gateway).status_code != 200 and time.monotonic() < until:
+            time.sleep(0.2)
+
+        assert status == 503
+        assert ready.status_code == 503
+        assert ready.json()["journal"] is False
+        assert infer(gateway).status_code == 200
+    finally:
+        gateway.kill_all()
+        subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def test_a_governor_that_comes_back_publishes_nothing_by_itself(make_gateway):
+    """An edited file that nobody reloaded stays out of force when the governor restarts."""
+    gateway = make_gateway().start()
+    revision = gateway.api("/api/v1/status")["revision"]
+    path = gateway.folder / "headworks.yaml"
+    path.write_text(path.read_text().replace("v2: 5%", "v2: 50%"))
+    os.kill(gateway.child("governor"), signal.SIGKILL)
+    time.sleep(1)
+    gateway.wait_settled()
+
+    assert gateway.api("/api/v1/status")["revision"] == revision
+
+
+def test_data_files_that_do_not_fit_are_told_before_serving(make_gateway):
+    """`check` and `serve` read the data files: a CSV that calls itself Parquet is no surprise."""
+    gateway = make_gateway()
+    (gateway.folder / "models" / "mortgage" / "reference.parquet").write_text("dir,hir\n1,2\n")
+    done = gateway.run("check")
+    served = gateway.run("serve")
+
+    assert done.returncode == served.returncode == 1
+    assert "monitor.reference" in done.stdout
+    assert "not Parquet" in served.stderr
+
+
+def test_a_person_who_is_taken_out_is_refused_after_a_reload(make_gateway):
+    """`people` are hot, and a revision's author is whoever's token asked, never the body's word."""
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("ana", "bob")}
+
+    def people(name):
+        return f'people: [{{name: {name}, token_sha256: "{digests[name]}", roles: [sre]}}]\n'
+
+    gateway = make_gateway(edit=lambda text: people("ana") + text).start()
+    url = f"http://{gateway.admin}/api/v1"
+    ana, bob = ({"authorization": f"Bearer {name}"} for name in ("ana", "bob"))
+    until = time.monotonic() + 30
+    while httpx2.get(f"{url}/models", headers=ana).status_code != 200 and time.monotonic() < until:
+        time.sleep(0.1)
+    path = gateway.folder / "headworks.yaml"
+    path.write_text(path.read_text().replace(people("ana"), people("bob")))
+    told = httpx2.post(
+        f"{url}/reload", headers=ana, json={"author": "the board"}, timeout=30
+    ).json()
+    revision = told["revision"]
+    document = orjson.loads(
+        (gateway.folder / "state" / "table" / "revisions" / f"{revision}.json").read_bytes()
+    )
+
+    assert document["author"] == "ana"
+    assert httpx2.get(f"{url}/status", headers=ana).status_code == 401
+    assert httpx2.get(f"{url}/status", headers=bob).status_code == 200
+    assert httpx2.get(f"{url}/status").status_code == 401
+
+
+def test_a_leaf_that_could_not_be_read_is_never_written(tmp_path):
+    """The ledger refuses at writing what its readers would refuse for ever."""
+    ledger = Ledger(tmp_path)
+    with pytest.raises(ValueError, match=str(ENTRY_BYTES_MAX)):
+        ledger.append(bytes(ENTRY_BYTES_MAX + 1))
+    assert ledger.number == 0
+    ledger.close()
+
+
+def test_one_reader_of_bodies_serves_many_threads(tmp_path, monkeypatch):
+    """Threads that read from several files at once each get their own body."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from gateway.ledger import bodies as module
+
+    monkeypatch.setattr(module, "FILE_BYTES", 500)
+    bodies = Bodies(tmp_path, tmp_path / "keys", None)
+    places = {}
+    for number in range(40):
+        places[f"id-{number}"] = bodies.append(f"id-{number}", os.urandom(100)).to_json()
+        bodies.commit()
+    bodies.close()
+    reader = BodyReader(tmp_path, tmp_path / "keys")
+    expected = {name: reader.read(name, place) for name, place in places.items()}
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            found = dict(zip(places, pool.map(lambda item: reader.read(*item), places.items())))
+            assert expected == found
