@@ -162,7 +162,8 @@ class Supervisor:
         return code
 
     async def stop(self) -> None:
-        """Workers first, so that what they wrote last is still sealed and explained."""
+        """Workers first, so that what they wrote last is still sealed; the analyst goes on from the
+        ledger at the next start."""
         patience = self.settings.drain.settle + self.settings.drain.at_most + 5
         roles = ("worker", "governor", "analyst")
         for role in roles:
