@@ -114,8 +114,6 @@ class Handler:
             await self._record(account, "intent")  # 503
         return await backend.call(account)  # 4xx, 5xx
 
-    # fmt: skip
-
     def _serving(self) -> Live:
         if self.journal is None:
             raise JournalUnavailable("the journal does not open")

@@ -29,6 +29,8 @@ from gateway.journal.segment import (
 )
 
 CHUNK = 512 * 1024
+WINDOW = 256 * 1024
+MARKER_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,24 @@ class JournalReader:
         assert self._head is not None
         following = self._waiting[-1].sequence + 1 if self._waiting else self.next_sequence
         following = max(following, self._head.first_sequence)
-        size = os.fstat(self._descriptor).st_size
-        rest = os.pread(self._descriptor, size - offset, offset)
-        behind = max((upto for _, upto in commits_behind(rest, 0, self._head.salt)), default=0)
-        if following < max(behind, self._first_after()) and not self._whole_now(offset):
+        behind = max(self._durable_behind(offset, following), self._first_after())
+        if following < behind and not self._whole_now(offset):
             place = f"{self.folder.name}/{self._number:08d}.segment"
             self.damage = f"{place}: damaged at offset {offset}, record {following} on"
+
+    def _durable_behind(self, offset: int, following: int) -> int:
+        """What commit markers behind `offset` say is durable, as far as it is more than
+        `following`. Read in windows: this is asked at each look that meets the writer at work."""
+        assert self._head is not None
+        best = 0
+        while best <= following:
+            data = os.pread(self._descriptor, WINDOW + MARKER_BYTES, offset)
+            if not data.strip(b"\0"):
+                break  # frames leave no gap: behind zeros there is nothing
+            found = (upto for _, upto in commits_behind(data, 0, self._head.salt))
+            best = max(best, max(found, default=0))
+            offset += WINDOW
+        return best
 
     def _whole_now(self, offset: int) -> bool:
         """Look again, after the mark behind was seen: the writer may have been at work between."""
