@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -157,6 +158,4 @@ class Governor:
 def _same(new: dict[str, Any], old: Any) -> bool:
     """Whether two documents say the same, whoever wrote them when."""
     told = ("models", "callers", "people", "telemetry")
-    import orjson
-
     return all(orjson.loads(orjson.dumps(new[key])) == old[key] for key in told)

@@ -7,8 +7,6 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from gateway.artifacts import Artifacts
+from gateway.asgi import Server
 from gateway.clock import SystemClock
 from gateway.dataplane.handler import Handler
 from gateway.dataplane.live import prepare, retire
@@ -46,14 +45,6 @@ class WorkerSettings:
     keys: Path
     journal: JournalSettings
     drain: Drain
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the worker has its own."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class Worker:
@@ -114,8 +105,8 @@ class Worker:
             await asyncio.sleep(JOURNAL_AGAIN_S)
             opened = await self._open_journal()
 
-    def _make_server(self) -> _Server:
-        return _Server(
+    def _make_server(self) -> Server:
+        return Server(
             uvicorn.Config(
                 _App(self.handler, self.refused),
                 http=Protocol,

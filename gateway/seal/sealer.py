@@ -19,7 +19,7 @@ from gateway.clock import Clock
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
 from gateway.ledger.bodies import Bodies, Place
-from gateway.ledger.log import Ledger
+from gateway.ledger.log import Ledger, LedgerReader
 from gateway.seal.leaf import Findings, decisions_of, encode_leaf
 from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
@@ -43,8 +43,6 @@ class Sealer:
 
     def _last_place(self) -> Place | None:
         """Where the bodies end, by the newest leaf that has one."""
-        from gateway.ledger.log import LedgerReader
-
         start = self.ledger.number
         while start > 0:
             begin = max(0, start - 4096)
