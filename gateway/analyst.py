@@ -28,7 +28,7 @@ from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
 from gateway.explain.worker import Asked, Explanations
 from gateway.journal.directory import JournalFolder
-from gateway.journal.reader import JournalReader
+from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
@@ -128,7 +128,8 @@ class Analyst:
         sealed = self._hear_ledger(ledger)
         reader = JournalReader(self.folder, sealed + 1)
         for entry in reader.read(1 << 60):
-            self._heard(orjson.loads(entry.header))
+            if isinstance(entry, Entry):  # what a gap held was never sealed: it is said again
+                self._heard(orjson.loads(entry.header))
         reader.close()
         self._hear_ledger(ledger)
         if reader.damage is not None:

@@ -37,7 +37,7 @@ HEADERS = {
 """Pages hold people's values: nothing foreign is loaded, framed or told, nothing is cached."""
 
 FILTERS = ("model", "version", "arm", "rule", "outcome")
-REACHED = ("model", "version", "artifact", "arm", "rule", "unit", "bucket", "primary")
+REACHED = ("model", "version", "artifact", "arm", "rule", "unit", "primary")
 """Parts of a record that an exchange has only if it came so far: a refused one lacks them."""
 
 GOOD = frozenset({"ok", "green"})

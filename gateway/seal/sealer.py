@@ -16,6 +16,7 @@ import orjson
 
 from gateway.card import Card
 from gateway.clock import Clock
+from gateway.journal.damage import Gap
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
 from gateway.ledger.bodies import Bodies, Place
@@ -95,6 +96,9 @@ class Sealer:
             reader = self.readers[source] = JournalReader(folder, start)
         size = 0
         for entry in reader.read(CHUNK):
+            if isinstance(entry, Gap):
+                self._tell_gap(source, entry)
+                continue
             self._seal(source, entry)
             size += len(entry.parts)
             if size > CHUNK_BYTES:
@@ -105,10 +109,16 @@ class Sealer:
                 self._tell_damage(source, reader)
 
     def _tell_damage(self, source: str, reader: JournalReader) -> None:
-        record = orjson.dumps({"damage": reader.damage, "at": self.clock.steady()})
+        record = orjson.dumps({"damage": str(reader.damage), "at": self.clock.steady()})
         place = f"damage:{source}"
         leaf = encode_leaf("damage", place, reader.next_sequence, record, None, Findings())
         self.ledger.append(leaf, place, reader.next_sequence)
+
+    def _tell_gap(self, source: str, gap: Gap) -> None:
+        told = {"first": gap.first, "upto": gap.upto, "reason": gap.reason, "by": gap.by}
+        record = orjson.dumps({"at": self.clock.steady(), **told})
+        leaf = encode_leaf("gap", source, gap.upto - 1, record, None, Findings())
+        self.ledger.append(leaf, source, gap.upto - 1)
 
     def _seal(self, source: str, entry: Entry) -> None:
         header = orjson.loads(entry.header)
@@ -142,9 +152,8 @@ class Sealer:
                 continue
             if self.ledger.positions.get(source, -1) + 1 < reader.next_sequence:
                 continue
-            for number in reader.folder.segments():
-                if number < reader.segment:
-                    reader.folder.destroy(number)
+            if any(number < reader.segment for number in reader.folder.segments()):
+                reader.folder.retire(reader.next_sequence)
 
     def lag(self) -> dict[str, Any]:
         """How far sealing is behind, and what is wrong, by journal."""
@@ -152,7 +161,7 @@ class Sealer:
             source: {
                 "next_sequence": reader.next_sequence,
                 "bytes": reader.folder.size(),
-                "damage": reader.damage,
+                "damage": str(reader.damage) if reader.damage else None,
                 "marked_seconds_ago": round((self.clock.steady() - reader.marked_ns) / 1e9, 1)
                 if reader.marked_ns
                 else None,
