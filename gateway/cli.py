@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
@@ -43,7 +43,7 @@ def overrides(pairs: list[str] | None) -> dict[str, str]:
     return laid
 
 
-def fail(words: str, code: int = EXIT_USAGE) -> Any:
+def fail(words: str, code: int = EXIT_USAGE) -> NoReturn:
     print(f"headworks: {words}", file=sys.stderr)
     raise typer.Exit(code)
 
@@ -205,8 +205,7 @@ def journal_folders(config: Path, set_: list[str] | None, name: str | None) -> l
     checked = check_file(config, overrides(set_))
     if checked.settings is None:
         fail(f"{config}: {len(checked.problems)} problems; headworks check names them", EXIT_FOUND)
-    settings = checked.settings
-    found = folders(checked.resolve(settings.state), checked.resolve(settings.keys))
+    found = folders(checked.resolve(checked.settings.state), checked.resolve(checked.settings.keys))
     names = [folder.name for folder in found]
     if name is not None and name not in names:
         fail(f"journal {name!r}: there are {', '.join(names) or 'none'}")

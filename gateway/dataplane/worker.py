@@ -248,11 +248,15 @@ class Worker:
             ("records", numbers.records, 1), ("bytes", numbers.bytes, 1),
             ("commits", numbers.commits, 1), ("commit_seconds", numbers.commit_ns, 1e-9),
             ("stalls", numbers.stalls, 1), ("refused", numbers.refused, 1),
+            ("late", numbers.late, 1), ("withheld", numbers.withheld, 1),
+            ("receipts", numbers.receipts, 1), ("signatures", numbers.signatures, 1),
         ):  # fmt: skip
             self.metrics.count(
                 f"headworks_journal_{name}", by=(value - self._told.get(name, 0)) * scale
             )
             self._told[name] = value
+        self.metrics.set("headworks_journal_at_risk", numbers.at_risk, self.name)
+        numbers.at_risk = 0
         self.metrics.set("headworks_in_flight", self.handler.in_flight, self.name)
 
 

@@ -3,9 +3,9 @@
     state/journal/<name>/identity           16 hex digits, made once: a wiped journal is another one
     state/journal/<name>/lock               held by the writer
     state/journal/<name>/00000007.segment   numbered from 0
-    state/journal/<name>/00000007.damaged   a damaged segment whose loss was accepted; its key is gone
-    state/journal/<name>/begun              JSON: the newest segment that was begun, its first record
-    state/journal/<name>/retired            JSON: the newest segment that was retired, what it ended at
+    state/journal/<name>/00000007.damaged   a damaged segment whose loss was accepted, without key
+    state/journal/<name>/begun              JSON: the newest segment begun, its first record
+    state/journal/<name>/retired            JSON: the newest segment retired, what it ended at
     state/journal/<name>/accepted           losses that were accepted (damage.py)
     state/journal/<name>/withheld           records of a commit that failed or stalled (withheld.py)
     keys/journal/<name>/00000007.key        32 bytes; gone with its segment

@@ -10,8 +10,8 @@ Invariants:
    that is not under its name any more after a commit counts as failed.
 4. A commit under way for longer than `stall` fails its waiters, and new records are refused until
    the disk answers. Their records may become durable all the same: each is then followed by a
-   `withheld` record, so that the ledger never claims an answer that nobody got. A note
-   (withheld.py) is written before the waiters fail, so that a kill within the stall changes nothing.
+   `withheld` record, so that the ledger never claims an answer that nobody got. A note of them
+   (withheld.py) is written before the waiters fail: a kill within the stall changes nothing.
 5. Recovery happens before the first append and always begins a new segment.
 6. No request's cancellation reaches a commit: callbacks of the loop do it, no request's task.
 7. The loop never waits for the disk but in `pwrite` (the page cache) and `stat`, and at its end.
