@@ -29,7 +29,7 @@ from gateway.clock import SystemClock
 from gateway.exchange import exchange_id
 from gateway.explain.worker import Asked, Explanations
 from gateway.journal.directory import JournalFolder
-from gateway.journal.reader import JournalReader
+from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
@@ -46,6 +46,7 @@ CHUNK = 256
 CHUNK_BYTES = 4 * 1024**2
 """Leaves and bodies decoded at once: lists of numbers take ten times their text."""
 IDLE_S = 0.05
+MARK_EVERY_NS = 10**9
 OUTPUTS_AT_ONCE = 64
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
@@ -122,6 +123,7 @@ class Analyst:
         self._spans: Spans | None = None
         self._spans_to: str | None = None
         self._emitted: Place = (-1, -1)
+        self._marked_ns = 0
         self._outputs: list[tuple[Place, dict[str, Any], bytes]] = []
 
     async def start(self) -> None:
@@ -152,7 +154,8 @@ class Analyst:
         sealed = self._hear_ledger(ledger)
         reader = JournalReader(self.folder, sealed + 1)
         for entry in reader.read(1 << 60):
-            self._heard(orjson.loads(entry.header))
+            if isinstance(entry, Entry):  # what a gap held was never sealed: it is said again
+                self._heard(orjson.loads(entry.header))
         reader.close()
         self._hear_ledger(ledger)
         if reader.damage is not None:
@@ -184,6 +187,7 @@ class Analyst:
         while not self.stopping.is_set() and not self.failed.is_set():
             if self.tables.changed():
                 self._follow_telemetry()
+            self._mark()
             taken = await asyncio.to_thread(self._take_chunk)
             if not taken:
                 await asyncio.sleep(IDLE_S)
@@ -196,6 +200,13 @@ class Analyst:
             self.metrics.set("headworks_lag_records", behind, NAME)
             seconds = (self.clock.steady() - self._newest_ns) / 1e9 if behind else 0.0
             self.metrics.set("headworks_lag_seconds", seconds, NAME)
+
+    def _mark(self) -> None:
+        """Each second, so that segments of old records are left and destroyed when idle too."""
+        now = self.clock.steady()
+        if now - self._marked_ns > MARK_EVERY_NS:
+            self._marked_ns = now
+            self.journal.mark()
 
     def _follow_telemetry(self) -> None:
         """Spans go where the revision in force says, or nowhere."""

@@ -98,6 +98,12 @@ class Drain(Section):
 
 class JournalSettings(Section):
     segment: Size = Field(64 * 1024**2, description="Size of one preallocated journal segment.")
+    segment_age: Duration = Field(
+        600.0, description="A segment with records is closed after this, so that its key may go."
+    )
+    on_damage: Literal["set_aside", "refuse"] = Field(
+        "set_aside", description="What a start does behind damage: a new segment, or nothing."
+    )
     stall: Duration = Field(2.0, description="A commit that lasts longer fails its waiters.")
     queue: Size = Field(64 * 1024**2, description="Records waiting for a commit, in bytes.")
     budget: Size = Field(8 * 1024**3, description="Disk that unsealed segments of all may take.")
@@ -245,7 +251,7 @@ class ModelSettings(Section):
     explain: ExplainSettings = Field(ExplainSettings(), description="Explanations.")
     monitor: MonitorSettings = Field(MonitorSettings(), description="Drift and groups.")
     retention: Duration = Field(180 * 86400.0, description="How long records are kept.")
-    expose: tuple[Literal["id", "version", "arm", "revision"], ...] = Field(
+    expose: tuple[Literal["id", "version", "arm", "revision", "receipt"], ...] = Field(
         ("id",), description="Which x-headworks- headers an answer carries."
     )
     headers: HeaderSettings = Field(HeaderSettings(), description="Which headers are kept.")

@@ -156,9 +156,11 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
     if record["error"]:
         told.append(f"The gateway refused it: {record['error']}.")
     if record.get("arm"):
+        bucket = (document.get("context") or {}).get("bucket")
+        place = "" if bucket is None else f", bucket {bucket} of 1,000,000"
         told.append(
             f"Version {record['version']} answered as {record['arm']}, by rule "
-            f"{record['rule']!r} and {record['unit']}."
+            f"{record['rule']!r}{place} by {record['unit']}."
         )
     if document["withheld"]:
         told.append("The record became durable too late: the answer was withheld.")

@@ -107,7 +107,7 @@ class Shadow:
         try:
             if self.journal is None:
                 raise JournalUnavailable("the journal does not open")
-            self.journal.append(account.header(), account.parts())
+            self.journal.append(*account.entry())
         except JournalUnavailable:
             self._drop(copy.backend.model.name, "journal")
             return

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
@@ -21,9 +22,11 @@ from gateway.dataplane.live import prepare, retire
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.server import Protocol
 from gateway.dataplane.shadow import Shadow
+from gateway.disk import Occupied
 from gateway.errors import JournalUnavailable
 from gateway.exchange import exchange_id
 from gateway.journal.directory import JournalFolder, folders
+from gateway.journal.receipt import ReceiptKey
 from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import Journal, open_journal
 from gateway.settings import MILLION, Drain, JournalSettings
@@ -91,8 +94,11 @@ class Worker:
                 stall_s=settings.stall,
                 queue_bytes=settings.queue,
                 on_failure=self._journal_failed,
+                segment_age_s=settings.segment_age,
+                receipt_key=ReceiptKey(Ed25519PrivateKey.generate()),
+                refuse_damage=settings.on_damage == "refuse",
             )
-        except OSError as error:
+        except (OSError, Occupied) as error:
             log.critical("the journal does not open: %s", error)
             self.probes.journal_writable = False
             return False
@@ -242,11 +248,15 @@ class Worker:
             ("records", numbers.records, 1), ("bytes", numbers.bytes, 1),
             ("commits", numbers.commits, 1), ("commit_seconds", numbers.commit_ns, 1e-9),
             ("stalls", numbers.stalls, 1), ("refused", numbers.refused, 1),
+            ("late", numbers.late, 1), ("withheld", numbers.withheld, 1),
+            ("receipts", numbers.receipts, 1), ("signatures", numbers.signatures, 1),
         ):  # fmt: skip
             self.metrics.count(
                 f"headworks_journal_{name}", by=(value - self._told.get(name, 0)) * scale
             )
             self._told[name] = value
+        self.metrics.set("headworks_journal_at_risk", numbers.at_risk, self.name)
+        numbers.at_risk = 0
         self.metrics.set("headworks_in_flight", self.handler.in_flight, self.name)
 
 

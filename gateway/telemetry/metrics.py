@@ -27,6 +27,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_journal_commit_seconds": ("Time from write to durable, summed over commits.", ()),
     "headworks_journal_stalls": ("Commits that lasted longer than journal.stall.", ()),
     "headworks_journal_refused": ("Records refused: full, stalled or failed.", ()),
+    "headworks_journal_late": ("Commits that lasted longer than 50 ms.", ()),
+    "headworks_journal_withheld": ("Records told withheld: the commit came too late.", ()),
+    "headworks_journal_receipts": ("Receipts given.", ()),
+    "headworks_journal_signatures": ("Signatures made for receipts, one a commit.", ()),
     "headworks_table_rejected": ("Revisions that a worker could not load.", ()),
     "headworks_sealed": ("Records sealed into the ledger.", ("kind",)),
     "headworks_explained": ("Decisions explained.", ("model", "version", "method")),
@@ -37,6 +41,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_in_flight": ("Open exchanges.", ("worker",)),
+    "headworks_journal_at_risk": (
+        "Most answers of bounded models released before their flush, in the last second.",
+        ("worker",),
+    ),
     "headworks_lag_records": ("Records behind, by consumer.", ("consumer",)),
     "headworks_lag_seconds": ("Age of the oldest record not yet taken.", ("consumer",)),
     "headworks_lag_bytes": ("Journal bytes on disk.", ("consumer",)),

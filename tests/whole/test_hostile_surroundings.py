@@ -9,11 +9,7 @@ import time
 
 import httpx2
 import orjson
-import pytest
 from gateway_process import KEY, body
-
-from gateway.ledger.bodies import Bodies, BodyReader
-from gateway.ledger.log import ENTRY_BYTES_MAX, Ledger
 
 
 def infer(gateway):
@@ -130,33 +126,3 @@ def test_a_person_who_is_taken_out_is_refused_after_a_reload(make_gateway):
     assert httpx2.get(f"{url}/status", headers=ana).status_code == 401
     assert httpx2.get(f"{url}/status", headers=bob).status_code == 200
     assert httpx2.get(f"{url}/status").status_code == 401
-
-
-def test_a_leaf_that_could_not_be_read_is_never_written(tmp_path):
-    """The ledger refuses at writing what its readers would refuse for ever."""
-    ledger = Ledger(tmp_path)
-    with pytest.raises(ValueError, match=str(ENTRY_BYTES_MAX)):
-        ledger.append(bytes(ENTRY_BYTES_MAX + 1))
-    assert ledger.number == 0
-    ledger.close()
-
-
-def test_one_reader_of_bodies_serves_many_threads(tmp_path, monkeypatch):
-    """Threads that read from several files at once each get their own body."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from gateway.ledger import bodies as module
-
-    monkeypatch.setattr(module, "FILE_BYTES", 500)
-    bodies = Bodies(tmp_path, tmp_path / "keys", None)
-    places = {}
-    for number in range(40):
-        places[f"id-{number}"] = bodies.append(f"id-{number}", os.urandom(100)).to_json()
-        bodies.commit()
-    bodies.close()
-    reader = BodyReader(tmp_path, tmp_path / "keys")
-    expected = {name: reader.read(name, place) for name, place in places.items()}
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(10):
-            found = dict(zip(places, pool.map(lambda item: reader.read(*item), places.items())))
-            assert expected == found
