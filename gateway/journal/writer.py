@@ -28,7 +28,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.clock import Clock, isoformat
+from gateway.clock import Clock
 from gateway.disk import hold
 from gateway.errors import JournalUnavailable
 from gateway.journal import record
@@ -38,6 +38,7 @@ from gateway.journal.receipt import Receipt, ReceiptKey
 from gateway.journal.recovery import Recovered, recover
 from gateway.journal.segment import START, Kind, SegmentHead, encode_commit, encode_frame
 from gateway.journal.syncer import best_syncer
+from gateway.journal.waiter import Pending, Waiter, ids_of, introduction, reject, resolve, withheld
 from gateway.journal.withheld import WithheldNote
 
 LATE_NS = 50_000_000
@@ -45,7 +46,6 @@ LATE_NS = 50_000_000
 NOTE_S = 0.25
 """How long waiters of a stalled commit wait for the note of them."""
 log = logging.getLogger("headworks.journal")
-NO_PARTS = record.encode_parts({}, record.EMPTY, record.EMPTY)
 
 
 @dataclass(slots=True)
@@ -61,23 +61,6 @@ class Statistics:
     receipts: int = 0
     signatures: int = 0
     at_risk: int = 0  # most answers released before their flush, since somebody set it to 0
-
-
-@dataclass(slots=True)
-class _Waiter:
-    future: asyncio.Future[Receipt | None]
-    id: str
-    signed: tuple[str, int, str] | None  # what a receipt says, if one is wanted
-    receipt: Receipt | None = None
-
-
-@dataclass(slots=True)
-class _Pending:
-    kind: Kind
-    text: bytes
-    sealed: bytes
-    waiter: _Waiter | None
-    durable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +102,9 @@ class Journal:
         self._accepted_ns = 0
         self._allocation = Allocation(folder, segment_bytes)
         self._next = self._durable = opened.recovered.next_sequence
-        self._pending: list[_Pending] = []
+        self._pending: list[Pending] = []
         self._pending_bytes = 0
-        self._committing: list[_Waiter] = []
+        self._committing: list[Waiter] = []
         self._unmarked = False
         self._busy = self._scheduled = self._stalled = self._leave = False
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -169,8 +152,8 @@ class Journal:
         if receipt and self.receipt_key is not None:
             signed = (header["id"], header["at"], header["commitment"])
         future: asyncio.Future[Receipt | None] = self._loop.create_future()
-        waiter = _Waiter(future, header["id"], signed)
-        self._queue(_Pending(Kind.RECORD, text, sealed, waiter, durable))
+        waiter = Waiter(future, header["id"], signed)
+        self._queue(Pending(Kind.RECORD, text, sealed, waiter, durable))
         return future
 
     def mark(self) -> None:
@@ -178,7 +161,7 @@ class Journal:
         if self.writable:
             self._leave = self._leave or self._loss_accepted()
             told = {"kind": "mark", "at": self.clock.steady(), "wall": self.clock.wall()}
-            self._queue(_Pending(Kind.MARK, record.encode_header(told), b"", None, True))
+            self._queue(Pending(Kind.MARK, record.encode_header(told), b"", None, True))
 
     def _loss_accepted(self) -> bool:
         """Whether somebody accepted a loss in this segment since the last look: readers can go on
@@ -192,7 +175,7 @@ class Journal:
         except (OSError, ValueError):
             return False
 
-    def _queue(self, pending: _Pending) -> None:
+    def _queue(self, pending: Pending) -> None:
         self._pending.append(pending)
         self._pending_bytes += len(pending.text) + len(pending.sealed)
         if not self._busy and not self._scheduled:
@@ -224,13 +207,13 @@ class Journal:
         self._sign(waiters)
         early = [each.waiter for each in pending if each.waiter and not each.durable]
         self.statistics.at_risk = max(self.statistics.at_risk, len(early))
-        _resolve(early)
+        resolve(early)
 
     def _start_waiting(self) -> None:
         self._busy = True
         self._stall_timer = self._loop.call_later(self._stall_s, self._stall)
 
-    def _write(self, pending: list[_Pending]) -> None:
+    def _write(self, pending: list[Pending]) -> None:
         marker, self._checksum = encode_commit(self._durable, self._salt, self._checksum)
         frames = [self._head, marker]
         self._head = b""
@@ -254,7 +237,7 @@ class Journal:
         self.statistics.bytes += len(data)
         self.statistics.commits += bool(pending)
 
-    def _sign(self, waiters: list[_Waiter]) -> None:
+    def _sign(self, waiters: list[Waiter]) -> None:
         """Make the commit's receipts, in the time in which the disk is at work."""
         asked = [waiter for waiter in waiters if waiter.signed is not None]
         if not asked or self.receipt_key is None:
@@ -279,7 +262,7 @@ class Journal:
         self._unmarked = True
         if self._stalled:
             self._withhold(waiters)
-        _resolve(waiters)
+        resolve(waiters)
         self._go_on()
 
     def _stop_waiting(self) -> None:
@@ -313,29 +296,29 @@ class Journal:
         waiting = [each.waiter for each in self._pending if each.waiter]
         error = JournalUnavailable(f"a commit lasts longer than {self._stall_s:g} s")
         failed = [*self._committing, *waiting]
-        noted = self._loop.run_in_executor(self._noting, self._note.note, _ids(failed))
-        timer = self._loop.call_later(NOTE_S, _reject, failed, error)
+        noted = self._loop.run_in_executor(self._noting, self._note.note, ids_of(failed))
+        timer = self._loop.call_later(NOTE_S, reject, failed, error)
 
         def done(noting: asyncio.Future[None]) -> None:
             timer.cancel()
             noting.exception()  # without a note a kill leaves one record too many, as documented
-            _reject(failed, error)
+            reject(failed, error)
 
         noted.add_done_callback(done)
 
-    def _withhold(self, waiters: list[_Waiter]) -> None:
+    def _withhold(self, waiters: list[Waiter]) -> None:
         """The disk answers again: say of each record, before or behind it, that its answer was not
         given. A reject that has not happened yet happens now."""
         self._stalled = False
         late = waiters + [each.waiter for each in self._pending if each.waiter]
-        _reject(late, JournalUnavailable("the commit came too late"))
-        told = [_withheld(identity) for identity in _ids(late)]
+        reject(late, JournalUnavailable("the commit came too late"))
+        told = [withheld(identity) for identity in ids_of(late)]
         self.statistics.withheld += len(told)
-        rest = [_Pending(e.kind, e.text, e.sealed, None, True) for e in self._pending]
+        rest = [Pending(e.kind, e.text, e.sealed, None, True) for e in self._pending]
         self._pending = [*told, *rest]
         self._pending_bytes = sum(len(each.text) + len(each.sealed) for each in self._pending)
         if told:
-            wiped = _Waiter(self._loop.create_future(), "", None)
+            wiped = Waiter(self._loop.create_future(), "", None)
             wiped.future.add_done_callback(self._wipe)
             self._pending[len(told) - 1].waiter = wiped
 
@@ -344,16 +327,16 @@ class Journal:
         if not said.cancelled() and said.exception() is None:
             self._noting.submit(self._note.wipe)
 
-    def _fail(self, error: OSError, waiters: list[_Waiter]) -> None:
+    def _fail(self, error: OSError, waiters: list[Waiter]) -> None:
         self._failed = error
         self._stop_waiting()
         waiting = [each.waiter for each in self._pending if each.waiter]
         failed = [*waiters, *waiting]
         try:
-            self._note.note(_ids(waiters))
+            self._note.note(ids_of(waiters))
         except OSError:
             pass  # the disk is gone: nothing can be noted
-        _reject(failed, JournalUnavailable(str(error)))
+        reject(failed, JournalUnavailable(str(error)))
         self._pending, self._committing = [], []
         if self._closing is not None and not self._closing.done():
             self._closing.set_exception(error)
@@ -411,9 +394,9 @@ class Journal:
     async def say_first(self) -> None:
         """Write what a run begins with, durably: that the segment has begun (readers then know the
         one before is closed), what a former process could not say, the key of the receipts."""
-        first = [_withheld(identity) for identity in self._note.found]
+        first = [withheld(identity) for identity in self._note.found]
         if self.receipt_key is not None:
-            first.append(_introduction(self.receipt_key, self.folder.name, self.clock))
+            first.append(introduction(self.receipt_key, self.folder.name, self.clock))
         self._write(first)
         await asyncio.to_thread(os.fdatasync, self._segment.descriptor)
         self._durable, self._unmarked = self._next, True
@@ -442,36 +425,6 @@ class Journal:
             self._fail(error, [])
         else:
             self._closing.set_result(None)
-
-
-def _ids(waiters: list[_Waiter]) -> list[str]:
-    return [waiter.id for waiter in waiters if waiter.id]
-
-
-def _withheld(identity: str) -> _Pending:
-    text = record.encode_header({"format": 1, "id": identity, "kind": "withheld"})
-    return _Pending(Kind.RECORD, text, NO_PARTS, None, True)
-
-
-def _resolve(waiters: list[_Waiter]) -> None:
-    for waiter in waiters:
-        if not waiter.future.done():
-            waiter.future.set_result(waiter.receipt)
-
-
-def _reject(waiters: list[_Waiter], error: JournalUnavailable) -> None:
-    for waiter in waiters:
-        if not waiter.future.done():
-            waiter.future.set_exception(error)
-            waiter.future.exception()  # a waiter may have left: its error is no surprise
-
-
-def _introduction(key: ReceiptKey, worker: str, clock: Clock) -> _Pending:
-    told = {
-        "format": 1, "kind": "receipt_key", "id": key.id, "worker": worker,
-        "public": key.public.hex(), "at": clock.steady(), "wall": isoformat(clock.wall()),
-    }  # fmt: skip
-    return _Pending(Kind.RECORD, record.encode_header(told), NO_PARTS, None, True)
 
 
 def _open(folder: JournalFolder, segment_bytes: int, refuse_damage: bool) -> Opened:
