@@ -197,17 +197,25 @@ class Load:
                 self.lates.append(now - due)
                 self.waiting.append(now)
                 due += dice.expovariate(order.rate)
-            while self.waiting and self.idle:
-                self.send(self.idle.pop(), self.waiting.popleft())
+            self._send_waiting()
             self.wait(min(due, until) - time.perf_counter(), warm)
         measured = len(self.latencies)
-        while any(line.busy for line in self.lines.values()):
-            self.wait(0.05, warm)
-            if time.perf_counter() > until + GRACE_S:
-                self.errors += sum(line.busy for line in self.lines.values())
-                self.sample = self.sample or f"no answer within {GRACE_S:g} s of the end"
-                break
+        self._finish(until, warm)
         return self._told(measured if not order.rate else len(self.latencies))
+
+    def _send_waiting(self) -> None:
+        while self.waiting and self.idle:
+            self.send(self.idle.pop(), self.waiting.popleft())
+
+    def _finish(self, until: float, warm: float) -> None:
+        """What has arrived gets its answer, for a while; what gets none is an error."""
+        while left := len(self.waiting) + sum(line.busy for line in self.lines.values()):
+            if time.perf_counter() > until + GRACE_S:
+                self.errors += left
+                self.sample = self.sample or f"no answer within {GRACE_S:g} s of the end"
+                return
+            self._send_waiting()
+            self.wait(0.05, warm)
 
     def _told(self, requests: int) -> Told:
         spread = latency(self.latencies) if self.latencies else None
