@@ -9,6 +9,7 @@ Headworks does without keeping bodies: JSON access log, weighted clusters, mirro
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from typing import Any
 
 from load.scenario import CHAT_PATH, infer_path
 
+MASTER_KEY = "sk-benchmark-on-loopback"
+"""LiteLLM does not start without one; of no value anywhere else."""
 ROOT = Path(__file__).parents[1]
 PROXIED = {
     **{name: infer_path("tabular") for name in ("json-200", "json-16k", "binary-1m")},
@@ -149,8 +152,8 @@ def envoy(cache: Path, folder: Path, port: int, origin: int) -> Launch:
     (folder / "envoy.json").write_text(json.dumps(document, indent=1))
     command = [binary, "-c", str(folder / "envoy.json"), "--concurrency", "1",
                "--disable-hot-restart", "-l", "warning"]  # fmt: skip
-    version = _version([binary, "--version"]).split("/")
-    return Launch(version[1] if len(version) > 1 else "?", command, PROXIED)
+    version = re.search(r"/(\d+\.\d+\.\d+)/", _version([binary, "--version"]))
+    return Launch(version[1] if version else "?", command, PROXIED)
 
 
 def mlserver(cache: Path, folder: Path, port: int, origin: int) -> Launch:
@@ -185,11 +188,12 @@ def litellm(cache: Path, folder: Path, port: int, origin: int) -> Launch:
     command = [binary, "--config", str(folder / "config.yaml"), "--host", "127.0.0.1", "--port",
                str(port), "--num_workers", "1", "--telemetry", "False"]  # fmt: skip
     environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR",
-                   "LITELLM_MODE": "PRODUCTION"}  # fmt: skip
-    pip = str(cache / "litellm" / "bin" / "python")
+                   "LITELLM_MODE": "PRODUCTION", "LITELLM_MASTER_KEY": MASTER_KEY}  # fmt: skip
+    python = str(cache / "litellm" / "bin" / "python")
     asked = "import importlib.metadata as m; print(m.version('litellm'))"
     paths = {"chat": CHAT_PATH, "sse": CHAT_PATH}
-    return Launch(_version([pip, "-c", asked]), command, paths, environment=environment)
+    headers = {"authorization": f"Bearer {MASTER_KEY}"}
+    return Launch(_version([python, "-c", asked]), command, paths, headers, environment)
 
 
 def portkey(cache: Path, folder: Path, port: int, origin: int) -> Launch:
