@@ -11,30 +11,30 @@ results as JSON into the cache folder and docs/performance.md from them (`load/p
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from load import headworks, peers
-from load.figures import spread
+from load import headworks, instructions, peers
+from load.hotspots import Recording
+from load.page import write as write_page
 from load.processes import Running, free_ports
+from load.results import Results, commit, machine, read
 from load.scenario import CONCURRENCY, KEY, SCENARIOS
-from load.trial import Bench, Contender, Plan, Sample
+from load.trial import ROOT, Bench, Contender, Plan, Sample
 
-ROOT = Path(__file__).parents[1]
 MAIN = "json-200"
 VARIANTS = {"headworks": "Headworks", "bounded": "Headworks, bounded",
             "receipts": "Headworks, receipts"}  # fmt: skip
+PEER_NAMES = ("", *peers.PEERS)
 PATIENCE_S = 90.0
+FULL_MINUTES, QUICK_MINUTES = 22.0, 3.3
+"""After which no new cell begins; what follows (hot spots, instructions, the page) is bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,43 +51,6 @@ class Size:
 
 FULL = Size(5, 3.0, 3, 2.0, CONCURRENCY, 4.0)
 QUICK = Size(3, 1.0, 1, 1.0, (32,), 1.5)
-
-
-@dataclass(slots=True)
-class Results:
-    """All that a run found out, as it is written down."""
-
-    command: str
-    machine: dict[str, Any]
-    date: str
-    commit: str
-    versions: dict[str, str]
-    titles: dict[str, str]
-    skipped: dict[str, str] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
-    instructions: dict[str, Any] = field(default_factory=dict)
-    hotspots: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    memory = Path("/proc/meminfo").read_text().split()[1]
-    return {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(int(memory) / 1024**2, 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-
-
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    return done.stdout.strip() or "unknown"
 
 
 def say(words: str) -> None:
@@ -141,9 +104,7 @@ class Field:
         port = free_ports(3)[0]
         try:
             launch = make(self.cache, folder, port, origin)
-            running = self._run(
-                name, launch.command, dict(launch.environment), port, folder
-            )
+            running = self._run(name, launch.command, dict(launch.environment), port, folder)
         except (peers.Absent, RuntimeError) as reason:
             self.skipped[peers.TITLES[name]] = str(reason)
             return
@@ -176,8 +137,8 @@ class Field:
 class Run:
     """Interleaved rounds over a field."""
 
-    def __init__(self, field_: Field, bench: Bench, size: Size, only: tuple[str, ...]) -> None:
-        self.field, self.bench, self.size, self.only = field_, bench, size, only
+    def __init__(self, field: Field, bench: Bench, size: Size, only: tuple[str, ...]) -> None:
+        self.field, self.bench, self.size, self.only = field, bench, size, only
         self.samples: list[Sample] = []
         self.unfit: set[tuple[str, str]] = set()
 
@@ -228,7 +189,9 @@ class Run:
         turn = 0
         for plan in self.plans():
             if time.monotonic() > until:
-                self.field.skipped[f"round {plan.round + 1} from {plan.scenario} on"] = "out of time"
+                self.field.skipped[f"round {plan.round + 1} from {plan.scenario} on"] = (
+                    "out of time"
+                )
                 break
             turn += 1
             for contender in self.takers(plan.scenario, turn):
@@ -250,6 +213,22 @@ class Run:
                 for one in (self.field.contenders["direct"], contender):
                     self._one(one, Plan(MAIN, 64, self.size.half, number, round(rate, 1)))
 
+    def hotspots(self, cache: Path) -> dict[str, Any]:
+        """By scenario; {} where py-spy is not installed or may not look."""
+        found: dict[str, Any] = {}
+        ours, seconds = self.field.contenders["headworks"], 2 * self.size.main
+        for name in (MAIN, "onnx"):
+            if not (cache / "py-spy").exists() or ours not in self.takers(name, 0):
+                continue
+            with self.awake(ours):
+                recording = Recording(cache, self.bench.folder, ours.server.root, seconds)
+                self.bench.run(ours, SCENARIOS[name], Plan(name, 32, seconds + 1))
+                try:
+                    found[name] = asdict(recording.read())
+                except (RuntimeError, ValueError) as reason:
+                    self.field.skipped["Hot spots"] = str(reason)
+        return found
+
     def _one(self, contender: Contender, plan: Plan) -> None:
         with self.awake(contender):
             sample = self.bench.run(contender, SCENARIOS[plan.scenario], plan)
@@ -270,45 +249,62 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="at most 4 minutes")
     parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, by name")
     parser.add_argument("--peers", default=",".join(peers.PEERS), help="peers, by name")
-    parser.add_argument("--at-most", type=float, default=25.0, help="minutes; no new cell later")
+    parser.add_argument(
+        "--at-most", type=float, default=FULL_MINUTES, help="minutes; no new cell later"
+    )
     parser.add_argument("--workers", type=int, default=1, help="workers of the gateway")
     parser.add_argument("--cache", type=Path, default=ROOT / ".benchmark", help="environments")
-    parser.add_argument("--results", type=Path, help="where the results go, as JSON")
+    parser.add_argument("--page", type=Path, help="the page to write (default: of a full run, "
+                        "docs/performance.md)")  # fmt: skip
+    parser.add_argument("--again", action="store_true", help="only write the page of the last run")
     parser.add_argument("--instructions", action="store_true",
                         help="count instructions a request under callgrind, and nothing else")  # fmt: skip
-    parser.add_argument("--page", type=Path, help="write this page from the results")
     return parser.parse_args()
 
 
-def main() -> None:
-    chosen = arguments()
-    from load.page import write_page
-
+def run_rounds(chosen: argparse.Namespace, only: tuple[str, ...], results: Results) -> None:
+    """The whole run; what it found goes into `results`."""
     folder = chosen.cache / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     begun = time.monotonic()
-    results = Results(
-        " ".join(["scripts/benchmark", *sys.argv[1:]]), machine(),
-        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), commit(), {}, {},
-    )  # fmt: skip
-    only = tuple(name for name in chosen.only.split(",") if name in SCENARIOS)
     size = QUICK if chosen.quick else FULL
-    minutes = min(chosen.at_most, 3.5) if chosen.quick else chosen.at_most
-    with Field(chosen.cache, folder, tuple(chosen.peers.split(",")), chosen.workers) as field_:
-        bench = Bench(folder, field_.origin, shutil.which("wrk"))
-        run = Run(field_, bench, size, only)
+    minutes = min(chosen.at_most, QUICK_MINUTES) if chosen.quick else chosen.at_most
+    with Field(chosen.cache, folder, tuple(chosen.peers.split(",")), chosen.workers) as field:
+        run = Run(field, Bench(folder, field.origin, shutil.which("wrk")), size, only)
         run.prepare()
         run.measure(begun + 60 * minutes)
-        results.versions, results.skipped = field_.versions, field_.skipped
-        results.titles = {name: one.title for name, one in field_.contenders.items()}
-    results.samples, results.seconds = run.samples, time.monotonic() - begun
-    path = chosen.results or chosen.cache / "results.json"
-    path.write_text(json.dumps(asdict(results), indent=1))
-    say(f"{len(run.samples)} trials in {results.seconds:.0f} s; {path}")
+        results.hotspots = run.hotspots(chosen.cache)
+        results.versions, results.skipped = field.versions, field.skipped
+        results.titles = {name: one.title for name, one in field.contenders.items()}
+    results.samples = run.samples
     shutil.rmtree(folder, ignore_errors=True)
-    if chosen.page:
-        write_page(results, chosen.page)
+
+
+def main() -> None:
+    chosen = arguments()
+    only = tuple(name for name in chosen.only.split(",") if name)
+    for name in (*(set(only) - set(SCENARIOS)), *(set(chosen.peers.split(",")) - set(PEER_NAMES))):
+        sys.exit(f"scripts/benchmark: {name!r} is neither one of {', '.join(SCENARIOS)} "
+                 f"nor of {', '.join(peers.PEERS)}")  # fmt: skip
+    chosen.cache.mkdir(exist_ok=True)
+    kept = chosen.cache / "results.json"
+    whole = not chosen.quick and only == tuple(SCENARIOS) and not chosen.at_most < FULL_MINUTES
+    target = chosen.page or (ROOT / "docs" if whole else chosen.cache) / "performance.md"
+    if chosen.instructions:
+        instructions.run(chosen.cache)
+        return
+    if not chosen.again:
+        begun, command = time.monotonic(), " ".join(["scripts/benchmark", *sys.argv[1:]])
+        date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+        results = Results(command, machine(), date, commit())
+        run_rounds(chosen, only, results)
+        results.instructions = instructions.known(chosen.cache, count=whole)
+        results.seconds = time.monotonic() - begun
+        results.write(kept)
+        say(f"{len(results.samples)} trials in {results.seconds:.0f} s")
+    write_page(read(kept), target, chosen.cache)
+    say(f"{target}")
 
 
 if __name__ == "__main__":

@@ -221,9 +221,7 @@ class Load:
         spread = latency(self.latencies) if self.latencies else None
         first = latency(self.firsts) if self.firsts else None
         late = latency(self.lates) if self.lates else None
-        return Told(
-            requests, self.errors, self.order.seconds, spread, first, late, self.sample
-        )
+        return Told(requests, self.errors, self.order.seconds, spread, first, late, self.sample)
 
 
 def order_of(document: dict[str, object]) -> Order:

@@ -77,7 +77,7 @@ def document(
 
 
 def check(folder: Path, made: Mapping[str, Any]) -> str:
-    """"" if the gateway takes the configuration, else what it says of it."""
+    """ "" if the gateway takes the configuration, else what it says of it."""
     path = write(folder, made)
     command = [sys.executable, "-m", "gateway", "check", "--json", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)

@@ -1,6 +1,6 @@
 """Instructions a request of the data path, under callgrind: the same on a noisy machine.
 
-    scripts/benchmark --instructions [--requests 300]
+    scripts/benchmark --instructions
 
 One real worker (its own command, as the supervisor would start it) runs under valgrind in front of
 the real origin, with a journal on disk; counting is switched on for `requests` requests, one after
@@ -191,3 +191,11 @@ def run(cache: Path, requests: int = 300, rounds: int = 3) -> Mapping[str, Any]:
         print(f"{one.scenario:9} instructions a request, {one.requests} at a time: {each}")
     (cache / "instructions.json").write_text(json.dumps(report(counts), indent=1))
     return report(counts)
+
+
+def known(cache: Path, *, count: bool) -> dict[str, Any]:
+    """Counted now, or what the last count in this cache folder said; {} where there is none."""
+    if count:
+        return dict(run(cache))
+    kept = cache / "instructions.json"
+    return dict(json.loads(kept.read_text())) if kept.exists() else {}

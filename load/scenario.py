@@ -60,8 +60,10 @@ def _binary(size: int) -> tuple[bytes, int]:
 
 
 def _chat(stream: bool) -> bytes:
-    words = [{"role": "system", "content": "You judge loan applications and say why."},
-             {"role": "user", "content": "Debt to income 0.30, loan to value 0.80. Approve? " * 6}]
+    words = [
+        {"role": "system", "content": "You judge loan applications and say why."},
+        {"role": "user", "content": "Debt to income 0.30, loan to value 0.80. Approve? " * 6},
+    ]
     document = {"model": "chat", "messages": words, "max_tokens": 200, "temperature": 0}
     if stream:
         document["stream"] = True
@@ -69,11 +71,28 @@ def _chat(stream: bool) -> bytes:
 
 
 def _form() -> bytes:
-    form = {"dir": 0.3, "hir": 0.25, "lvr": 0.8, "ccs": 2.0, "mcs": 2.0, "uria": 3.2,
-            "condominium": 0.0, "pbcr": "no", "dmi": "no", "self": "no", "single": "no"}
-    inputs = [{"name": name, "shape": [1, 1], "data": [value],
-               "datatype": "BYTES" if isinstance(value, str) else "FP32"}
-              for name, value in form.items()]
+    form = {
+        "dir": 0.3,
+        "hir": 0.25,
+        "lvr": 0.8,
+        "ccs": 2.0,
+        "mcs": 2.0,
+        "uria": 3.2,
+        "condominium": 0.0,
+        "pbcr": "no",
+        "dmi": "no",
+        "self": "no",
+        "single": "no",
+    }
+    inputs = [
+        {
+            "name": name,
+            "shape": [1, 1],
+            "data": [value],
+            "datatype": "BYTES" if isinstance(value, str) else "FP32",
+        }
+        for name, value in form.items()
+    ]
     return json.dumps({"inputs": inputs}, separators=(",", ":")).encode()
 
 
@@ -117,6 +136,7 @@ def chat_answer() -> bytes:
 
 def events() -> list[bytes]:
     """The SSE answer, one element an event; the last one ends it."""
+
     def event(delta: dict[str, str], finish: str | None) -> bytes:
         document = {
             "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "chat",
@@ -131,7 +151,13 @@ def events() -> list[bytes]:
 
 def request_bytes(scenario: Scenario, path: str, host: str, headers: Mapping[str, str]) -> bytes:
     """The whole request as it goes over the wire."""
-    lines = [f"POST {path} HTTP/1.1", f"host: {host}", f"content-type: {scenario.content_type}",
-             "accept: */*", "user-agent: headworks-load", f"content-length: {len(scenario.body)}"]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        f"host: {host}",
+        f"content-type: {scenario.content_type}",
+        "accept: */*",
+        "user-agent: headworks-load",
+        f"content-length: {len(scenario.body)}",
+    ]
     lines += [f"{name}: {value}" for name, value in (*scenario.headers, *headers.items())]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + scenario.body

@@ -66,7 +66,9 @@ class Samples:
             base = direct.get((sample.round, sample.rate))
             if sample.contender == contender and sample.rate and base is not None:
                 if sample.latency is not None and base.latency is not None:
-                    found.append((getattr(sample.latency, share) - getattr(base.latency, share)) / 1e3)
+                    found.append(
+                        (getattr(sample.latency, share) - getattr(base.latency, share)) / 1e3
+                    )
         return spread(found) if found else None
 
     def rate(self, contender: str) -> Spread | None:

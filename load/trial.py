@@ -107,7 +107,7 @@ class Bench:
         self.patience_s = 30.0
 
     def preflight(self, contender: Contender, scenario: Scenario) -> str:
-        """"" if one request is answered as it should be, else what came instead."""
+        """ "" if one request is answered as it should be, else what came instead."""
         headers = {"content-type": scenario.content_type, **dict(scenario.headers),
                    **contender.headers}  # fmt: skip
         link = http.client.HTTPConnection("127.0.0.1", contender.port, timeout=20)
@@ -197,9 +197,7 @@ class Bench:
                 return spent
             time.sleep(LOOK_S)
             now = cpu_by_role(root)
-            idle = all(
-                now[role] - before.get(role, 0) < QUIET_SHARE * LOOK_S * 1e6 for role in now
-            )
+            idle = all(now[role] - before.get(role, 0) < QUIET_SHARE * LOOK_S * 1e6 for role in now)
             quiet = quiet + 1 if idle else 0
             before = now
         return self.patience_s
