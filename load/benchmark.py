@@ -186,14 +186,12 @@ class Run:
                         yield Plan(name, 256, seconds, number)
 
     def measure(self, until: float) -> None:
-        turn = 0
-        for plan in self.plans():
+        for turn, plan in enumerate(self.plans()):
             if time.monotonic() > until:
                 self.field.skipped[f"round {plan.round + 1} from {plan.scenario} on"] = (
                     "out of time"
                 )
                 break
-            turn += 1
             for contender in self.takers(plan.scenario, turn):
                 self._one(contender, plan)
             if plan.scenario == MAIN and plan.concurrency == self.size.concurrency[-1]:
@@ -257,8 +255,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--page", type=Path, help="the page to write (default: of a full run, "
                         "docs/performance.md)")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="only write the page of the last run")
-    parser.add_argument("--instructions", action="store_true",
-                        help="count instructions a request under callgrind, and nothing else")  # fmt: skip
+    words = "count instructions a request under callgrind, and nothing else"
+    parser.add_argument("--instructions", action="store_true", help=words)
     return parser.parse_args()
 
 

@@ -25,13 +25,13 @@ from load.figures import Latency, latency
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 LAST_CHUNK = b"0\r\n\r\n"
 READ = 1 << 18
-GRACE_S = 5.0
+GRACE_S = 10.0
 """After the end, how long open answers are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to send, and how. `rate` 0 is closed loop. Answers of the first `warm` s are not told."""
+    """What to send, and how. `rate` 0: closed loop. What begins in the first `warm` s is not told."""
 
     port: int
     request: bytes
@@ -201,7 +201,11 @@ class Load:
             self.wait(min(due, until) - time.perf_counter(), warm)
         measured = len(self.latencies)
         self._finish(until, warm)
-        return self._told(measured if not order.rate else len(self.latencies))
+        if measured and not order.rate:
+            return self._told(measured, order.seconds)
+        # Open: who arrived in time counts. Closed, no answer in time: all of them, and their time.
+        taken = order.seconds if order.rate else time.perf_counter() - warm
+        return self._told(len(self.latencies), taken)
 
     def _send_waiting(self) -> None:
         while self.waiting and self.idle:
@@ -217,11 +221,11 @@ class Load:
             self._send_waiting()
             self.wait(0.05, warm)
 
-    def _told(self, requests: int) -> Told:
+    def _told(self, requests: int, seconds: float) -> Told:
         spread = latency(self.latencies) if self.latencies else None
         first = latency(self.firsts) if self.firsts else None
         late = latency(self.lates) if self.lates else None
-        return Told(requests, self.errors, self.order.seconds, spread, first, late, self.sample)
+        return Told(requests, self.errors, seconds, spread, first, late, self.sample)
 
 
 def order_of(document: dict[str, object]) -> Order:

@@ -99,7 +99,7 @@ def write(folder: Path, made: Mapping[str, Any]) -> Path:
 def accepted(
     folder: Path, ports: tuple[int, int], origin: int, workers: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The configuration of all models that `check` takes, and why each of the others is left out."""
+    """The configuration of all models that `check` takes, and why the others are left out."""
     models, refused = {}, {}
     for name, model in wanted(origin).items():
         candidates = [model]

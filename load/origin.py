@@ -29,8 +29,11 @@ LARGE = range(8_000, 100_000)
 
 
 def whole(body: bytes, content_type: bytes = b"application/json") -> bytes:
-    return (b"HTTP/1.1 200 OK\r\nserver: origin\r\ndate: Mon, 23 Nov 2026 19:00:00 GMT\r\n"
-            b"content-type: %b\r\ncontent-length: %d\r\n\r\n%b") % (content_type, len(body), body)  # fmt: skip
+    head = (
+        b"HTTP/1.1 200 OK\r\nserver: origin\r\ndate: Mon, 23 Nov 2026 19:00:00 GMT\r\n"
+        b"content-type: %b\r\ncontent-length: %d\r\n\r\n"
+    )
+    return head % (content_type, len(body)) + body
 
 
 SMALL, BIG, CHAT = (

@@ -1,4 +1,4 @@
-"""docs/performance.md from the results of a run. Pure but for `write`, which also draws the plot."""
+"""docs/performance.md from the results of a run. Pure but for `write`, which draws the plot too."""
 
 from __future__ import annotations
 

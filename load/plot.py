@@ -1,4 +1,4 @@
-"""The plot of a run, as SVG: CPU a request and added latency. Runs in an environment with matplotlib.
+"""The plot of a run, as SVG: CPU a request and added latency. Runs where matplotlib is.
 
     .benchmark/plot/bin/python load/plot.py figures.json performance.svg
 

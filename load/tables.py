@@ -64,11 +64,11 @@ class Samples:
         found = []
         for sample in self.all:
             base = direct.get((sample.round, sample.rate))
-            if sample.contender == contender and sample.rate and base is not None:
-                if sample.latency is not None and base.latency is not None:
-                    found.append(
-                        (getattr(sample.latency, share) - getattr(base.latency, share)) / 1e3
-                    )
+            if sample.contender != contender or not sample.rate or base is None:
+                continue
+            if sample.latency is not None and base.latency is not None:
+                more = getattr(sample.latency, share) - getattr(base.latency, share)
+                found.append(more / 1e3)
         return spread(found) if found else None
 
     def rate(self, contender: str) -> Spread | None:

@@ -158,8 +158,9 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         script = wrk.write_script(folder, scenario, contender.headers)
         url = f"http://127.0.0.1:{contender.port}{contender.paths[scenario.name]}"
-        command = [self.wrk_path or "wrk", "-t1", f"-c{plan.concurrency}",
-                   f"-d{max(1, round(plan.seconds))}s", "--timeout", "10s", "-s", str(script), url]  # fmt: skip
+        seconds = max(1, round(plan.seconds))
+        command = [self.wrk_path or "wrk", "-t1", f"-c{plan.concurrency}", f"-d{seconds}s",
+                   "--timeout", "10s", "-s", str(script), url]  # fmt: skip
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=plan.seconds + 60, cwd=folder
         )
