@@ -31,7 +31,7 @@ GRACE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to send, and how. `rate` 0: closed loop. What begins in the first `warm` s is not told."""
+    """What to send, and how. `rate` 0: closed loop. What begins within `warm` s is not told."""
 
     port: int
     request: bytes

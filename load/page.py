@@ -245,11 +245,12 @@ def panels(results: Results) -> list[dict[str, Any]]:
         ]  # fmt: skip
         if bars:
             title = f"CPU µs a request, {SCENARIOS[scenario].title}, {AT} connections"
-            wide = max(b["median"] for b in bars) > 20 * min(b["median"] for b in bars)
+            wide = max(b["median"] for b in bars) > 100 * min(b["median"] for b in bars)
             drawn.append({"title": title, "log": wide, "bars": bars})
     for kind in ("p50", "p99"):
         bars = [
             one for name in samples.contenders(MAIN)
+            if name != "direct"
             for one in bar(name, results.titles.get(name, name), samples.added(name, kind))
         ]  # fmt: skip
         if bars:

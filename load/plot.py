@@ -32,7 +32,8 @@ def draw(axes, panel: dict) -> None:
     axes.set_title(panel["title"], fontsize=10, loc="left")
     axes.tick_params(labelsize=8)
     for place, value in enumerate(values):
-        axes.annotate(f" {value:,.3g}", (max(value, 1e-3), place), fontsize=7, va="bottom")
+        words = f" {value:,.0f}" if value >= 100 else f" {value:.3g}"
+        axes.annotate(words, (max(value, 1e-3), place), fontsize=7, va="bottom")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

@@ -74,8 +74,8 @@ def test_a_process_may_be_called_anything():
     """Parentheses and spaces in a name do not shift the fields."""
     rest = " ".join(str(n) for n in range(4, 53))
     name, parent, cpu, pages = parse_stat(f"17 (a) b (c) S 3 {rest}")
-    assert (name, parent, pages) == ("a) b (c", 3, 24)
-    assert cpu == pytest.approx((14 + 15) * 1e4)
+    assert (name, parent, pages) == ("a) b (c", 3, 23)
+    assert cpu == pytest.approx((13 + 14) * 1e4)
 
 
 def test_callgrind_dumps_are_read():
@@ -165,7 +165,7 @@ def some_samples() -> Samples:
 
 
 def test_added_latency_is_over_direct_at_the_same_rate():
-    """The open loop is kept out of the cells of the closed one, and compared with its own direct."""
+    """The open loop is no cell of the closed one, and is compared with its own direct."""
     samples = some_samples()
     assert samples.added("headworks", "p50") == Spread(*map(pytest.approx, (0.5, 0.4, 0.6)))
     assert samples.rounds("headworks", "json-200", 32, cpu_path) == {0: 120, 1: 121, 2: 122}
