@@ -33,7 +33,7 @@ VARIANTS = {"headworks": "Headworks", "bounded": "Headworks, bounded",
             "receipts": "Headworks, receipts"}  # fmt: skip
 PEER_NAMES = ("", *peers.PEERS)
 PATIENCE_S = 90.0
-FULL_MINUTES, QUICK_MINUTES = 22.0, 3.3
+FULL_MINUTES, QUICK_MINUTES = 21.5, 3.3
 """After which no new cell begins; what follows (hot spots, instructions, the page) is bounded."""
 
 
