@@ -157,7 +157,7 @@ class LedgerSettings(Section):
     def quorum_can_be_met(self) -> LedgerSettings:
         if self.needed > len(self.witnesses):
             raise ValueError(f"a quorum of {self.quorum} among {len(self.witnesses)} witnesses")
-        if len({each.vkey.rpartition("+")[2] for each in self.witnesses}) < len(self.witnesses):
+        if len({each.vkey.split("+", 2)[2] for each in self.witnesses}) < len(self.witnesses):
             raise ValueError("one witness's key stands twice")
         if len({each.vkey.partition("+")[0] for each in self.witnesses}) < len(self.witnesses):
             raise ValueError("two witnesses have one name")
