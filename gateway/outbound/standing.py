@@ -1,7 +1,8 @@
 """How far the witnesses are, and the words for it. Times are steady nanoseconds.
 
-A log *waits* for a witness from the moment its newest checkpoint is seen to be another than the one
-the witness cosigned last. The lag of a witness is the longest such wait, and the leaves not covered.
+A log *waits* for a witness from the moment its newest checkpoint is seen to be another than the
+one the witness cosigned last. The lag of a witness is the longest such wait, and the leaves that
+no cosignature of its covers.
 """
 
 from __future__ import annotations

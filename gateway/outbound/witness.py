@@ -114,6 +114,10 @@ def read_snapshot(folder: Path) -> Snapshot | None:
         return None
 
 
+Held = dict[VerifierKey, tuple[Checkpoint, int]]
+"""By witness: the checkpoint of `witnessed` that it cosigned, and when (POSIX seconds)."""
+
+
 class Witnesses:
     """All witnesses of one ledger. `ledger`: the folder state/ledger; `quorum`: of settings."""
 
@@ -172,11 +176,14 @@ class Witnesses:
             self.metrics.set("headworks_witness_alarms", len(each.alarms()), name)
 
     async def _round(self, stopping: asyncio.Event) -> None:
-        snapshots = await asyncio.to_thread(lambda: list(self._look()))
-        present = {snapshot.point.origin for snapshot in snapshots}
+        known = {origin for standing in self.standings for origin in standing.logs}
+        looks = await asyncio.to_thread(lambda: list(self._look(known)))
         for standing in self.standings:
-            for gone in standing.logs.keys() - present:
+            for gone in standing.logs.keys() - {snapshot.point.origin for snapshot, _ in looks}:
                 del standing.logs[gone]
+            for snapshot, held in looks:
+                self._see(standing, snapshot, held.get(standing.key))
+        snapshots = [snapshot for snapshot, _ in looks]
         spent = dict.fromkeys(self.keys, 0.0)
         for snapshot in sorted(snapshots, key=self._waiting):
             if stopping.is_set():
@@ -193,43 +200,30 @@ class Witnesses:
                 fresh = [cosigned for cosigned, _ in answers if cosigned is not None]
                 await asyncio.to_thread(self._keep, snapshot, fresh)
 
-    def _look(self) -> Iterator[Snapshot]:
-        """The newest checkpoint of every log, and what each witness has still to see."""
-        folders = [self.ledger / ROOT, *sorted(self.ledger.glob("models/*/*"))]
-        for folder in folders:
+    def _look(self, known: set[str]) -> Iterator[tuple[Snapshot, Held]]:
+        """The newest checkpoint of every log; of logs not yet known, what `witnessed` holds."""
+        for folder in (self.ledger / ROOT, *sorted(self.ledger.glob("models/*/*"))):
             snapshot = read_snapshot(folder)
-            if snapshot is None:
-                continue
-            for standing in self.standings:
-                self._see(standing, snapshot)
-            yield snapshot
+            if snapshot is not None:
+                new = snapshot.point.origin not in known
+                yield snapshot, _held(folder, self.keys) if new else {}
 
-    def _see(self, standing: WitnessStanding, snapshot: Snapshot) -> None:
+    def _see(
+        self, standing: WitnessStanding, snapshot: Snapshot, held: tuple[Checkpoint, int] | None
+    ) -> None:
+        """Take down a log's newest checkpoint; `held`: what was cosigned before a restart."""
         now, point = self.clock.steady(), snapshot.point
-        each = standing.logs.get(point.origin)
-        since = now
-        if each is None:
-            each = standing.logs[point.origin] = LogStanding(point)
-            since = self._resume(standing, each, snapshot)
+        each = standing.logs.setdefault(point.origin, LogStanding(point))
         each.newest = point
+        since = now
+        if held is not None:
+            each.cosigned, at = held
+            each.known = each.cosigned.size
+            standing.at = max(standing.at or 0, at)
+            if snapshot.folder.name == ROOT:  # it alone has a leaf a minute, so this tells how long
+                since = min(now, at * NANO)
         if each.news and each.waits_since is None:
             each.waits_since = since
-
-    def _resume(self, standing: WitnessStanding, each: LogStanding, snapshot: Snapshot) -> int:
-        """What `witnessed` says from before a restart; since when the log waits, if it does.
-
-        Only the root log has a leaf a minute, so that its last cosignature tells how long.
-        """
-        now = self.clock.steady()
-        held = _read_witnessed(snapshot.folder)
-        found = [] if held is None else cosignatures(held, [standing.key])
-        if held is None or not found:
-            return now
-        each.cosigned = Checkpoint.read(held.text)
-        each.known = each.cosigned.size
-        at = found[0][1].timestamp or 0
-        standing.at = max(standing.at or 0, at)
-        return min(now, at * NANO) if snapshot.folder.name == ROOT else now
 
     def _waiting(self, snapshot: Snapshot) -> tuple[bool, int]:
         """The root first: its heartbeats name the sizes of all; then who waits longest."""
@@ -356,6 +350,14 @@ def _read_witnessed(folder: Path) -> Note | None:
         log.error("%s/witnessed is made again: %s", folder, error)
         return None
     return held
+
+
+def _held(folder: Path, keys: Sequence[VerifierKey]) -> Held:
+    held = _read_witnessed(folder)
+    if held is None:
+        return {}
+    point = Checkpoint.read(held.text)
+    return {signed.key: (point, signed.timestamp or 0) for _, signed in cosignatures(held, keys)}
 
 
 def _size(answer: bytes) -> int:
