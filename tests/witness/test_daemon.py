@@ -1,4 +1,4 @@
-"""The daemon as a real process: each answer of tlog-witness, and what it remembers through kills."""
+"""The daemon as a real process: each answer of tlog-witness, and its memory through kills."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def cosigned(daemon, tree, old):
 
 
 def test_a_log_is_followed_from_its_first_checkpoint_on(run, tree):
-    """First from 0, then by proofs, again at one size; each answer is one right cosignature line."""
+    """First from 0, then by proofs, again at one size; each answer is a right cosignature."""
     daemon = run()
     before = int(time.time())
     old = 0
@@ -89,7 +89,7 @@ def test_old_over_the_checkpoint_s_size_is_400(run, tree):
 
 
 def test_whose_log_it_is(run, tree):
-    """An unknown origin is 404; another key, a broken signature, a wrong line beside a right: 403."""
+    """An unknown origin is 404; another key, a broken signature, also beside a right one: 403."""
     daemon = run()
     tree.grow(3)
     point, right = tree.point, tree.note().signatures[0]
@@ -280,7 +280,7 @@ def test_a_proof_from_nothing_is_422(run, tree):
 
 
 def test_an_older_backup_is_not_cosigned(run, tree):
-    """The smaller checkpoint of a restored backup gets the size that is known, never a signature."""
+    """The smaller checkpoint of a restored backup gets the known size, never a signature."""
     daemon = run()
     tree.grow(50)
     backup = tree.submission(0)

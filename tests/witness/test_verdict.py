@@ -1,4 +1,4 @@
-"""The rules alone, with random trees: cosigned is what continues the last tree, and nothing else."""
+"""The rules alone, with random trees: only what continues the last tree is cosigned."""
 
 from dataclasses import replace
 
@@ -156,8 +156,8 @@ def test_the_specification_s_example_is_read():
         "20852163\n"
         "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
         "\n"
-        "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcy"
-        "v2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
+        "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/"
+        "Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
     ).encode()
     given_ = Submission.read(body)
     assert (20852014, 4) == (given_.old, len(given_.proof))

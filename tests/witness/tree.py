@@ -61,8 +61,9 @@ class Tree:
 class Daemon:
     """`headworks witness` on a free port; `state` survives stop and kill."""
 
-    def __init__(self, state: Path, *trust: object, listen: str = "127.0.0.1:0") -> None:
+    def __init__(self, state: Path, *trust: object, listen="127.0.0.1:0", name="witness.example/w"):
         self.state, self.trust, self.listen = state, [str(vkey) for vkey in trust], listen
+        self.name = name
         self.lines: list[str] = []
 
     def command(self, *more: str) -> list[str]:
@@ -74,7 +75,7 @@ class Daemon:
 
     def start(self) -> "Daemon":
         self.process = subprocess.Popen(
-            self.command("--name", "witness.example/w"),
+            self.command("--name", self.name),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         )  # fmt: skip
         said, self.lines = [], []
