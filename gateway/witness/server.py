@@ -219,7 +219,10 @@ def listen(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, int(port)), family=family, backlog=CONNECTIONS_MAX)
+    made = socket.create_server((host, int(port)), family=family, backlog=CONNECTIONS_MAX)
+    # Connections inherit it; asyncio sets it only on sockets that were made with proto=IPPROTO_TCP.
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
 def serve(
