@@ -86,14 +86,12 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
-LogName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$")
-]
 WitnessKey = Annotated[
     str, StringConstraints(pattern=r"^[^\s+]{1,200}\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*$"),
     AfterValidator(_witness_key),
 ]  # fmt: skip
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+LedgerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./-]{0,127}[a-z0-9]$")]
 UnitSource = Annotated[str, StringConstraints(pattern=r"^(header:[a-z0-9][a-z0-9-]*|exchange)$")]
 
 
@@ -136,11 +134,13 @@ class WitnessSettings(Section):
 
 
 class LedgerSettings(Section):
-    name: LogName | None = Field(
-        None, description="First part of each log's origin, fixed at the first start; made up."
+    name: LedgerName | None = Field(
+        None, description="What the ledger is called, fixed at its first start; made up if absent."
     )
-    checkpoint: Duration = Field(1.0, gt=0, description="How often news is signed.")
-    heartbeat: Duration = Field(60.0, gt=0, description="How often an idle ledger says it lives.")
+    checkpoint: Duration = Field(
+        1.0, gt=0, description="Between two checkpoints of a log with news."
+    )
+    heartbeat: Duration = Field(60.0, gt=0, description="Between two heartbeats of the root log.")
     witnesses: tuple[WitnessSettings, ...] = Field(
         (), max_length=16, description="Who cosigns checkpoints."
     )
@@ -314,7 +314,7 @@ class Settings(Section):
     telemetry: Telemetry = Field(Telemetry(), description="Where spans go.")
     drain: Drain = Field(Drain(), description="How a stop proceeds.")
     journal: JournalSettings = Field(JournalSettings(), description="The durable log.")
-    ledger: LedgerSettings = Field(LedgerSettings(), description="The log for ever.")
+    ledger: LedgerSettings = Field(LedgerSettings(), description="The sealed log, for ever.")
     callers: tuple[CallerSettings, ...] = Field(
         (), description="Who may call; absent: anybody, as anonymous, without context."
     )

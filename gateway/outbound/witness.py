@@ -202,7 +202,7 @@ class Witnesses:
 
     def _look(self, known: set[str]) -> Iterator[tuple[Snapshot, Held]]:
         """The newest checkpoint of every log; of logs not yet known, what `witnessed` holds."""
-        for folder in (self.ledger / ROOT, *sorted(self.ledger.glob("models/*/*"))):
+        for folder in (self.ledger / ROOT, *sorted(self.ledger.glob("models/*/[!.]*"))):
             snapshot = read_snapshot(folder)
             if snapshot is not None:
                 new = snapshot.point.origin not in known
