@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from gateway import __version__
+from gateway.commands.witness import witness
 
 EXIT_FOUND = 1
 EXIT_USAGE = 2
@@ -333,6 +334,9 @@ def demo(
         fail(f"{config}: {len(checked.problems)} problems", EXIT_FOUND)
     pairs = [argument for pair in set_ or [] for argument in ("--set", pair)]
     raise typer.Exit(Demo(checked, pairs, applications, seed).run(once))
+
+
+cli.command()(witness)
 
 
 @cli.command()

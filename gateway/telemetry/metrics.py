@@ -37,6 +37,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
     "headworks_spans_dropped": ("Spans not sent to the collector.", ()),
+    "headworks_witness_answers": ("What witnesses answered.", ("witness", "answer")),
     "headworks_restarts": ("Processes started again after their end.", ("role",)),
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -48,6 +49,9 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_lag_records": ("Records behind, by consumer.", ("consumer",)),
     "headworks_lag_seconds": ("Age of the oldest record not yet taken.", ("consumer",)),
     "headworks_lag_bytes": ("Journal bytes on disk.", ("consumer",)),
+    "headworks_witness_lag_records": ("Leaves not yet cosigned.", ("witness",)),
+    "headworks_witness_lag_seconds": ("For how long some leaf waits for it.", ("witness",)),
+    "headworks_witness_alarms": ("Logs it says do not go on from what it saw.", ("witness",)),
     "headworks_process_up": ("1 while the process runs.", ("role",)),
 }
 HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
