@@ -24,6 +24,7 @@ import json
 import re
 import struct
 import sys
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Iterable, NamedTuple
@@ -328,7 +329,8 @@ def root_from(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
     return computed
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """Where an entry was proven to stand."""
 
     index: int
@@ -359,7 +361,8 @@ def check_proof(entry: bytes, proof: bytes, policy: Policy) -> Place:
 # Receipts, and what a leaf says.
 
 
-class Receipt(NamedTuple):
+@dataclass(frozen=True)
+class Receipt:
     id: str
     time: int
     commitment: str
@@ -409,13 +412,13 @@ def parse_leaf(entry: bytes) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        document = json.loads(entry, object_pairs_hook=once)
+        document: Any = json.loads(entry, object_pairs_hook=once)
     except (ValueError, RecursionError):
         raise Wrong("the leaf is not JSON") from None
     record = document.get("record") if isinstance(document, dict) else None
     if not isinstance(record, dict) or not isinstance(document.get("kind"), str):
         raise Wrong("the leaf has no kind or no record")
-    return document
+    return dict(document)
 
 
 def check_body(body: bytes, commitment: str) -> list[str]:
@@ -475,8 +478,9 @@ class Bundle:
         for check in (self.check_leaf, self.check_receipt, self.check_body, self.check_explanation):
             try:
                 check()
-            except Wrong as wrong:
-                self.say(f"{check.__name__[6:]}: {wrong}", holds=False)
+            except (Wrong, AttributeError, KeyError, TypeError, ValueError) as wrong:
+                words = wrong if isinstance(wrong, Wrong) else f"a field is missing or odd: {wrong}"
+                self.say(f"{check.__name__[6:]}: {words}", holds=False)
                 if check == self.check_leaf:
                     break  # nothing is left to compare with
         return not self.failures
@@ -506,8 +510,8 @@ class Bundle:
         self.policy = parse_policy(read_file(self.policy_file, FILE_BYTES_MAX))
         leaf, place = self.prove("leaf")
         self.kind, self.record = leaf["kind"], leaf["record"]
-        self.lines.append(f"       origin  {place.checkpoint.origin}\n       index   {place.index}\n"
-                          f"       size    {place.checkpoint.size}")  # fmt: skip
+        self.lines += [f"       origin  {place.checkpoint.origin}", f"       index   {place.index}",
+                       f"       size    {place.checkpoint.size}"]  # fmt: skip
         self.lines.append(f"       {self.kind} {self.record.get('id')} at "
                           f"{utc(int(self.record.get('at', 0)))}, model "
                           f"{self.record.get('model')} {self.record.get('version')}")  # fmt: skip
