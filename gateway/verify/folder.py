@@ -31,7 +31,8 @@ def tile_name(kind: str, number: int) -> str:
 
 def split(data: bytes) -> tuple[list[bytes], int]:
     """Whole entries of a bundle, and where the last of them ends."""
-    entries, at, length, unpack = [], 0, len(data), LENGTH.unpack_from
+    entries: list[bytes] = []
+    at, length, unpack = 0, len(data), LENGTH.unpack_from
     while at + 2 <= length and len(entries) < WIDTH:
         end = at + 2 + unpack(data, at)[0]
         if end > length:
@@ -39,6 +40,14 @@ def split(data: bytes) -> tuple[list[bytes], int]:
         entries.append(data[at + 2 : end])
         at = end
     return entries, at
+
+
+def _shared(one: bytes, other: bytes) -> bytes:
+    """What both begin with."""
+    for at, (left, right) in enumerate(zip(one, other)):
+        if left != right:
+            return one[:at]
+    return min(one, other, key=len)
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,7 @@ class LogFolder:
                     index = first + item * covers
                     break
         else:
-            index = first + len(split(os.path.commonprefix([data, expected]))[0])
+            index = first + len(split(_shared(data, expected))[0])
         raise self.fault("tile changed", "it is not what the entries give", name, index)
 
     def stray(self, size: int) -> Iterator[Fault]:
