@@ -164,7 +164,7 @@ class LogFolder:
 
     def stray(self, size: int) -> Iterator[Fault]:
         """Files that no entry of a log of `size` accounts for."""
-        for path in sorted(self.root.rglob("*")):
+        for path in self.root.rglob("*"):
             name = path.relative_to(self.root).as_posix()
             if path.is_dir() or TEMPORARY.fullmatch(path.name):
                 continue

@@ -275,16 +275,16 @@ class LedgerCheck:
         root = self.checks[ROOT].next if ROOT in self.checks else 0
         name = check.folder.name
         if said.opened is None or said.opened >= root:
-            self.early.setdefault(name, Fault(name, "not opened", "the root log does not open it "
-                                              "before its first leaf", None, 0, number))  # fmt: skip
+            words = "the root log does not open it before its first leaf"
+            self.early.setdefault(name, Fault(name, "not opened", words, None, 0, number))
             return
         try:
             right = parse_vkey(said.vkey) == self.policy.key_of(check.report.origin)
         except Wrong:
             right = False
         if not right:
-            self.early.setdefault(name, Fault(ROOT, "key differs", f"{name} was opened with a key "
-                                              "that is not the policy's", None, said.opened))  # fmt: skip
+            words = f"{name} was opened with a key that is not the policy's"
+            self.early.setdefault(name, Fault(ROOT, "key differs", words, None, said.opened))
 
     def _see_hole(self, source: str, sequence: int, log: str, index: int, number: int) -> None:
         last = self.last[source]
@@ -349,8 +349,8 @@ class LedgerCheck:
         for name, check in self.checks.items():
             final = self.chronicle.of(check.report.origin).final
             if final is not None and check.next > final[0] and not check.stopped:
-                self.early.setdefault(name, Fault(name, "after the close", f"closed with {final[0]} "
-                                                  "entries", None, final[0]))  # fmt: skip
+                words = f"it was closed with {final[0]} entries"
+                self.early.setdefault(name, Fault(name, "after the close", words, None, final[0]))
 
     def _unsigned(self, check: LogCheck) -> Fault | None:
         """A log without a checkpoint that had one: somebody told of its root, or of two sizes."""
@@ -374,7 +374,7 @@ class LedgerCheck:
     def _strays(self) -> Iterator[Fault]:
         """Files beside the logs that are nobody's."""
         known = {"committed", "policy", "lock"}
-        for path in sorted(self.folder.rglob("*")):
+        for path in self.folder.rglob("*"):
             name = path.relative_to(self.folder).as_posix()
             if path.is_dir() or TEMPORARY.fullmatch(path.name) or name in known:
                 continue

@@ -174,7 +174,7 @@ class LogCheck:
             self._claim = next(self._claims, None)
 
     def finish(self) -> None:
-        """The order has no more: what is left, the unfinished tiles, claims of more than there is."""
+        """The order has no more: what is left, unfinished tiles, claims of more than there is."""
         if not self.stopped:
             self.flush()
         self._end()

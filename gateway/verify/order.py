@@ -1,8 +1,8 @@
 """The one order of all leaves, read from `order/*.order` by who did not write it.
 
-Head: u32 length, u32 CRC-32, JSON, zeros to a multiple of 32. Record: u32 log, u32 source, u64 place
-in the log, u64 sequence in the source, u32 CRC-32 of the entry, u32 CRC-32 of the 28 bytes before,
-seeded by the checksum before it (the first: by the head's). Little-endian.
+Head: u32 length, u32 CRC-32, JSON, zeros to a multiple of 32. Record: u32 log, u32 source,
+u64 place in the log, u64 sequence in the source, u32 CRC-32 of the entry, u32 CRC-32 of
+the 28 bytes before, seeded by the checksum before it (the first: by the head's). Little-endian.
 """
 
 from __future__ import annotations
