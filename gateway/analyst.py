@@ -26,6 +26,7 @@ from gateway.card import Card
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
+from gateway.exchange import exchange_id
 from gateway.explain.worker import Asked, Explanations
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import JournalReader
@@ -49,6 +50,10 @@ OUTPUTS_AT_ONCE = 64
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
 NAME = "analyst"
+IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "fallback", "not_explained")
+LEAF_BYTES_MAX = 48 * 1024
+"""An output longer than this goes beside the bodies: a leaf has to stay below 64 KiB."""
+TABLES_MAX = 16
 Place = tuple[int, int]
 NO_PARTS = encode_parts({}, EMPTY, EMPTY)
 log = logging.getLogger("headworks.analyst")
@@ -64,6 +69,8 @@ class Inference:
     groups: list[dict[str, str]] = field(default_factory=list)
     outcomes: list[str | None] = field(default_factory=list)
     why: str | None = None
+    keys: tuple[int, ...] = ()
+    """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
     def asked(self) -> Asked:
         return Asked(self.model, self.version, self.rows, self.outcomes)
@@ -86,6 +93,15 @@ def _decided(leaf: dict[str, Any]) -> bool:
     )
 
 
+def in_clear(said: dict[str, Any]) -> dict[str, Any]:
+    """What a leaf tells of an explanation: how it was made and which reasons were given. The
+    numbers are sealed: a linear model's attributions give its inputs back."""
+    told = {key: said[key] for key in IN_CLEAR if key in said}
+    if "rows" in said:
+        told["codes"] = [[reason["code"] for reason in row["reasons"]] for row in said["rows"]]
+    return told
+
+
 class Analyst:
     def __init__(self, state: Path, keys: Path, clock: SystemClock) -> None:
         self.state, self.keys, self.clock = state, keys, clock
@@ -106,7 +122,7 @@ class Analyst:
         self._spans: Spans | None = None
         self._spans_to: str | None = None
         self._emitted: Place = (-1, -1)
-        self._outputs: list[tuple[Place, dict[str, Any]]] = []
+        self._outputs: list[tuple[Place, dict[str, Any], bytes]] = []
 
     async def start(self) -> None:
         """Open the journal, learn what was already said, fill the open windows again."""
@@ -119,6 +135,14 @@ class Analyst:
             on_failure=lambda _: self.failed.set(),
         )
         await asyncio.to_thread(self._resume)
+        await self._announce()
+
+    async def _announce(self) -> None:
+        """Machines' reading of bodies is a leaf a job: this job begins here."""
+        record = {"format": 1, "id": exchange_id(self.clock.wall()), "kind": "reading",
+                  "job": "explain and monitor", "from": self.catalog.reached + 1,
+                  "at": self.clock.steady()}  # fmt: skip
+        await self.journal.append(record, NO_PARTS)
 
     def _resume(self) -> None:
         # The ledger says what of our journal is sealed; the journal holds the rest; what was
@@ -136,7 +160,7 @@ class Analyst:
         start = self.windows.replay_from()
         if start is not None:
             for number, leaf in LedgerReader(self.state, start).read(reached + 1 - start):
-                self._replay(number, orjson.loads(leaf))
+                self._replay(number, self._whole(orjson.loads(leaf)))
         self.reader = LedgerReader(self.state, reached + 1)
 
     def _hear_ledger(self, ledger: LedgerReader) -> int:
@@ -190,9 +214,9 @@ class Analyst:
         leaves = []
         size = 0
         for number, text in self.reader.read(CHUNK):
-            leaf = orjson.loads(text)
+            leaf = self._whole(orjson.loads(text))
             leaves.append((number, leaf))
-            sent = leaf["record"].get("bytes", {})
+            sent = leaf["record"]["bytes"] if leaf["kind"] == "exchange" else {}
             size += len(text) + sent.get("request", 0) + sent.get("response", 0)
             if size > CHUNK_BYTES:
                 break
@@ -208,12 +232,12 @@ class Analyst:
 
     async def _write_outputs(self) -> None:
         outputs, self._outputs = self._outputs, []
-        fresh = [record for place, record in outputs if place > self._emitted]
+        fresh = [(record, parts) for place, record, parts in outputs if place > self._emitted]
         if outputs:
             self._emitted = max(self._emitted, outputs[-1][0])
         for start in range(0, len(fresh), OUTPUTS_AT_ONCE):
             some = fresh[start : start + OUTPUTS_AT_ONCE]
-            await asyncio.gather(*(self.journal.append(record, NO_PARTS) for record in some))
+            await asyncio.gather(*(self.journal.append(record, parts) for record, parts in some))
 
     def _take(self, number: int, leaf: dict[str, Any]) -> None:
         for table, row in rows_of(number, leaf):
@@ -232,9 +256,10 @@ class Analyst:
     ) -> None:
         """Say an exchange's explanation and put its rows into their windows."""
         if said is None:
-            self._say_explanation(number, leaf["record"], {"not_explained": found.why or "lost"})
+            said = {"not_explained": found.why or "lost"}
+            self._say_explanation(number, leaf["record"], said, found.keys)
             return
-        self._say_explanation(number, leaf["record"], said)
+        self._say_explanation(number, leaf["record"], said, found.keys)
         for decision in found.decisions(number, leaf):
             for report in self.windows.add(
                 found.model, found.version, leaf["record"]["arm"], decision
@@ -261,15 +286,32 @@ class Analyst:
             self._read_body(leaf, found, found.version.card)
         return found
 
+    def _whole(self, leaf: dict[str, Any]) -> dict[str, Any]:
+        """The leaf with what was too long for it and lies beside the bodies."""
+        place = leaf.get("decisions_at")
+        record = leaf["record"]
+        try:
+            if place is not None:
+                leaf["decisions"] = orjson.loads(self.bodies.read(record["id"], place))
+            elif leaf["kind"] == "window" and record.get("sealed"):
+                context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
+                record["report"] = orjson.loads(context)["report"]
+        except (ValueError, OSError) as error:
+            log.warning("leaf of %s is not whole: %s", record["id"], error)
+        return leaf
+
     def _table(self, revision: str) -> Table:
         table = self._tables.get(revision)
         if table is None:
+            if len(self._tables) >= TABLES_MAX:
+                self._tables.pop(next(iter(self._tables)))
             table = self._tables[revision] = self.tables.load(revision)
         return table
 
     def _read_body(self, leaf: dict[str, Any], found: Inference, card: Card) -> None:
         try:
             parts = self.bodies.read(leaf["record"]["id"], leaf["body"])
+            found.keys = self.bodies.numbers(leaf["body"])
             context, request, _ = decode_parts(parts)
             told = orjson.loads(context)
             headers = {name.lower(): value for name, value in told["request_headers"]}
@@ -288,7 +330,9 @@ class Analyst:
         if any(len(column) != len(found.outcomes) for column in found.rows.values()):
             found.why = "rows_differ"
 
-    def _say_explanation(self, number: int, record: dict[str, Any], said: dict[str, Any]) -> None:
+    def _say_explanation(
+        self, number: int, record: dict[str, Any], said: dict[str, Any], keys: tuple[int, ...]
+    ) -> None:
         model, version = str(record.get("model")), str(record.get("version"))
         if (why := said.get("not_explained")) is not None:
             self.metrics.count("headworks_not_explained", why)
@@ -298,25 +342,33 @@ class Analyst:
         if len(orjson.dumps(said)) > OUTPUT_BYTES_MAX:
             said = {"not_explained": "too_large"}
         about = {"kind": "explanation", "exchange": record["id"], "model": model,
-                 "version": version, "artifact": record.get("artifact")}  # fmt: skip
-        self._say(number, about | said)
+                 "version": version, "artifact": record.get("artifact"),
+                 "sealed": bool(keys)}  # fmt: skip
+        parts = encode_parts({"explanation": said, "keys": keys}, EMPTY, EMPTY)
+        self._say(number, about | in_clear(said), parts if keys else NO_PARTS)
 
     def _say_window(self, number: int, report: WindowReport) -> None:
         told = report.to_json()
         model, version, *_ = report.id.split("/")
         self.metrics.count("headworks_windows", model, version, report.state)
-        self._say(number, {"kind": "window", "name": report.id, "report": told})
+        about = {"kind": "window", "model": model, "name": report.id}
+        if len(orjson.dumps(told)) <= LEAF_BYTES_MAX:
+            self._say(number, about | {"report": told})
+        else:
+            self._say(
+                number, about | {"sealed": True}, encode_parts({"report": told}, EMPTY, EMPTY)
+            )
         for kind, causes in (("alert", report.opened), ("alert_resolved", report.resolved)):
             for cause in causes:
                 name = f"{report.id.rpartition('/')[0]}:{cause}"
-                self._say(number, {"kind": kind, "name": name, "window": report.id})
+                self._say(number, {"kind": kind, "model": model, "name": name, "window": report.id})
 
-    def _say(self, number: int, record: dict[str, Any]) -> None:
+    def _say(self, number: int, record: dict[str, Any], parts: bytes = NO_PARTS) -> None:
         ordinal = 0
         if self._outputs and self._outputs[-1][0][0] == number:
             ordinal = self._outputs[-1][0][1] + 1
         named = {"format": 1, "id": f"{number}.{ordinal}", "of": number, "ordinal": ordinal}
-        self._outputs.append(((number, ordinal), named | record))
+        self._outputs.append(((number, ordinal), named | record, parts))
 
     async def close(self) -> None:
         if self._spans is not None:

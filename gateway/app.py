@@ -78,12 +78,15 @@ def child(role: str, text: str) -> int:
         return _worker(told, state, keys, clock)
     if role == "governor":
         from gateway.governor import Governor
+        from gateway.settings import LedgerSettings
+
+        ledger = LedgerSettings.model_construct(**told["ledger"])
 
         async def govern() -> int:
             config, laid = Path(told["config"]), told["overrides"]
-            again = os.environ.get(RESTARTS, "0") != "0"
-            governor = Governor(config, laid, state, keys, clock, told["started"])
-            return await governor.run(again=again)
+            restarts = int(os.environ.get(RESTARTS, "0"))
+            governor = Governor(config, laid, state, keys, clock, told["started"], ledger)
+            return await governor.run(restarts)
 
         return asyncio.run(govern())
     from gateway.analyst import analyse

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,10 +124,19 @@ def check(
 
 def ask(config: Path, set_: list[str] | None, path: str, **parameters: Any) -> Any:
     """A document of the running gateway's API; its refusals and absence end the command."""
+    return _asked(lambda: admin(config, set_).get(path, **parameters))
+
+
+def post(config: Path, set_: list[str] | None, path: str, document: dict[str, Any]) -> Any:
+    """What the running gateway's API answers to a document."""
+    return _asked(lambda: admin(config, set_).post(path, document))
+
+
+def _asked(asking: Callable[[], Any]) -> Any:
     from gateway.adminclient import Refused, Unreachable
 
     try:
-        return admin(config, set_).get(path, **parameters)
+        return asking()
     except Unreachable as error:
         fail(f"no gateway answers: {error}", EXIT_FOUND)
     except Refused as error:
@@ -209,10 +219,17 @@ def decisions(
     since: Annotated[str | None, typer.Option(help="ISO time, or an age as 15m.")] = None,
     until: Annotated[str | None, typer.Option(help="ISO time, or an age as 15m.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    reveal: Annotated[
+        str | None, typer.Option(help="Show what was sent too; why you read it, for the ledger.")
+    ] = None,
 ) -> None:
     """The newest decisions, filtered; or one, with everything about it."""
     from gateway import report
 
+    if id is not None and reveal is not None:
+        path = f"/api/v1/decisions/{id}/reveal"
+        show(post(config, set_, path, {"purpose": reveal}), json, report.decision)
+        return
     if id is not None:
         show(ask(config, set_, f"/api/v1/decisions/{id}"), json, report.decision)
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import httpx2
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,6 +30,11 @@ from gateway.telemetry import metrics
 BODY_BYTES_MAX = 64 * 1024**2
 OF_THE_CONNECTION = ("connection", "keep-alive", "transfer-encoding", "content-length", "date",
                      "server")  # fmt: skip
+LEDGER_FILE = re.compile(
+    r"policy|(root|models/[A-Za-z0-9][A-Za-z0-9._-]*/\d{4}q[1-4])/"
+    r"(checkpoint|witnessed|tile/(\d+|entries)(/x\d{3})*/\d{3}(\.p/\d{1,3})?)"
+)
+"""What /ledger/ hands out: checkpoints and tiles, not the order nor what still grows."""
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("headworks.front")
 
@@ -40,7 +46,9 @@ class Door:
         self._app, self._tables = app, tables
         listening = settings.listen.admin.rpartition(":")[0].strip("[]")
         self._names = {*LOCAL_NAMES, listening}
-        self._people = {person.token_sha256: person.name for person in settings.people}
+        self._people = {
+            person.token_sha256: (person.name, tuple(person.roles)) for person in settings.people
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -59,8 +67,10 @@ class Door:
         except (OSError, ValueError):
             log.exception("the people of the revision in force cannot be read")
         else:
-            people = document["people"]
-            self._people = {person["token_sha256"]: person["name"] for person in people}
+            self._people = {
+                person["token_sha256"]: (person["name"], tuple(person["roles"]))
+                for person in document["people"]
+            }
 
     def _refusal(self, request: Request) -> Response | None:
         host = request.url.hostname or ""
@@ -75,7 +85,7 @@ class Door:
             person = self._people.get(digest)
             if scheme.lower() != "bearer" or person is None:
                 return say_error(401, "unauthorised", "a person's bearer token is wanted")
-            request.scope["headworks.person"] = person
+            request.scope["headworks.person"], request.scope["headworks.roles"] = person
         return None
 
 
@@ -99,7 +109,11 @@ class Front:
                 Route("/-/ready", self.ready, methods=["GET"]),
                 Route("/metrics", self.metrics, methods=["GET"]),
                 Route("/api/v1/status", self.status, methods=["GET"]),
-                Route("/api/v1/reload", self.reload, methods=["POST"]),
+                Route("/api/v1/reload", self.govern, methods=["POST"]),
+                Route("/api/v1/subjects/erase", self.govern, methods=["POST"]),
+                Route("/api/v1/subjects/find", self.govern, methods=["POST"]),
+                Route("/api/v1/holds", self.govern, methods=["GET", "POST"]),
+                Route("/ledger/{path:path}", self.ledger, methods=["GET", "HEAD"]),
                 Route("/{path:path}", self.relay, methods=["GET", "POST", "PUT", "DELETE"]),
             ],
             middleware=[
@@ -150,8 +164,21 @@ class Front:
             return None
         return told
 
-    async def reload(self, request: Request) -> Response:
-        return await self._pass(request, "governor", "/reload")
+    async def govern(self, request: Request) -> Response:
+        return await self._pass(request, "governor", request.url.path.removeprefix("/api/v1"))
+
+    async def ledger(self, request: Request) -> Response:
+        """The ledger's static files, as any web server would give them (c2sp.org/tlog-tiles)."""
+        path = request.path_params["path"]
+        if not LEDGER_FILE.fullmatch(path):
+            return say_error(404, "unknown_path", f"{path[:200]!r} is no file of a log")
+        file = self.state / "ledger" / path
+        if not file.is_file():
+            return say_error(404, "unknown_path", f"{path[:200]!r} is not there")
+        if "/tile/" in path:
+            kept = {"cache-control": "public, max-age=31536000, immutable"}
+            return FileResponse(file, media_type="application/octet-stream", headers=kept)
+        return FileResponse(file, media_type="text/plain", headers={"cache-control": "no-store"})
 
     def hang_up(self) -> None:
         """SIGHUP: reload; the log says what came of it."""
@@ -182,6 +209,7 @@ class Front:
                   if (value := request.headers.get(name))}  # fmt: skip
         if (person := request.scope.get("headworks.person")) is not None:
             passed["x-headworks-person"] = person  # who, by the token; never by the body
+            passed["x-headworks-roles"] = ",".join(request.scope["headworks.roles"])
         try:
             answer = await self._clients[role].request(
                 request.method, path, content=body, headers=passed

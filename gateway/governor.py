@@ -23,8 +23,10 @@ from gateway.artifacts import Artifacts
 from gateway.asgi import Server
 from gateway.check import check
 from gateway.clock import SystemClock
+from gateway.custodian import custody_routes
+from gateway.seal.custody import Custody
 from gateway.seal.sealer import Sealer
-from gateway.settings import RESTART_KEYS
+from gateway.settings import RESTART_KEYS, LedgerSettings
 from gateway.table import TableStore, make_document
 from gateway.telemetry.metrics import Metrics
 
@@ -41,6 +43,7 @@ class Governor:
         keys: Path,
         clock: SystemClock,
         started: dict[str, Any],
+        ledger: LedgerSettings,
     ) -> None:
         """`started`: the settings of the start that only a restart can change."""
         self.config, self.overrides, self.state = config, overrides, state
@@ -48,16 +51,19 @@ class Governor:
         self.metrics = Metrics("governor", state / "metrics")
         self.tables = TableStore(state)
         self.artifacts = Artifacts(state)
-        self.sealer = Sealer(state, keys, self.clock, self.metrics)
+        self.sealer = Sealer(state, keys, self.clock, self.metrics, ledger)
+        self.custody = Custody(self.sealer)
         self.stopping = False
         self._publishing = asyncio.Lock()
 
-    async def run(self, *, again: bool) -> int:
-        """`again`: started after a crash. A file that changed since is nobody's reload."""
+    async def run(self, restarts: int) -> int:
+        """After a crash (`restarts` > 0) a file that changed since is nobody's reload."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        if not again or self.tables.current is None:
+        self.sealer.notary.begin(restarts)
+        await asyncio.to_thread(self.custody.resume)
+        if not restarts or self.tables.current is None:
             await self._publish_at_start()
         run = self.state / "run"
         run.mkdir(exist_ok=True)
@@ -93,12 +99,16 @@ class Governor:
         """Seal; once told to stop, until nothing more comes: workers have ended by then."""
         while True:
             stopping = self.stopping
-            written = await asyncio.to_thread(self.sealer.step)
+            written = await asyncio.to_thread(self._turn)
             self._tell_numbers()
             if stopping and not written:
                 return
             if not written:
                 await asyncio.sleep(IDLE_S)
+
+    def _turn(self) -> int:
+        self.custody.retire()
+        return self.sealer.turn()
 
     def _tell_numbers(self) -> None:
         for source, lag in self.sealer.lag().items():
@@ -144,13 +154,21 @@ class Governor:
         async def status(request: Request) -> JSONResponse:
             return JSONResponse(
                 {"leaves": self.sealer.ledger.number, "journals": self.sealer.lag(),
-                 "revision": self.tables.current}
+                 "ledger": self.sealer.notary.status(), "revision": self.tables.current}
             )  # fmt: skip
+
+        async def tell(request: Request) -> JSONResponse:
+            """A leaf that another process of ours wants durable before it goes on."""
+            told = orjson.loads(await request.body())
+            number = await asyncio.wrap_future(self.sealer.tell(told["kind"], told["record"]))
+            return JSONResponse({"leaf": number})
 
         return Starlette(
             routes=[
+                *custody_routes(self.custody),
                 Route("/reload", reload, methods=["POST"]),
                 Route("/status", status, methods=["GET"]),
+                Route("/tell", tell, methods=["POST"]),
             ]
         )
 

@@ -68,6 +68,7 @@ HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+LedgerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./-]{0,127}[a-z0-9]$")]
 UnitSource = Annotated[str, StringConstraints(pattern=r"^(header:[a-z0-9][a-z0-9-]*|exchange)$")]
 
 
@@ -102,6 +103,14 @@ class JournalSettings(Section):
     budget: Size = Field(8 * 1024**3, description="Disk that unsealed segments of all may take.")
     warn: Share = Field(200_000, description="Share of the budget at which status turns yellow.")
     refuse: Share = Field(900_000, description="Share of the budget at which answers are refused.")
+
+
+class LedgerSettings(Section):
+    name: LedgerName | None = Field(
+        None, description="What the ledger is called, fixed at its first start; made up if absent."
+    )
+    checkpoint: Duration = Field(1.0, description="Between two checkpoints of a log with news.")
+    heartbeat: Duration = Field(60.0, description="Between two heartbeats of the root log.")
 
 
 class CallerSettings(Section):
@@ -254,6 +263,7 @@ class Settings(Section):
     telemetry: Telemetry = Field(Telemetry(), description="Where spans go.")
     drain: Drain = Field(Drain(), description="How a stop proceeds.")
     journal: JournalSettings = Field(JournalSettings(), description="The durable log.")
+    ledger: LedgerSettings = Field(LedgerSettings(), description="The sealed log, for ever.")
     callers: tuple[CallerSettings, ...] = Field(
         (), description="Who may call; absent: anybody, as anonymous, without context."
     )
@@ -261,5 +271,5 @@ class Settings(Section):
     models: dict[Name, ModelSettings] = Field(min_length=1, description="The models.")
 
 
-RESTART_KEYS = ("listen", "workers", "state", "keys", "drain", "journal")
+RESTART_KEYS = ("listen", "workers", "state", "keys", "drain", "journal", "ledger")
 """Top-level keys that a reload cannot apply; all others are hot."""

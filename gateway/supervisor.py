@@ -91,6 +91,7 @@ class Supervisor:
             "config": str(config), "overrides": overrides, "state": str(state), "keys": str(keys),
             "lifeline": self._lifeline, "workers": count, "clock": clock.offset,
             "started": settings.model_dump(mode="json", include=set(RESTART_KEYS)),
+            "ledger": settings.ledger.model_dump(),
             "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
         }  # fmt: skip
         self.children = [

@@ -76,6 +76,7 @@ class Found:
 
     leaf: int
     explanation: dict[str, Any] | None
+    explanation_leaf: int
     shadows: list[dict[str, Any]]
     windows: list[dict[str, Any]]
     withheld: bool
@@ -90,7 +91,9 @@ def exchange(cursor: Any, identity: str) -> Found | None:
     if row is None:
         return None
     leaf, model, version, arm = row
-    explained = cursor.execute("SELECT document FROM explanations WHERE id = ?", [key]).fetchone()
+    explained = cursor.execute(
+        "SELECT document, leaf FROM explanations WHERE id = ?", [key]
+    ).fetchone()
     shadows = cursor.execute(
         "SELECT e.id, e.version, e.status, d.score, d.outcome FROM exchanges e "
         'LEFT JOIN decisions d ON d.id = e.id AND d."row" = 0 WHERE e.primary_id = ?', [key]
@@ -105,6 +108,7 @@ def exchange(cursor: Any, identity: str) -> Found | None:
     return Found(
         leaf,
         orjson.loads(explained[0]) if explained else None,
+        explained[1] if explained else -1,
         [dict(zip(("id", "version", "status", "score", "outcome"), map(_plain, row)))
          for row in shadows],
         [{"name": name, "state": state} for name, state in windows],

@@ -23,7 +23,7 @@ def rows_of(number: int, leaf: dict[str, Any]) -> list[Row]:
         row = (report["id"], number, model, version, arm, int(place), report["first_leaf"],
                report["last_leaf"], report["state"], text)  # fmt: skip
         return [("windows", row)]
-    name = str(record.get("id") or record.get("name") or leaf["source"])
+    name = str(record.get("id") or record.get("name") or leaf.get("source", kind))
     return [("events", (number, kind, name, text))]
 
 

@@ -25,6 +25,7 @@ from gateway.catalog import queries
 from gateway.catalog.store import Catalog
 from gateway.console import openapi
 from gateway.console.decision import show
+from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
@@ -78,11 +79,22 @@ def read_filters(parameters: Any, now: datetime) -> queries.Filters:
     return queries.Filters(**found)
 
 
+def read_purpose(body: bytes) -> str:
+    """ValueError names what was sent."""
+    try:
+        told = orjson.loads(body)
+    except ValueError:
+        told = None
+    purpose = told.get("purpose") if isinstance(told, dict) else None
+    return check_purpose(purpose)
+
+
 class Api:
     def __init__(
         self, catalog: Catalog, tables: TableStore, bodies: BodyReader, state: Path
     ) -> None:
         self.catalog, self.tables, self.bodies, self.state = catalog, tables, bodies, state
+        self._governor = Governed(state / "run" / "governor.sock")
 
     async def decisions(self, request: Request) -> Response:
         try:
@@ -102,6 +114,29 @@ class Api:
             return refuse(400, "bad_parameter", str(error))
         if document is None:
             return refuse(404, "unknown_decision", f"no decision {text!r} is in the catalog")
+        return answer(document)
+
+    async def reveal(self, request: Request) -> Response:
+        """What people sent, once a leaf says durably who reads it and why."""
+        try:
+            purpose = read_purpose(await request.body())
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        return await self.revealed(request, purpose)
+
+    async def revealed(self, request: Request, purpose: str) -> Response:
+        found = await self.decision(request)
+        if found.status_code != 200:
+            return found
+        person = request.headers.get("x-headworks-person", "local")
+        record = {"decision": request.path_params["id"], "by": person, "purpose": purpose}
+        try:
+            await self._governor.tell("reveal", record)
+        except OSError as error:
+            return refuse(503, "governor_down", f"reading cannot be recorded now: {error}")
+        document = await asyncio.to_thread(
+            self._asked, show, self.tables, self.bodies, self.state, request.path_params["id"], True
+        )
         return answer(document)
 
     async def models(self, request: Request) -> Response:
@@ -168,12 +203,14 @@ def make_app(catalog: Catalog, tables: TableStore, bodies: BodyReader, state: Pa
     return Starlette(
         routes=[
             Route("/", pages.home),
-            Route("/decisions/{id:path}", pages.decision),
+            Route("/decisions/{id:path}", pages.decision, methods=["GET"]),
+            Route("/decisions/{id:path}", pages.reveal, methods=["POST"]),
             Route("/models/{model}", pages.model),
             Mount("/static", StaticFiles(packages=[("gateway.console", "static")])),
             Route("/api/openapi.json", api.openapi),
             Route("/api/v1/analyst", api.analyst),
             Route("/api/v1/decisions", api.decisions),
+            Route("/api/v1/decisions/{id:path}/reveal", api.reveal, methods=["POST"]),
             Route("/api/v1/decisions/{id:path}", api.decision),
             Route("/api/v1/models", api.models),
             Route("/api/v1/monitor/{model}", api.monitor),

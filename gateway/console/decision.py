@@ -30,17 +30,20 @@ def split_id(text: str) -> tuple[str, int]:
 
 
 def show(
-    cursor: Any, tables: TableStore, bodies: BodyReader, state: Path, text: str
-) -> dict[str, Any] | None:
-    """None: there is no such decision (yet)."""
+    cursor: Any, tables: TableStore, bodies: BodyReader, state: Path, text: str,
+    revealed: bool = False,
+) -> dict[str, Any] | None:  # fmt: skip
+    """None: there is no such decision (yet). `revealed`: with what people sent; a leaf that says
+    who reads it and why is durable by then."""
     identity, row = split_id(text)
     found = queries.exchange(cursor, identity)
     if found is None:
         return None
-    _, leaf_bytes = next(LedgerReader(state, found.leaf).read(1))
-    leaf = orjson.loads(leaf_bytes)
+    leaf = _leaf(state, found.leaf)
+    if leaf is None:
+        return None
     record = leaf["record"]
-    decisions = leaf.get("decisions", [])
+    decisions = _decisions(bodies, leaf)
     if row >= max(len(decisions), 1):
         return None
     card = _card(tables, record)
@@ -51,14 +54,49 @@ def show(
         "unreadable": leaf.get("unreadable"),
         "withheld": found.withheld,
         "record": record,
-        "explanation": _explanation(found.explanation, row),
+        "explanation": _explanation(_sealed(bodies, state, found), row),
         "shadows": found.shadows,
         "windows": found.windows,
         "body": leaf.get("body"),
     }
-    document |= _inside(bodies, leaf, card, row)
+    document["revealed"] = revealed
+    hidden: dict[str, Any] = {"context": None, "features": None}
+    document |= _inside(bodies, leaf, card, row) if revealed else hidden
     document["words"] = words(document, card)
     return document
+
+
+def _leaf(state: Path, number: int) -> dict[str, Any] | None:
+    """None: its log was dropped as its retention says."""
+    for found, text in LedgerReader(state, number).read(1):
+        leaf: dict[str, Any] = orjson.loads(text)
+        return leaf if found == number else None
+    return None
+
+
+def _decisions(bodies: BodyReader, leaf: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = leaf.get("decisions", [])
+    if (place := leaf.get("decisions_at")) is not None:
+        try:
+            found = orjson.loads(bodies.read(leaf["record"]["id"], place))
+        except (ValueError, OSError):
+            return []
+    return found
+
+
+def _sealed(bodies: BodyReader, state: Path, found: queries.Found) -> dict[str, Any] | None:
+    """The explanation with its numbers, which lie under the same keys as what was asked."""
+    if found.explanation is None or not found.explanation.get("sealed"):
+        return found.explanation
+    leaf = _leaf(state, found.explanation_leaf)
+    if leaf is None or leaf.get("body") is None:
+        why = leaf.get("unreadable") if leaf is not None else "retired"
+        return found.explanation | {"not_explained": why or "unreadable"}
+    try:
+        context, *_ = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
+    except (ValueError, OSError) as error:
+        return found.explanation | {"not_explained": getattr(error, "reason", "unreadable")}
+    return found.explanation | dict(orjson.loads(context)["explanation"])
 
 
 def _card(tables: TableStore, record: dict[str, Any]) -> Card | None:
@@ -120,7 +158,7 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
     if record.get("arm"):
         told.append(
             f"Version {record['version']} answered as {record['arm']}, by rule "
-            f"{record['rule']!r}, bucket {record['bucket']} of 1,000,000 by {record['unit']}."
+            f"{record['rule']!r} and {record['unit']}."
         )
     if document["withheld"]:
         told.append("The record became durable too late: the answer was withheld.")

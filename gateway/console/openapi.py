@@ -141,9 +141,51 @@ def paths() -> dict[str, Any]:
             "get": operation("decision", "One decision, whole.", refer("Decision"), 400, 404,
                              parameters=[identity])
         },
+        "/api/v1/decisions/{id}/reveal": {
+            "post": operation("reveal", "One decision with what was sent; a leaf says who read it.",
+                              refer("Decision"), 400, 404, parameters=[identity],
+                              requestBody=sent(purpose=of("string", "5 to 500 characters.")))
+        },
+        **custody_paths(),
         "/api/v1/monitor/{model}": {
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
+        },
+    }  # fmt: skip
+
+
+def sent(**properties: Schema) -> dict[str, Any]:
+    """A request body: one JSON object."""
+    return {"content": {"application/json": {"schema": of("object", properties=properties)}}}
+
+
+def custody_paths() -> dict[str, Any]:
+    reason = of("string", "5 to 500 characters, for the ledger.")
+    erased = fields(
+        numbers=listed(WHOLE), keys=WHOLE, blobs=WHOLE, bytes=WHOLE, files=listed(TEXT),
+        exports=listed(TEXT), exports_perhaps=listed(TEXT), by=TEXT, reason=TEXT, leaf=WHOLE,
+        deferred=FLAG,
+    )  # fmt: skip
+    return {
+        "/api/v1/subjects/find": {
+            "post": operation("find_subject", "A subject's token and what is held under it.",
+                              fields(token=WHOLE, blobs=WHOLE, bytes=WHOLE, files=listed(TEXT)),
+                              400, 404, requestBody=sent(subject=TEXT))
+        },
+        "/api/v1/subjects/erase": {
+            "post": operation("erase_subject", "Destroy a subject's keys, rows and bodies.", erased,
+                              400, 404, requestBody=sent(
+                                  token=of("integer", "What find_subject says."),
+                                  decision=of("integer", "Or the leaf of a decision."),
+                                  reason=reason))
+        },
+        "/api/v1/holds": {
+            "get": operation("holds", "Legal holds, and erasures that wait for their release.",
+                             fields(holds=listed(of("object")), deferred=listed(of("object")))),
+            "post": operation("change_hold", "Hold a model or decisions, or release a hold.",
+                              fields(id=TEXT), 400, 404, requestBody=sent(
+                                  action=of("string", enum=["hold", "release"]), model=TEXT,
+                                  decisions=listed(WHOLE), id=TEXT, reason=reason)),
         },
     }  # fmt: skip
 
@@ -178,7 +220,8 @@ def status_schemas() -> dict[str, Schema]:
                 fields(running=FLAG, pid=of(["integer", "null"]), restarts=WHOLE)
             ),
             governor=may_be_null(
-                fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL)
+                fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL,
+                       ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),
         ),
@@ -244,8 +287,9 @@ def decision_schemas() -> dict[str, Schema]:
         shadows=listed(shadow),
         windows=listed(fields(name=TEXT, state=TEXT)),
         body=of(["object", "null"], "Where the sealed body lies."),
-        context=of(["object", "null"], "Path, headers, subjects and groups as sent."),
-        features=of(["object", "null"], "The row's values as sent."),
+        context=of(["object", "null"], "Path, headers, subjects, groups as sent, once revealed."),
+        features=of(["object", "null"], "The row's values as sent, once revealed."),
+        revealed=FLAG,
         words=listed(TEXT),
     )
     part = fields(length=WHOLE, sha256=TEXT, truncated=FLAG)

@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, Response
 
 from gateway.card import Card
 from gateway.clock import isoformat
+from gateway.console.governed import check_purpose
 
 if TYPE_CHECKING:
     from gateway.console.api import Api
@@ -37,7 +38,7 @@ HEADERS = {
 """Pages hold people's values: nothing foreign is loaded, framed or told, nothing is cached."""
 
 FILTERS = ("model", "version", "arm", "rule", "outcome")
-REACHED = ("model", "version", "artifact", "arm", "rule", "unit", "bucket", "primary")
+REACHED = ("model", "version", "artifact", "arm", "rule", "unit", "primary")
 """Parts of a record that an exchange has only if it came so far: a refused one lacks them."""
 
 GOOD = frozenset({"ok", "green"})
@@ -99,7 +100,19 @@ class Pages:
         return self._page("model.html" if status == 200 else "error.html", status, document)
 
     async def decision(self, request: Request) -> Response:
-        status, found = read(await self.api.decision(request))
+        return await self._decision(request, await self.api.decision(request))
+
+    async def reveal(self, request: Request) -> Response:
+        """The same page with what was sent, after the leaf that says who reads it and why."""
+        try:
+            purpose = check_purpose(dict(parse_qsl((await request.body()).decode())).get("purpose"))
+        except ValueError as error:
+            told = {"error": str(error), "code": "bad_parameter", "twin": "/api/openapi.json"}
+            return self._page("error.html", 400, told)
+        return await self._decision(request, await self.api.revealed(request, purpose))
+
+    async def _decision(self, request: Request, answer: Response) -> Response:
+        status, found = read(answer)
         twin = f"/api/v1{request.url.path}"
         if status != 200:
             return self._page("error.html", status, found | {"twin": twin})

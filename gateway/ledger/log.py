@@ -1,16 +1,15 @@
-"""The ledger: leaves in order, appended by one writer, readable from disk by anybody.
+"""The ledger: leaves in one order over many Merkle logs, appended by one writer, read by anybody.
 
-    state/ledger/<number of the first leaf>.leaves    entries, oldest file first
-    state/ledger/committed                            how many leaves are durable, 8 bytes
+    state/ledger/order/           the order of all leaves (`order.py`)
+    state/ledger/<log>/           the logs' entries and tiles (`entries.py`, `signer.py`)
+    state/ledger/committed        how many leaves are durable, 8 bytes
 
 Invariants:
-1. A leaf's number is its place, counted from 0 over all files; it is never given twice.
-2. `committed` is raised only after the fdatasync that covers the leaves: whoever reads below it
+1. A leaf's number is its place in the order, counted from 0; it is never given twice.
+2. Entries are durable before their order records, those before `committed`: whoever reads below it
    reads what a power loss cannot take back. A number it shows may be too low, never too high.
-3. Each file begins with the position of every journal at that point, and each leaf names its
-   journal and sequence: the last file alone says where sealing goes on.
-
-Entry: u32 length, u32 CRC-32 seeded by the entry before (the first: by 0), then the bytes.
+3. Each leaf of a journal names it and its sequence, in the order too: the last order file alone
+   says where sealing goes on.
 """
 
 from __future__ import annotations
@@ -21,95 +20,104 @@ from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
-import orjson
+from gateway.disk import hold, sync_folder, write_durably
+from gateway.ledger.entries import EntryFiles, EntryReader, Gone, LedgerDamaged
+from gateway.ledger.order import (
+    NO_SOURCE,
+    RECORD_BYTES,
+    Head,
+    Record,
+    encode_record,
+    read_records,
+)
 
-from gateway.disk import hold, write_durably
-
-FORMAT = 1
-ENTRY = struct.Struct("<II")
-ENTRY_BYTES_MAX = 16 * 1024**2
-FILE_BYTES = 64 * 1024**2
-READ_BYTES = 1024**2
-
-
-def _entries(data: bytes, seed: int) -> Iterator[tuple[bytes, int, int]]:
-    """(bytes, end offset, checksum) of each whole entry; stops at the first that is not."""
-    at = 0
-    while at + ENTRY.size <= len(data):
-        length, checksum = ENTRY.unpack_from(data, at)
-        end = at + ENTRY.size + length
-        if length > ENTRY_BYTES_MAX or end > len(data):
-            return
-        payload = data[at + ENTRY.size : end]
-        if crc32(payload, seed) != checksum:
-            return
-        yield payload, end, checksum
-        seed, at = checksum, end
-
-
-class LedgerDamaged(Exception):
-    """An entry below the durable mark does not have its checksum."""
+FILE_RECORDS = 262_144
+READ_RECORDS = 4096
 
 
 class Ledger:
     """The writing side; one process. `positions`: last sealed sequence of each source."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, file_records: int = FILE_RECORDS) -> None:
         self.root = state / "ledger"
-        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / "order").mkdir(parents=True, exist_ok=True)
         self._lock = hold(self.root / "lock")
+        self._file_records = file_records
         self.positions: dict[str, int] = {}
+        self._ordered: dict[str, int] = {}  # positions without what waits for a commit
+        self.logs: dict[str, EntryFiles] = {}
         self.number = 0
-        self._buffer: list[bytes] = []
-        self.last_leaf: bytes | None = None
+        self._pending: list[tuple[str, str | None, int, int, int]] = []
+        self._known: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        self._descriptor = -1
+        self._records = 0
         self._recover()
 
     def _recover(self) -> None:
-        """Believe every whole entry, cut what follows, make it durable, go on behind it."""
+        """Believe every whole record, cut what follows, make it durable, go on behind it."""
         files = _files(self.root)
         known = read_committed(self.root)
         if not files and known:
-            raise LedgerDamaged(f"{known} leaves were durable and no file holds them")
+            raise LedgerDamaged(f"{known} leaves were durable and no file has their order")
+        sizes: dict[str, int] = {}
+        if files:
+            sizes = self._read_last(files[-1], known)
+        for log, size in sizes.items():
+            if (self.root / log).exists():
+                self.logs[log] = EntryFiles(self.root / log, size)
         if not files:
             self._begin_file()
-            return
-        path = files[-1]
-        data = path.read_bytes()
-        end = self._checksum = 0
-        self.number = int(path.stem)
-        for place, (payload, behind, checksum) in enumerate(_entries(data, 0)):
-            end, self._checksum = behind, checksum
-            if place == 0:
-                self.positions = dict(orjson.loads(payload)["positions"])
-            else:
-                self._learn(payload)
-                self.number += 1
-        if end == 0 or self.number < known:
-            raise LedgerDamaged(f"{path.name}: leaf {self.number} is damaged, {known} were durable")
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        os.ftruncate(self._descriptor, end)
-        os.fsync(self._descriptor)
-        self._size = end
         self._open_mark()
         self._raise_mark()
 
-    def _learn(self, leaf: bytes) -> None:
-        self.last_leaf = leaf
-        document = orjson.loads(leaf)
-        if (source := document.get("source")) is not None:
-            self.positions[source] = document["sequence"]
+    def _read_last(self, path: Path, known: int) -> dict[str, int]:
+        data = path.read_bytes()
+        try:
+            head, start, seed = Head.decode(data)
+        except ValueError as error:
+            raise LedgerDamaged(f"{path.name}: {error}") from None
+        self.number, self._checksum = head.first, seed
+        logs, sources = list(head.logs), list(head.sources)
+        end = start
+        for record, checksum in read_records(data[start:], seed):
+            self._checksum = checksum
+            end += RECORD_BYTES
+            self.number += 1
+            head.logs[logs[record.log]] = record.place + 1
+            if record.source != NO_SOURCE:
+                head.sources[sources[record.source]] = record.sequence
+        if self.number < known:
+            raise LedgerDamaged(f"{path.name}: leaf {self.number} is damaged, {known} were durable")
+        self._know(logs, sources)
+        self.positions, self._ordered = head.sources, dict(head.sources)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        os.ftruncate(self._descriptor, end)
+        os.fsync(self._descriptor)
+        self._size, self._records = end, (end - start) // RECORD_BYTES
+        return head.logs
+
+    def _know(self, logs: list[str], sources: list[str]) -> None:
+        self._known = (
+            {name: place for place, name in enumerate(logs)},
+            {name: place for place, name in enumerate(sources)},
+        )
 
     def _begin_file(self) -> None:
-        path = self.root / f"{self.number:020d}.leaves"
-        head = orjson.dumps({"format": FORMAT, "first": self.number, "positions": self.positions})
-        self._checksum = crc32(head)
-        entry = ENTRY.pack(len(head), self._checksum) + head
-        write_durably(path, entry)
+        """Sizes and positions are those before what waits: its records are yet to come."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        before = {name: log.size for name, log in self.logs.items()}
+        for log, source, *_ in self._pending:
+            before[log] -= 1
+            if source is not None:
+                self._ordered.setdefault(source, -1)
+        head = Head(self.number - len(self._pending), before, self._ordered)
+        data, self._checksum = head.encode()
+        path = self.root / "order" / f"{head.first:020d}.order"
+        write_durably(path, data)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self._size = len(entry)
-        if self.number == 0:
-            write_durably(self.root / "committed", bytes(8))
-        self._open_mark()
+        self._size, self._records = len(data), 0
+        self._know(list(head.logs), list(head.sources))
 
     def _open_mark(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -118,42 +126,75 @@ class Ledger:
     def _raise_mark(self) -> None:
         os.pwrite(self._mark, struct.pack("<Q", self.number), 0)
 
-    def append(self, leaf: bytes, source: str | None = None, sequence: int = 0) -> int:
+    def open_log(self, name: str) -> EntryFiles:
+        """The log to append to, made if it is new."""
+        log = self.logs.get(name)
+        if log is None:
+            log = self.logs[name] = EntryFiles(self.root / name, 0)
+            for folder in (self.root / name).parents:  # its name has to last as long as its leaves
+                sync_folder(folder)
+                if folder == self.root:
+                    break
+        return log
+
+    def append(self, log: str, leaf: bytes, source: str | None = None, sequence: int = 0) -> int:
         """Queue a leaf for the next `commit`; its number. The leaf names source and sequence."""
-        if len(leaf) > ENTRY_BYTES_MAX:
-            raise ValueError(f"a leaf of {len(leaf)} bytes; at most {ENTRY_BYTES_MAX} can be read")
-        self._checksum = crc32(leaf, self._checksum)
-        self._buffer.append(ENTRY.pack(len(leaf), self._checksum))
-        self._buffer.append(leaf)
+        index = self.open_log(log).append(leaf)
+        self._pending.append((log, source, index, sequence, crc32(leaf)))
         if source is not None:
             self.positions[source] = sequence
-        number = self.number
         self.number += 1
-        return number
+        return self.number - 1
 
     def commit(self) -> None:
         """Write what was appended, make it durable, and only then say so."""
-        if not self._buffer:
+        if not self._pending:
             return
-        data = b"".join(self._buffer)
-        self._buffer.clear()
+        touched = {entry[0] for entry in self._pending}
+        for name in touched:
+            self.logs[name].flush()
+        logs, sources = self._known
+        new = any(log not in logs or (source is not None and source not in sources)
+                  for log, source, *_ in self._pending)  # fmt: skip
+        if new or self._records >= self._file_records:
+            self._begin_file()
+        self._write_order()
+        self._raise_mark()
+        for name in touched:
+            self.logs[name].settle()
+
+    def _write_order(self) -> None:
+        logs, sources = self._known
+        frames = []
+        for log, source, index, sequence, checksum in self._pending:
+            place = NO_SOURCE
+            if source is not None:
+                place, self._ordered[source] = sources[source], sequence
+            frame, self._checksum = encode_record(
+                Record(logs[log], place, index, sequence, checksum), self._checksum
+            )
+            frames.append(frame)
+        self._pending.clear()
+        data = b"".join(frames)
         if os.pwrite(self._descriptor, data, self._size) != len(data):
             raise OSError("a write to the ledger was short")
-        self._size += len(data)
         os.fdatasync(self._descriptor)
-        self._raise_mark()
-        if self._size > FILE_BYTES:
-            os.close(self._descriptor)
-            os.close(self._mark)
-            self._begin_file()
+        self._size += len(data)
+        self._records += len(frames)
+
+    def forget(self, name: str) -> None:
+        """The log was dropped: nothing is appended to it any more."""
+        self.logs.pop(name).close()
 
     def close(self) -> None:
+        for log in self.logs.values():
+            log.close()
         for descriptor in (self._descriptor, self._mark, self._lock):
             os.close(descriptor)
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted(root.glob("*.leaves"))
+    return sorted((root / "order").glob("*.order"))
 
 
 def read_committed(root: Path) -> int:
@@ -166,53 +207,113 @@ def read_committed(root: Path) -> int:
     return number
 
 
+class OrderReader:
+    """Where durable leaves lie, from `start` on, then whatever is committed."""
+
+    def __init__(self, root: Path, start: int) -> None:
+        self.root, self.next = root, start
+        self._path: Path | None = None
+        self._offset = self._seed = self._number = 0
+        self._logs: list[str] = []
+
+    def read(self, at_most: int) -> Iterator[tuple[int, str, Record]]:
+        """Up to `at_most` further (number, log, record). LedgerDamaged where one is not whole."""
+        committed = min(read_committed(self.root), self.next + at_most)
+        while self.next < committed:
+            path = self._holding()
+            if path != self._path:
+                self._enter(path)
+            yield from self._read_file(path, committed)
+
+    def _holding(self) -> Path:
+        held = [path for path in _files(self.root) if int(path.stem) <= self.next]
+        if not held:
+            raise LedgerDamaged(f"no file has the order of leaf {self.next}")
+        return held[-1]
+
+    def _enter(self, path: Path) -> None:
+        """The head, and as many records as lie before the wanted one."""
+        with path.open("rb") as file:
+            data = file.read(8)
+            data += file.read(int.from_bytes(data[:4], "little"))
+        try:
+            head, self._offset, self._seed = Head.decode(data)
+        except ValueError as error:
+            raise LedgerDamaged(f"{path.name}: {error}") from None
+        self._path, self._number, self._logs = path, head.first, list(head.logs)
+
+    def _read_file(self, path: Path, committed: int) -> Iterator[tuple[int, str, Record]]:
+        with path.open("rb") as file:
+            while self.next < committed:
+                file.seek(self._offset)
+                start = self._offset
+                wanted = max(READ_RECORDS, self.next - self._number + 1)
+                for record, checksum in read_records(file.read(wanted * RECORD_BYTES), self._seed):
+                    number = self._number
+                    self._number, self._seed = number + 1, checksum
+                    self._offset += RECORD_BYTES
+                    if number == self.next:
+                        self.next += 1
+                        yield number, self._logs[record.log], record
+                    if self.next >= committed:
+                        return
+                if self._offset == start:
+                    if self._holding() == path:
+                        raise LedgerDamaged(f"{path.name}: leaf {self.next} is damaged")
+                    return
+
+
 class LedgerReader:
-    """Durable leaves from `start` on, then whatever is committed. Any process, any number."""
+    """Durable leaves from `start` on, then whatever is committed. Any process, any number.
+
+    Leaves of logs that were dropped are passed over.
+    """
 
     def __init__(self, state: Path, start: int = 0) -> None:
         self.root = state / "ledger"
-        self.next = start
-        self._path: Path | None = None
-        self._offset = self._checksum = self._number = 0
+        self._order = OrderReader(self.root, start)
+        self._logs: dict[str, EntryReader] = {}
+
+    @property
+    def next(self) -> int:
+        return self._order.next
 
     def lag(self) -> int:
         return max(0, read_committed(self.root) - self.next)
 
     def read(self, at_most: int) -> Iterator[tuple[int, bytes]]:
         """Up to `at_most` further leaves, numbered. LedgerDamaged where one is not whole."""
-        committed = min(read_committed(self.root), self.next + at_most)
-        while self.next < committed:
-            path = self._holding()
-            if path != self._path:
-                self._path, self._offset, self._checksum = path, 0, 0
-                self._number = int(path.stem) - 1  # the file's head counts as the leaf before
-            yield from self._read_file(path, committed)
+        for number, log, record in self._order.read(at_most):
+            try:
+                yield number, self._entry(log, record)
+            except Gone:
+                continue
+            except LedgerDamaged as error:
+                raise LedgerDamaged(f"leaf {number}: {error}") from None
 
-    def _holding(self) -> Path:
-        """The file that holds leaf `next`."""
-        held = [path for path in _files(self.root) if int(path.stem) <= self.next]
-        if not held:
-            raise LedgerDamaged(f"no file holds leaf {self.next}")
-        return held[-1]
+    def _entry(self, log: str, record: Record) -> bytes:
+        """What was read ahead may have been taken back by a crash and written anew: look again."""
+        reader = self._logs.get(log)
+        if reader is None:
+            reader = self._logs[log] = EntryReader(self.root / log)
+        try:
+            entry = reader.read(record.place)
+        except LedgerDamaged:
+            entry = b""
+        if crc32(entry) != record.entry_checksum:
+            reader.close()
+            entry = reader.read(record.place)
+        if crc32(entry) != record.entry_checksum:
+            raise LedgerDamaged(f"{log}: entry {record.place} is damaged")
+        return entry
 
-    def _read_file(self, path: Path, committed: int) -> Iterator[tuple[int, bytes]]:
-        size = READ_BYTES
-        with path.open("rb") as file:
-            while self.next < committed:
-                start = self._offset
-                file.seek(start)
-                data = file.read(size)
-                for payload, end, checksum in _entries(data, self._checksum):
-                    number = self._number
-                    self._number, self._offset, self._checksum = number + 1, start + end, checksum
-                    if number == self.next:
-                        self.next += 1
-                        yield number, payload
-                    if self.next >= committed:
-                        return
-                if self._offset == start and len(data) == size:
-                    size *= 4  # one leaf is longer than what was read
-                elif self._offset == start:
-                    if self._holding() == path:
-                        raise LedgerDamaged(f"{path.name}: leaf {self.next} is damaged")
-                    return
+    def close(self) -> None:
+        for reader in self._logs.values():
+            reader.close()
+
+
+def place_of(state: Path, number: int) -> tuple[str, int]:
+    """Log and index of a leaf. LookupError: it is not durable, or there is none."""
+    for _, log, record in OrderReader(state / "ledger", number).read(1):
+        return log, record.place
+    raise LookupError(f"leaf {number}")

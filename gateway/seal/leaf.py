@@ -3,6 +3,9 @@
 The record's header is spliced in as the worker wrote it, byte for byte; scores and outcomes are
 read from the answer's body as sent, with the card of the version that gave it. A body that nobody
 can read is sealed as such and stops no one.
+
+A leaf is an entry of a tile log and so has at most 65,535 bytes (c2sp.org/tlog-tiles). Decisions of
+a batch that would make it longer lie beside the bodies, and the leaf has their digest.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from typing import Any
 import orjson
 
 from gateway.card import Card
-from gateway.journal.record import decode_parts
+from gateway.journal.record import Part
 from gateway.protocol import v2
 
+FORMAT = 2
 ROWS_MAX = 65_536
-"""Decisions that one leaf may hold: it has to stay below `ledger.log.ENTRY_BYTES_MAX`."""
+"""Decisions that are taken from one answer."""
+DECISIONS_BYTES_MAX = 48 * 1024
+"""Longer decisions lie beside the bodies: with the record a leaf has to stay below 64 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +34,12 @@ class Findings:
     unreadable: str | None = None
 
 
-def decisions_of(header: dict[str, Any], parts: bytes, card: Card | None) -> Findings:
+def decisions_of(
+    header: dict[str, Any], context: dict[str, Any], response: Part, card: Card | None
+) -> Findings:
     """The decisions of an exchange: rows of a successful inference of a version with a card."""
     if header.get("operation") != "infer" or header.get("status") != 200 or card is None:
         return Findings()
-    context, _, response = decode_parts(parts)
     if response.truncated:
         return Findings(unreadable="truncated")
     length = _inference_header(context)
@@ -50,36 +57,44 @@ def decisions_of(header: dict[str, Any], parts: bytes, card: Card | None) -> Fin
     )
 
 
-def _inference_header(context: bytes) -> bytes | None:
-    if b"inference-header-content-length" not in context.lower():
-        return None
-    for name, value in orjson.loads(context)["response_headers"]:
+def _inference_header(context: dict[str, Any]) -> bytes | None:
+    for name, value in context.get("response_headers", ()):
         if name.lower() == "inference-header-content-length":
             return str(value).encode()
     return None
 
 
+def encode_decisions(findings: Findings) -> bytes:
+    return orjson.dumps(findings.decisions, option=orjson.OPT_SORT_KEYS)
+
+
 def encode_leaf(
     kind: str,
-    source: str,
-    sequence: int,
-    header: bytes,
-    body: dict[str, Any] | None,
-    findings: Findings,
+    record: bytes,
+    *,
+    source: tuple[str, int] | None = None,
+    body: dict[str, Any] | None = None,
+    decisions: bytes | None = None,
+    decisions_at: dict[str, Any] | None = None,
+    unreadable: str | None = None,
 ) -> bytes:
-    """Canonical JSON: sorted keys, with the record's own bytes as they were."""
+    """Canonical JSON: sorted keys, with the record's own bytes as they were.
+
+    `source`: journal and sequence; `decisions`: what `encode_decisions` made.
+    """
     pieces = []
     if body is not None:
         pieces.append(b'"body":' + orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-    if findings.decisions:
-        pieces.append(
-            b'"decisions":' + orjson.dumps(findings.decisions, option=orjson.OPT_SORT_KEYS)
-        )
-    pieces.append(b'"format":1')
+    if decisions is not None:
+        pieces.append(b'"decisions":' + decisions)
+    if decisions_at is not None:
+        pieces.append(b'"decisions_at":' + orjson.dumps(decisions_at, option=orjson.OPT_SORT_KEYS))
+    pieces.append(b'"format":%d' % FORMAT)
     pieces.append(b'"kind":' + orjson.dumps(kind))
-    pieces.append(b'"record":' + header)
-    pieces.append(b'"sequence":%d' % sequence)
-    pieces.append(b'"source":' + orjson.dumps(source))
-    if findings.unreadable is not None:
-        pieces.append(b'"unreadable":' + orjson.dumps(findings.unreadable))
+    pieces.append(b'"record":' + record)
+    if source is not None:
+        pieces.append(b'"sequence":%d' % source[1])
+        pieces.append(b'"source":' + orjson.dumps(source[0]))
+    if unreadable is not None:
+        pieces.append(b'"unreadable":' + orjson.dumps(unreadable))
     return b"{" + b",".join(pieces) + b"}"

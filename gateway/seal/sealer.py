@@ -1,14 +1,17 @@
 """Sealing: each durable record of each journal becomes one leaf, exactly once.
 
-The order of writes is the invariant: bodies, then leaves, each made durable, then the mark that
-readers trust. A crash after any of them is undone or completed at the next start from the ledger
-alone: leaves name journal and sequence, and each leaf names its body's place. A journal segment may
-go once all of it is sealed, whoever else lags.
+The order of writes is the invariant: subjects' keys, then bodies, then leaves, each made durable,
+then the mark that readers trust, then checkpoints. A crash after any of them is undone or completed
+at the next start from the ledger alone: its order names journal and sequence of each leaf. A
+journal segment may go once all of it is sealed, whoever else lags.
 """
 
 from __future__ import annotations
 
 import logging
+import queue
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +21,109 @@ from gateway.card import Card
 from gateway.clock import Clock
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
-from gateway.ledger.bodies import Bodies, Place
+from gateway.journal.record import decode_parts
+from gateway.ledger.bodies import Bodies
 from gateway.ledger.log import Ledger, LedgerReader
-from gateway.seal.leaf import Findings, decisions_of, encode_leaf
+from gateway.ledger.names import ROOT, day_of
+from gateway.ledger.signer import Signer
+from gateway.ledger.subjects import Erased, Subjects
+from gateway.seal.leaf import (
+    DECISIONS_BYTES_MAX,
+    Findings,
+    decisions_of,
+    encode_decisions,
+    encode_leaf,
+)
+from gateway.seal.notary import Notary
+from gateway.settings import LedgerSettings
 from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
 
 CHUNK = 512
 CHUNK_BYTES = 8 * 1024**2
 """Sealed parts held in memory before a commit, for each journal."""
+TABLES_MAX = 16
+"""Revisions kept compiled: records of more than a few are sealed only after many reloads."""
 log = logging.getLogger("headworks.sealer")
-KINDS_WITH_BODY = ("exchange",)
+Told = tuple[str, dict[str, Any], "Future[int]"]
 
 
 class Sealer:
-    def __init__(self, state: Path, keys: Path, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, state: Path, keys: Path, clock: Clock, metrics: Metrics, settings: LedgerSettings
+    ) -> None:
         self.state, self.keys, self.clock, self.metrics = state, keys, clock, metrics
         self.ledger = Ledger(state)
-        self.bodies = Bodies(state, keys, self._last_place())
+        signer = Signer(self.ledger, keys, settings.name)
+        self.notary = Notary(self.ledger, signer, clock, settings.checkpoint, settings.heartbeat)
+        self.subjects = Subjects(state, keys)
+        self.bodies = Bodies(state, self.subjects, self._ends())
         self.tables = TableStore(state)
         self.readers: dict[str, JournalReader] = {}
+        self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._tables: dict[str, Table] = {}
         self._reported: set[str] = set()
 
-    def _last_place(self) -> Place | None:
-        """Where the bodies end, by the newest leaf that has one."""
-        start = self.ledger.number
-        while start > 0:
-            begin = max(0, start - 4096)
-            found = None
-            reader = LedgerReader(self.state, begin)
-            for _, leaf in reader.read(start - begin):
-                body = orjson.loads(leaf).get("body")
-                found = Place(**body) if body else found
-            if found is not None:
-                return found
-            start = begin
-        return None
+    def _ends(self) -> dict[str, int]:
+        """Where the bodies end, by the newest leaves: more than one commit's."""
+        begin = max(0, self.ledger.number - CHUNK * (len(self.ledger.positions) + 8))
+        ends: dict[str, int] = {}
+        reader = LedgerReader(self.state, begin)
+        for _, text in reader.read(self.ledger.number - begin):
+            leaf = orjson.loads(text)
+            for place in (leaf.get("body"), leaf.get("decisions_at")):
+                if place is not None:
+                    end = place["offset"] + place["length"]
+                    ends[place["file"]] = max(end, ends.get(place["file"], 0))
+        reader.close()
+        return ends
+
+    def tell(self, kind: str, record: dict[str, Any]) -> Future[int]:
+        """From any thread: a leaf of the root log; its number, once it is durable."""
+        future: Future[int] = Future()
+        self._told.put((kind, record, future))
+        return future
+
+    def call(self, act: Callable[[], Any]) -> Future[Any]:
+        """From any thread: have `act` run in the sealing thread, between two steps."""
+        future: Future[Any] = Future()
+        self._calls.put((act, future))
+        return future
+
+    def turn(self) -> int:
+        """What was called for, and a step."""
+        while not self._calls.empty():
+            act, future = self._calls.get()
+            try:
+                future.set_result(act())
+            except Exception as error:
+                future.set_exception(error)
+        return self.step()
 
     def step(self) -> int:
         """Seal what is there, at most a chunk of each journal; how many leaves were written."""
         before = self.ledger.number
         self._seal_revisions()
+        told = self._take_told()
         for folder in folders(self.state, self.keys):
             self._seal_journal(folder)
+        self.notary.beat()
+        self.subjects.commit()
         self.bodies.commit()
         self.ledger.commit()
+        for future, number in told:
+            future.set_result(number)
         self._tidy()
+        self.notary.publish()
         return self.ledger.number - before
+
+    def _take_told(self) -> list[tuple[Future[int], int]]:
+        told = []
+        while not self._told.empty():
+            kind, record, future = self._told.get()
+            told.append((future, self.notary.tell(kind, record)))
+        return told
 
     def _seal_revisions(self) -> None:
         """Each published revision is a leaf, in order."""
@@ -81,8 +139,8 @@ class Sealer:
         for number, digest, document in reversed(chain):
             told = {key: document[key] for key in ("author", "reason", "created", "parent")}
             record = orjson.dumps({"id": digest, **told}, option=orjson.OPT_SORT_KEYS)
-            leaf = encode_leaf("revision", "revisions", number, record, None, Findings())
-            self.ledger.append(leaf, "revisions", number)
+            leaf = encode_leaf("revision", record, source=("revisions", number))
+            self.ledger.append(ROOT, leaf, "revisions", number)
 
     def _seal_journal(self, folder: JournalFolder) -> None:
         try:
@@ -101,25 +159,55 @@ class Sealer:
                 break
         if reader.damage is not None and source not in self._reported:
             self._reported.add(source)
-            if f"damage:{source}" not in self.ledger.positions:
+            if self.ledger.positions.get(f"damage:{source}", -1) < 0:
                 self._tell_damage(source, reader)
 
     def _tell_damage(self, source: str, reader: JournalReader) -> None:
         record = orjson.dumps({"damage": reader.damage, "at": self.clock.steady()})
         place = f"damage:{source}"
-        leaf = encode_leaf("damage", place, reader.next_sequence, record, None, Findings())
-        self.ledger.append(leaf, place, reader.next_sequence)
+        leaf = encode_leaf("damage", record, source=(place, reader.next_sequence))
+        self.ledger.append(ROOT, leaf, place, reader.next_sequence)
 
     def _seal(self, source: str, entry: Entry) -> None:
         header = orjson.loads(entry.header)
-        kind = header.get("kind", "exchange")
-        findings, body = Findings(), None
-        if kind in KINDS_WITH_BODY:
-            findings = decisions_of(header, entry.parts, self._card(header))
-            body = self.bodies.append(header["id"], entry.parts).to_json()
-        leaf = encode_leaf(kind, source, entry.sequence, entry.header, body, findings)
-        self.ledger.append(leaf, source, entry.sequence)
+        kind, model = header.get("kind", "exchange"), header.get("model")
+        place = self.notary.log(model)
+        told: dict[str, Any] = {}
+        if kind == "exchange" or header.get("sealed"):
+            told = self._inside(header, entry.parts, model or "-")
+        leaf = encode_leaf(kind, entry.header, source=(source, entry.sequence), **told)
+        self.ledger.append(place, leaf, source, entry.sequence)
         self.metrics.count("headworks_sealed", kind)
+
+    def _inside(self, header: dict[str, Any], parts: bytes, model: str) -> dict[str, Any]:
+        """What the sealed parts come to: the place of the body, decisions or why there are none."""
+        try:
+            context_bytes, _, response = decode_parts(parts)
+            context = orjson.loads(context_bytes)
+        except ValueError as error:
+            return {"unreadable": str(error)[:200]}
+        numbers = tuple(context.get("keys", ())) or self.subjects.keys_for(
+            context.get("subjects", ())
+        )
+        day = day_of(self.clock.steady())
+        try:
+            body = self.bodies.append(model, day, header["id"], numbers, parts)
+        except Erased:
+            return {"unreadable": "erased"}
+        findings = decisions_of(header, context, response, self._card(header))
+        told: dict[str, Any] = {"body": body.to_json(), "unreadable": findings.unreadable}
+        if findings.decisions:
+            told |= self._decided(findings, model, day, header["id"], numbers)
+        return told
+
+    def _decided(
+        self, findings: Findings, model: str, day: str, identity: str, numbers: tuple[int, ...]
+    ) -> dict[str, Any]:
+        decisions = encode_decisions(findings)
+        if len(decisions) <= DECISIONS_BYTES_MAX:
+            return {"decisions": decisions}
+        place = self.bodies.append(model, day, identity, numbers, decisions).to_json()
+        return {"decisions_at": place | {"count": len(findings.decisions)}}
 
     def _card(self, header: dict[str, Any]) -> Card | None:
         revision, model, version = (header.get(key) for key in ("revision", "model", "version"))
@@ -128,10 +216,13 @@ class Sealer:
         table = self._tables.get(revision)
         if table is None:
             try:
-                table = self._tables[revision] = self.tables.load(revision)
+                table = self.tables.load(revision)
             except (OSError, ValueError) as error:
                 log.error("revision %s cannot be read: %s", revision, error)
                 return None
+            if len(self._tables) >= TABLES_MAX:
+                self._tables.pop(next(iter(self._tables)))
+            self._tables[revision] = table
         found = table.models.get(model)
         return found.versions[version].card if found and version in found.versions else None
 
@@ -161,7 +252,10 @@ class Sealer:
         }
 
     def close(self) -> None:
+        """A clean end: the last checkpoint holds all that was sealed."""
+        self.notary.end()
         for reader in self.readers.values():
             reader.close()
         self.bodies.close()
+        self.subjects.close()
         self.ledger.close()

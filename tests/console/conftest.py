@@ -28,6 +28,10 @@ class World:
     def get(self, path: str) -> httpx2.Response:
         return httpx2.get(self.address + path, timeout=30)
 
+    def reveal(self, path: str) -> httpx2.Response:
+        """A decision's page, after its form was sent with a purpose."""
+        return httpx2.post(self.address + path, data={"purpose": "a test reads it"}, timeout=30)
+
     def send(self, content: bytes, **headers: str) -> str:
         """One application; the exchange's id."""
         told = KEY | {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,6 +1,10 @@
 """What programs get from the admin port."""
 
+import httpx2
+import orjson
 import pytest
+
+from gateway.ledger.log import LedgerReader
 
 
 def test_a_denied_application_is_told_whole(world):
@@ -14,7 +18,24 @@ def test_a_denied_application_is_told_whole(world):
     assert all(reason["attribution"] > 0 for reason in explanation["reasons"])
     total = explanation["base"] + sum(explanation["attributions"].values())
     assert total == pytest.approx(explanation["prediction"], abs=1e-5)
-    assert found["features"]["lvr"] == pytest.approx(1.2)
+    assert (None, None) == (found["features"], found["context"])
+
+
+def test_what_was_sent_is_shown_behind_a_leaf(world):
+    """Revealing needs a purpose; who read what and why is in the ledger before it is shown."""
+    path = f"{world.address}/api/v1/decisions/{world.denied}"
+    refused = httpx2.post(f"{path}/reveal", json={"purpose": 5}, timeout=30)
+    leaves = world.get("/api/v1/status").json()["governor"]["leaves"]
+    shown = httpx2.post(f"{path}/0/reveal", json={"purpose": "complaint 7"}, timeout=30).json()
+    state = world.gateway.folder / "state"
+    told = [orjson.loads(leaf) for _, leaf in LedgerReader(state, leaves).read(99)]
+
+    assert (400, True) == (refused.status_code, "purpose" in refused.json()["error"])
+    assert shown["features"]["lvr"] == pytest.approx(1.2)
+    assert [("complaint 7", f"{world.denied}/0", "local")] == [
+        (leaf["record"]["purpose"], leaf["record"]["decision"], leaf["record"]["by"])
+        for leaf in told if leaf["kind"] == "reveal"
+    ]  # fmt: skip
 
 
 def test_shadows_stand_beside_their_primary(world):

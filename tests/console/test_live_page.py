@@ -61,6 +61,10 @@ def test_a_page_says_when_nobody_answers(world, browser):
 def test_markup_from_callers_makes_nothing(world, browser):
     """The browser builds no element and runs nothing from what a caller sent."""
     browser.open(f"{world.address}/decisions/{world.odd}")
+    assert MARKUP_VALUE not in browser.text("main")
+    browser.evaluate("document.querySelector('form.reveal input').value = 'a test reads it'")
+    browser.evaluate("document.querySelector('form.reveal button').click()")
+    browser.wait_for("document.querySelector('main') && !document.querySelector('form.reveal')")
     browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     shown = browser.text("main")
     assert MARKUP_VALUE in shown

@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import httpx2
 import pytest
 from conftest import MARKUP_GROUP, MARKUP_HEADER, MARKUP_VALUE
 from hypothesis import given
@@ -71,6 +72,17 @@ def test_pages_have_the_status_of_their_twin(world, path, status):
     assert world.get(path.format(**vars(world))).status_code == status
 
 
+def test_nothing_is_revealed_without_a_purpose(world):
+    """A form without words, or too few, is refused and shows nothing."""
+    for purpose in ("", "why", "x" * 501):
+        page = httpx2.post(
+            f"{world.address}/decisions/{world.odd}", data={"purpose": purpose}, timeout=30
+        )
+        assert page.status_code == 400
+        assert "purpose" in page.text
+        assert not any("ben" in words for words in Tags(page.text).words)
+
+
 @pytest.mark.parametrize(
     ("decision", "sent"),
     [
@@ -80,10 +92,12 @@ def test_pages_have_the_status_of_their_twin(world, path, status):
 )
 def test_what_a_caller_sent_is_text(world, decision, sent):
     """Markup in a header, a subject, a group or a value is shown as it was sent, never obeyed."""
-    page = world.get(f"/decisions/{getattr(world, decision)}").text
+    path = f"/decisions/{getattr(world, decision)}"
+    hidden, page = world.get(path).text, world.reveal(path).text
     parsed = Tags(page)
     for text in sent:
         assert text not in page
+        assert not any(text in words for words in Tags(hidden).words)
         assert any(text in words for words in parsed.words)
     assert not {"b", "i", "u"} & {tag for tag, _ in parsed.tags}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections import Counter
 
 import orjson
@@ -11,17 +12,14 @@ from gateway.clock import SystemClock
 from gateway.journal import record
 from gateway.journal.directory import JournalFolder
 from gateway.journal.writer import open_journal
-from gateway.ledger import log
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
+from gateway.ledger.signer import size_of
 from gateway.seal.sealer import Sealer
+from gateway.settings import LedgerSettings
 from gateway.telemetry.metrics import Metrics
 
-CALLS = ("pwrite", "fdatasync", "fsync", "ftruncate", "replace", "unlink")
-
-
-class Crash(BaseException):
-    """The process is gone, in the middle of a step."""
+CALLS = ("pwrite", "write", "fdatasync", "fsync", "ftruncate", "replace", "unlink")
 
 
 def make_journal(tmp_path, count: int, start: int = 0) -> None:
@@ -34,7 +32,13 @@ def make_journal(tmp_path, count: int, start: int = 0) -> None:
             on_failure=pytest.fail,
         )  # fmt: skip
         for number in range(start, start + count):
-            header = {"kind": "exchange", "id": f"id-{number}", "status": 503, "at": number}
+            header = {
+                "kind": "exchange",
+                "model": "m" if number % 2 else None,
+                "id": f"id-{number}",
+                "status": 503,
+                "at": number,
+            }
             part = record.Part.of(b"asked %d" % number, 999)
             await journal.append(header, record.encode_parts({}, part, record.EMPTY))
         await journal.close()
@@ -43,17 +47,8 @@ def make_journal(tmp_path, count: int, start: int = 0) -> None:
 
 
 def open_sealer(tmp_path) -> Sealer:
-    return Sealer(tmp_path, tmp_path / "keys", SystemClock(), Metrics("governor"))
-
-
-def abandon(sealer: Sealer) -> None:
-    """What a kill does to descriptors."""
-    for descriptor in (sealer.ledger._lock, sealer.ledger._descriptor, sealer.ledger._mark,
-                       sealer.bodies._descriptor):  # fmt: skip
-        try:
-            os.close(descriptor)
-        except OSError:
-            pass
+    settings = LedgerSettings(checkpoint="50ms")
+    return Sealer(tmp_path, tmp_path / "keys", SystemClock(), Metrics("governor"), settings)
 
 
 def assert_sealed(tmp_path, count: int) -> None:
@@ -95,61 +90,61 @@ def test_sealed_segments_go_with_their_keys(tmp_path):
     assert len(list((tmp_path / "keys" / "journal" / "0").glob("*.key"))) == 1
 
 
-def test_a_crash_at_each_single_write_loses_and_doubles_nothing(tmp_path, monkeypatch):
-    """The n-th write of sealing is the last one, for every n; the next start completes it."""
-    real = {name: getattr(os, name) for name in CALLS}
-    monkeypatch.setattr(log, "FILE_BYTES", 20_000)
-    crashes = 0
-    while True:
-        folder = tmp_path / str(crashes)
-        folder.mkdir()
-        make_journal(folder, 60)
-        left = crashes
+def seal_until(folder, writes: int) -> bool:
+    """Seal in a process that dies at the write behind so many; whether it came to the end."""
+    child = os.fork()
+    if child == 0:
+        left = writes
+        real = {name: getattr(os, name) for name in CALLS}
 
         def counted(name):
             def call(*arguments, **named):
                 nonlocal left
                 if left == 0:
-                    raise Crash
+                    os.kill(os.getpid(), signal.SIGKILL)
                 left -= 1
                 return real[name](*arguments, **named)
 
             return call
 
         for name in CALLS:
-            monkeypatch.setattr(os, name, counted(name))
-        sealer = None
+            setattr(os, name, counted(name))
         try:
             sealer = open_sealer(folder)
+            sealer.notary.begin(0)
             while sealer.step():
                 pass
-            finished = True
-        except Crash:
-            finished = False
-        for name in CALLS:
-            monkeypatch.setattr(os, name, real[name])
-        if sealer is not None:
-            abandon(sealer)
-        if finished:
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), "it failed instead of being killed"
+    return status == 0
+
+
+def test_a_crash_at_each_single_write_loses_and_doubles_nothing(tmp_path):
+    """The n-th write of sealing is the last one, for every n; the next start completes it, and
+    what was signed before is a prefix of what is signed then."""
+    crashes = 0
+    while True:
+        folder = tmp_path / str(crashes)
+        folder.mkdir()
+        make_journal(folder, 60)
+        if seal_until(folder, crashes):
             break
-        if sealer is None:
-            _release(folder)
+        before = checkpoint_sizes(folder)
         make_journal(folder, 10, start=60)
         seal_all(folder)
         assert_sealed(folder, 70)
+        assert all(size <= checkpoint_sizes(folder)[log] for log, size in before.items())
         crashes += 1
 
-    assert crashes > 15
+    assert crashes > 40
 
 
-def _release(folder) -> None:
-    """A sealer that died while it was opening left its lock to nobody but this process."""
-    import gc
-
-    gc.collect()
-    lock = folder / "ledger" / "lock"
-    if lock.exists():
-        lock.unlink()
+def checkpoint_sizes(folder) -> dict[str, int]:
+    root = folder / "ledger"
+    return {str(path.parent): size_of(path) for path in root.rglob("checkpoint")}
 
 
 def test_an_unreadable_answer_is_sealed_as_such(tmp_path):
@@ -169,10 +164,8 @@ def test_an_unreadable_answer_is_sealed_as_such(tmp_path):
     text = b'{"outputs":[{"name":"score","datatype":"FP32","shape":[1],"data":["x"]}]}'
     closing = b'"}],"caller":"root"'
     for body in (b"", b"\xff\xfe", b'{"a":' * 10_000, closing, b"[1]", b"NaN", text):
-        parts = record.encode_parts(
-            {"response_headers": []}, record.EMPTY, record.Part.of(body, 9**9)
-        )
-        findings = decisions_of(header, parts, card)
+        answer = record.Part.of(body, 9**9)
+        findings = decisions_of(header, {"response_headers": []}, answer, card)
 
         assert () == findings.decisions
         assert findings.unreadable

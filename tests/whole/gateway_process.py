@@ -81,6 +81,11 @@ class GatewayProcess:
     def api(self, path: str, **parameters):
         return httpx2.get(f"http://{self.admin}{path}", params=parameters, timeout=30).json()
 
+    def reveal(self, identity: str, purpose: str = "a test reads it"):
+        """The decision with what was sent; leaves a `reveal` leaf."""
+        path = f"http://{self.admin}/api/v1/decisions/{identity}/reveal"
+        return httpx2.post(path, json={"purpose": purpose}, timeout=30).json()
+
     def pids(self) -> list[int]:
         """Every process of the tree, the supervisor last."""
         found = []

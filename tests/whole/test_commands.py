@@ -37,9 +37,11 @@ def test_a_denied_application_is_found_with_its_reasons_in_words(gateway):
     identity = answer.headers["x-headworks-id"]
     gateway.wait_settled()
     code, text, _ = command(gateway, "decisions", identity)
-    told = gateway.api(f"/api/v1/decisions/{identity}")
+    hidden = gateway.api(f"/api/v1/decisions/{identity}")
+    told = gateway.reveal(identity)
 
     assert answer.headers["x-request-id"] == "mine-1"
+    assert (None, None, False) == (hidden["context"], hidden["features"], hidden["revealed"])
     assert code == 0
     assert "Outcome: deny" in text
     assert "Reason: " in text
@@ -57,8 +59,9 @@ def test_secrets_are_never_kept(gateway):
     """Bearer tokens and cookies are in no record."""
     answer = ask(gateway, body(), cookie="session=secret")
     gateway.wait_settled()
-    told = gateway.api(f"/api/v1/decisions/{answer.headers['x-headworks-id']}")
+    told = gateway.reveal(answer.headers["x-headworks-id"])
 
+    assert told["revealed"]
     assert "demo-key" not in json.dumps(told)
     assert "session=secret" not in json.dumps(told)
 

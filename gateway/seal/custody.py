@@ -1,0 +1,238 @@
+"""What may be destroyed, and what must not: erasure, legal hold, retention; the governor's.
+
+All of it runs in the sealing thread. Every act is a leaf of the root log: an erasure, a retention
+and a release before they are carried out, a hold after it is in force, so that a crash at any
+point leaves what is held, held, and completes what was said.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from gateway.ledger.bodies import BodyReader, body_files
+from gateway.ledger.entries import EntryReader
+from gateway.ledger.erasure import Erasure, Export
+from gateway.ledger.holds import Deferred, HeldExchange, Hold, Holds
+from gateway.ledger.log import LedgerReader
+from gateway.ledger.names import ROOT
+from gateway.ledger.retention import Log, drop_bodies, drop_log, due, sweep
+from gateway.seal.sealer import Sealer
+
+STEPS_MAX = 10_000
+RETENTION_EVERY_NS = 3600 * 10**9
+SUBJECT_MAX = 1024
+log = logging.getLogger("headworks.custody")
+
+
+class Refused(Exception):
+    """An act that is not done; `status` and `code` as the API says them."""
+
+    def __init__(self, status: int, code: str, words: str) -> None:
+        super().__init__(words)
+        self.status, self.code = status, code
+
+
+class Custody:
+    def __init__(self, sealer: Sealer) -> None:
+        self.sealer, self.state = sealer, sealer.state
+        self.erasure = Erasure(sealer.state, sealer.keys, sealer.subjects)
+        self.holds = Holds(sealer.state)
+        self._bodies = BodyReader(sealer.state, sealer.keys)
+        self._looked_at = 0
+
+    def resume(self) -> None:
+        """Complete what leaves say and a crash, or a restored backup, left undone."""
+        sweep(self.state / "ledger" / "models")
+        for index, leaf in self._root_leaves(self.erasure.position, b'"kind":"erasure"'):
+            done = self.erasure.carry_out(index + 1, leaf["record"]["numbers"])
+            if done.keys or done.blobs:
+                log.warning("erasure of leaf %d of root is completed: %s", index, done)
+        self.erasure.carry_out(self._root_size(), ())
+
+    def _root_size(self) -> int:
+        held = self.sealer.ledger.logs.get(ROOT)
+        return held.size if held else 0
+
+    def _root_leaves(self, start: int, mark: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Leaves of root from `start` on whose bytes hold `mark`."""
+        reader = EntryReader(self.state / "ledger" / ROOT)
+        for index in range(start, self._root_size()):
+            entry = reader.read(index)
+            if mark in entry:
+                yield index, orjson.loads(entry)
+        reader.close()
+
+    def _say(self, kind: str, record: dict[str, Any]) -> int:
+        """A durable leaf of root; its index there."""
+        self.sealer.notary.tell(kind, record)
+        self.sealer.ledger.commit()
+        return self._root_size() - 1
+
+    def find(self, subject: str) -> dict[str, Any]:
+        """A subject's token and what is held under it."""
+        if not 0 < len(subject) <= SUBJECT_MAX:
+            raise Refused(400, "bad_parameter", f"subject: 1 to {SUBJECT_MAX} characters")
+        token = self.sealer.subjects.token(subject)
+        if token is None:
+            raise Refused(404, "unknown_subject", "nothing is held of this subject")
+        plan = self.erasure.plan([token])
+        return {"token": token, "blobs": plan.blobs, "bytes": plan.bytes, "files": plan.files}
+
+    def erase(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
+        """Erase `token` or the one subject of `decision`; what was destroyed."""
+        reason = _reason(asked)
+        self._seal_all()
+        numbers = self._numbers(asked)
+        plan = self.erasure.plan(numbers, self._exports())
+        if plan.empty:
+            raise Refused(404, "nothing_held", "nothing is left to erase")
+        told = plan.to_json() | {"by": by, "reason": reason}
+        if held := self.holds.against(numbers, plan.files):
+            return self._defer(numbers, told, held, by, reason)
+        index = self._say("erasure", told)
+        done = self.erasure.carry_out(index + 1, numbers)
+        return told | {"keys": done.keys, "blobs": done.blobs, "leaf": index, "deferred": False}
+
+    def _defer(
+        self, numbers: tuple[int, ...], told: dict[str, Any], held: tuple[Hold, ...], by: str,
+        reason: str,
+    ) -> dict[str, Any]:  # fmt: skip
+        names = [hold.id for hold in held]
+        deferred = Deferred(str(uuid.uuid4()), numbers, reason, by, self.sealer.clock.steady())
+        self.holds.defer(deferred)
+        index = self._say("erasure_deferred", told | {"id": deferred.id, "holds": names})
+        return told | {"keys": 0, "blobs": 0, "leaf": index, "deferred": True, "holds": names}
+
+    def _seal_all(self) -> None:
+        """A record sealed after the erasure would get a new key: nothing may wait."""
+        for _ in range(STEPS_MAX):
+            if not self.sealer.step():
+                return
+        raise Refused(503, "busy", "records come faster than they are sealed: try again")
+
+    def _numbers(self, asked: Mapping[str, Any]) -> tuple[int, ...]:
+        token, decision = asked.get("token"), asked.get("decision")
+        if isinstance(token, int) and not isinstance(token, bool) and decision is None:
+            return (token,)
+        if token is not None or not isinstance(decision, int):
+            words = "a token (a whole number) or a decision's leaf is wanted, one of both"
+            raise Refused(400, "bad_parameter", words)
+        leaf = self._leaf(decision)
+        if leaf.get("body") is None:
+            raise Refused(404, "nothing_held", "nothing is held of this decision")
+        numbers = self._bodies.numbers(leaf["body"])
+        if len(numbers) > 1:
+            words = f"the decision is of several subjects; say which token: {list(numbers)}"
+            raise Refused(409, "several_subjects", words)
+        return numbers
+
+    def _leaf(self, number: int) -> dict[str, Any]:
+        for found, text in LedgerReader(self.state, number).read(1):
+            if found == number:
+                leaf: dict[str, Any] = orjson.loads(text)
+                return leaf
+        raise Refused(404, "unknown_decision", f"leaf {number} is not there")
+
+    def _exports(self) -> list[Export]:
+        return [
+            Export(record["id"], record["model"], frozenset(record["days"]), record["values"])
+            for _, leaf in self._root_leaves(0, b'"kind":"export"')
+            for record in [leaf["record"]]
+        ]
+
+    def told_holds(self) -> dict[str, Any]:
+        """Holds in force and erasures that wait for their release."""
+        return {
+            "holds": [
+                {"id": hold.id, "model": hold.model, "reason": hold.reason, "by": hold.by,
+                 "exchanges": [exchange.id for exchange in hold.exchanges]}
+                for hold in self.holds.holds.values()
+            ],
+            "deferred": [
+                {"id": one.id, "tokens": list(one.numbers), "reason": one.reason, "by": one.by}
+                for one in self.holds.deferred.values()
+            ],
+        }  # fmt: skip
+
+    def change_hold(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
+        """`action`: hold (a model, or decisions by their leaves) or release (by id)."""
+        reason, action = _reason(asked), asked.get("action")
+        if action == "hold":
+            return self._hold(asked, reason, by)
+        if action == "release":
+            return self._release(str(asked.get("id")), reason, by)
+        raise Refused(400, "bad_parameter", f"action={str(action)[:40]!r}: hold or release")
+
+    def _hold(self, asked: Mapping[str, Any], reason: str, by: str) -> dict[str, Any]:
+        exchanges = []
+        for number in asked.get("decisions", ()):
+            leaf = self._leaf(int(number))
+            if (body := leaf.get("body")) is not None:
+                numbers = self._bodies.numbers(body)
+                exchanges.append(HeldExchange(leaf["record"]["id"], body["file"], numbers))
+        model = asked.get("model")
+        hold = Hold(str(uuid.uuid4()), reason, by, self.sealer.clock.steady(), model,
+                    tuple(exchanges))  # fmt: skip
+        self.holds.hold(hold)
+        self._say("hold", {"id": hold.id, "model": model, "reason": reason, "by": by,
+                           "exchanges": [one.id for one in exchanges]})  # fmt: skip
+        return {"id": hold.id}
+
+    def _release(self, identity: str, reason: str, by: str) -> dict[str, Any]:
+        if identity not in self.holds.holds:
+            raise Refused(404, "unknown_hold", f"hold {identity[:80]!r} is not in force")
+        self._say("release", {"id": identity, "reason": reason, "by": by})
+        self.holds.release(identity)
+        erased = 0
+        for waiting in list(self.holds.deferred.values()):
+            plan = self.erasure.plan(waiting.numbers, self._exports())
+            if self.holds.against(waiting.numbers, plan.files):
+                continue
+            told = plan.to_json() | {"by": waiting.by, "reason": waiting.reason, "id": waiting.id}
+            self.erasure.carry_out(self._say("erasure", told) + 1, waiting.numbers)
+            self.holds.done(waiting.id)
+            erased += 1
+        return {"id": identity, "erased": erased}
+
+    def retire(self) -> None:
+        """Each hour: destroy what is older than its model's retention and not held."""
+        now = self.sealer.clock.steady()
+        if now - self._looked_at < RETENTION_EVERY_NS:
+            return
+        self._looked_at = now
+        revision = self.sealer.tables.current
+        if revision is None:
+            return
+        models = self.sealer.tables.load(revision).document["models"]
+        rules = {name: float(model["retention"]) for name, model in models.items()}
+        rules["-"] = max(rules.values())
+        logs = [self._log(name) for name in self.sealer.ledger.logs if name != ROOT]
+        found = due(logs, body_files(self.state), self.holds.holds.values(), now, rules)
+        if not (found.bodies or found.logs):
+            return
+        self._say("retention", {"bodies": found.bodies, "logs": [one.name for one in found.logs]})
+        for file in found.bodies:
+            self.sealer.bodies.forget(file)
+        drop_bodies(self.state, self.sealer.subjects, found.bodies)
+        for one in found.logs:
+            self.sealer.notary.signer.forget(one.name)
+            self.sealer.ledger.forget(one.name)
+            drop_log(self.state / "ledger" / one.name)
+
+    def _log(self, name: str) -> Log:
+        _, model, quarter = name.split("/")
+        closed = (self.state / "ledger" / name / "closed").exists()
+        return Log(model, quarter, closed)
+
+
+def _reason(asked: Mapping[str, Any]) -> str:
+    reason = asked.get("reason")
+    if not isinstance(reason, str) or not 5 <= len(reason.strip()) <= 500:
+        words = f"reason={str(reason)[:40]!r}: 5 to 500 characters are wanted"
+        raise Refused(400, "bad_parameter", words)
+    return reason.strip()
