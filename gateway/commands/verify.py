@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import orjson
 import typer
@@ -20,7 +20,7 @@ ledger = typer.Typer(help="Verify the ledger, prove what is in it.", no_args_is_
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def fail(words: str, code: int) -> Any:
+def fail(words: str, code: int) -> NoReturn:
     print(f"headworks: {words}", file=sys.stderr)
     raise typer.Exit(code)
 

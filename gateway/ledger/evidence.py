@@ -1,4 +1,4 @@
-"""Evidence for one exchange: its leaf, found in the files, with fresh proofs, in a folder of its own.
+"""Evidence for one exchange: its leaf, found in the files, with fresh proofs, in its own folder.
 
 No server is needed and nothing but the ledger's folder is read; the body is handed in by who may
 show it. Invariant: what is written is checked by `verify_evidence.py` alone, which goes with it.
@@ -147,8 +147,8 @@ def _searched(ledger: Path, logs: Iterable[str]) -> str:
     told = []
     for log in logs:
         size, last = 0, b""
-        for size, last in enumerate(LogFolder(ledger / log, log).entries(), 1):
-            pass
+        for entry in LogFolder(ledger / log, log).entries():
+            size, last = size + 1, entry
         at = json.loads(last)["record"].get("at") if last else None
         told.append(f"{log} to entry {size}" + (f" ({verify_evidence.utc(at)})" if at else ""))
     return ", ".join(told)
@@ -231,12 +231,19 @@ def write_evidence(
     if told is not None and told.id != identity:
         raise Wrong(f"the receipt is for {told.id}")
     writer = Writer(ledger, out)
-    leaf, explanation = find_exchange(ledger, identity)
+    doubts = _check_receipt(writer, told) if told is not None else []
+    try:
+        leaf, explanation = find_exchange(ledger, identity)
+    except Missing as error:
+        if told is None:
+            raise
+        genuine = doubts or ["the receipt is genuine: a key of this ledger signed it"]
+        raise Missing(f"{error}; {'; '.join(genuine)}") from None
     checkpoint, witnessed = writer.leaf("leaf", leaf)
     writer.opened("log_opened", leaf.log, checkpoint.origin)
     found = Evidence(leaf, checkpoint.size, witnessed)
     if told is not None and receipt is not None:
-        found.disagreements = _check_receipt(writer, told, leaf)
+        found.disagreements = doubts or told.disagreements(leaf.record)
         writer.files["receipt.txt"] = receipt.strip().encode() + b"\n"
     if parts is not None:
         check_body(parts, str(leaf.record.get("commitment")))
@@ -264,8 +271,8 @@ def _add_explanation(writer: Writer, explanation: Leaf, leaf: Leaf, found: Evide
         writer.opened("explanation_log_opened", explanation.log, checkpoint.origin)
 
 
-def _check_receipt(writer: Writer, receipt: Receipt, leaf: Leaf) -> list[str]:
-    """What receipt and ledger disagree in; the key's leaf goes with the evidence."""
+def _check_receipt(writer: Writer, receipt: Receipt) -> list[str]:
+    """Why no key of this ledger signed it, if so; the key's leaf goes with the evidence."""
     key = find_root(writer.ledger, "receipt_key", "id", receipt.key_id)
     if key is None:
         return [f"the root log certifies no receipt key {receipt.key_id}"]
@@ -274,4 +281,4 @@ def _check_receipt(writer: Writer, receipt: Receipt, leaf: Leaf) -> list[str]:
         receipt.check(bytes.fromhex(key.record["public"]))
     except (Wrong, KeyError, ValueError) as error:
         return [str(error)]
-    return receipt.disagreements(leaf.record)
+    return []
