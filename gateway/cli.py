@@ -13,6 +13,7 @@ import typer
 
 from gateway import __version__
 from gateway.commands.witness import witness
+from gateway.commands.verify import ledger
 
 EXIT_FOUND = 1
 EXIT_USAGE = 2
@@ -24,6 +25,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+cli.add_typer(ledger, name="ledger")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the file.")]
