@@ -1,33 +1,73 @@
-"""Bodies beside the leaves: compressed, encrypted, found by the place that a leaf names.
+"""Bodies beside the leaves: compressed, encrypted under their subjects' keys, in daily files.
 
-    state/bodies/<number>.bodies      blobs, appended
-    keys/bodies.key                   32 bytes; without it no body can be read
+    state/bodies/<model or "-">/<2026-11-23>.bodies    blobs, appended
+    state/bodies/<model or "-">/<2026-11-23>.index     which key numbers are where in it, appended
 
-A blob is a 12-byte nonce and AES-256-GCM over zstandard over the record's parts, bound to the
-exchange's id. The leaf holds the SHA-256 of the blob, never of what is inside.
+A blob is `u32 n, n x u64 key number, 12-byte nonce, AES-256-GCM(zstandard(parts))`, little-endian,
+bound to the exchange's id. The leaf holds place and SHA-256 of the blob, never of what is inside.
+An index entry is 24 bytes: `u64 number, u64 offset, u32 length, u32 CRC-32 of the 20 before it`.
+
+Invariants:
+1. Blobs and their entries are durable before the leaf that names them; keys before both.
+2. What no leaf names may lie anywhere between (a crash left it): nobody reads it, an erasure finds
+   it like any other, it goes with its day. Entries may name what was cut: the newest entry of an
+   offset counts, and a blob's own head is believed over any entry.
+3. An erasure overwrites a blob behind its head: without any key it can still be told which key the
+   blob was under, so that a verifier may look for the leaf that says why it cannot be read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
+import struct
 import threading
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 import zstandard
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.disk import write_durably
+from gateway.disk import sync_folder
+from gateway.ledger.subjects import KeyReader, Subjects
 
-FILE_BYTES = 256 * 1024**2
 BLOB_BYTES_MAX = 1024**3
+NUMBERS_MAX = 65_536
+FILES_OPEN_MAX = 16
+NONCE_BYTES = 12
+COUNT = struct.Struct("<I")
+ENTRY = struct.Struct("<QQII")
+ENTRIES = np.dtype(
+    [("number", "<u8"), ("offset", "<u8"), ("length", "<u4"), ("checksum", "<u4")]
+)  # fmt: skip
+ENTRIES_AT_ONCE = 1 << 18
+FILE = re.compile(r"^(?:-|[A-Za-z0-9][A-Za-z0-9._-]{0,63})/\d{4}-\d\d-\d\d$", re.ASCII)
+
+
+class Retired(ValueError):
+    """The day's file is gone, as retention takes it."""
+
+    reason = "retired"
+
+
+class Damaged(ValueError):
+    """The bytes are not those that the leaf names, or do not open."""
+
+    reason = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    file: int
+    """Where a blob is: `file` without its ending, as `mortgage/2026-11-23`."""
+
+    file: str
     offset: int
     length: int
     sha256: str
@@ -37,96 +77,291 @@ class Place:
                 "sha256": self.sha256}  # fmt: skip
 
 
-def _path(root: Path, number: int) -> Path:
-    return root / f"{number:08d}.bodies"
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob that can still be read, found by a key number."""
+
+    file: str
+    offset: int
+    length: int
+    head: int
 
 
-def load_key(keys: Path) -> AESGCM:
-    """FileNotFoundError: there is none, and only the writer makes one."""
-    return AESGCM((keys / "bodies.key").read_bytes())
+def body_path(state: Path, file: str) -> Path:
+    """ValueError: the name leads elsewhere."""
+    if not FILE.match(file):
+        raise ValueError(f"{file[:100]!r} is no name of a file of bodies")
+    return state / "bodies" / f"{file}.bodies"
 
 
-def make_key(keys: Path, *, begun: bool) -> AESGCM:
-    """The key, made once: bodies that have begun (`begun`) are not given another one."""
-    path = keys / "bodies.key"
-    if not path.exists() and not begun:
-        keys.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_durably(path, os.urandom(32))
-    return load_key(keys)
+def index_path(state: Path, file: str) -> Path:
+    return body_path(state, file).with_suffix(".index")
+
+
+def body_files(state: Path) -> list[str]:
+    """Every model's days, as `mortgage/2026-11-23`; a day of which only the index is left too."""
+    found = {
+        f"{path.parent.name}/{path.stem}"
+        for path in (state / "bodies").glob("*/*")
+        if path.suffix in (".bodies", ".index")
+    }
+    return sorted(file for file in found if FILE.match(file))
+
+
+@dataclass(slots=True)
+class _Day:
+    """A daily file that is written: descriptors, end, and what waits for the commit."""
+
+    descriptor: int
+    index: int
+    size: int
+    entries_size: int
+    blobs: list[bytes] = field(default_factory=list)
+    entries: list[bytes] = field(default_factory=list)
 
 
 class Bodies:
-    """The writing side, of the governor alone. `after`: the place of the last leaf's body."""
+    """The writing side, of the governor alone; one thread at a time."""
 
-    def __init__(self, state: Path, keys: Path, after: Place | None) -> None:
-        self.root = state / "bodies"
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._cipher = make_key(keys, begun=after is not None)
+    def __init__(self, state: Path, subjects: Subjects, ends: Mapping[str, int]) -> None:
+        """`ends`: by file, the end of the last place that a leaf names, of any files.
+
+        What lies behind belongs to no leaf and is cut. Nothing is ever written below an end, even
+        if the file was lost; a file not listed goes on where it ends.
+        """
+        self.state = state
+        self._subjects = subjects
         self._compressor = zstandard.ZstdCompressor(level=3)
-        self._number = after.file if after else 0
-        self._size = after.offset + after.length if after else 0
-        self._buffer: list[bytes] = []
-        self._open()
+        self._days: OrderedDict[str, _Day] = OrderedDict()
+        self._ends = dict(ends)
+        for file, end in ends.items():
+            path = body_path(state, file)
+            if path.exists() and path.stat().st_size > end:
+                with path.open("r+b") as opened:
+                    opened.truncate(end)
+                    os.fsync(opened.fileno())
 
-    def _open(self) -> None:
-        """Blobs behind the last leaf's belong to no leaf: a crash left them."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(_path(self.root, self._number), flags, 0o600)
-        os.ftruncate(self._descriptor, self._size)
-        os.fsync(self._descriptor)
+    def append(
+        self, model: str, day: str, identity: str, numbers: Sequence[int], parts: bytes
+    ) -> Place:
+        """Queue a record's parts for the next `commit`; their place. Erased: a key is no more.
 
-    def append(self, identity: str, parts: bytes) -> Place:
-        nonce = os.urandom(12)
+        `model`: its name, or "-"; `day`: UTC, as 2026-11-23.
+        """
+        if not 0 < len(numbers) <= NUMBERS_MAX or len(parts) > BLOB_BYTES_MAX:
+            raise ValueError(f"{identity}: {len(numbers)} subjects, {len(parts)} bytes: too many")
+        secret = self._subjects.secret(numbers)
+        file = f"{model}/{day}"
+        written = self._days.get(file)
+        if written is None:
+            written = self._days[file] = self._open(file)
+        nonce = os.urandom(NONCE_BYTES)
         packed = self._compressor.compress(parts)
-        blob = nonce + self._cipher.encrypt(nonce, packed, identity.encode())
-        place = Place(self._number, self._size, len(blob), hashlib.sha256(blob).hexdigest())
-        self._buffer.append(blob)
-        self._size += len(blob)
-        return place
+        sealed = AESGCM(secret).encrypt(nonce, packed, identity.encode())
+        head = struct.pack(f"<I{len(numbers)}Q", len(numbers), *numbers)
+        blob = b"".join((head, nonce, sealed))
+        offset = written.size
+        written.blobs.append(blob)
+        for number in numbers:
+            told = struct.pack("<QQI", number, offset, len(blob))
+            written.entries.append(told + crc32(told).to_bytes(4, "little"))
+        written.size = offset + len(blob)
+        return Place(file, offset, len(blob), sha256(blob).hexdigest())
+
+    def _open(self, file: str) -> _Day:
+        path = body_path(self.state, file)
+        fresh = not path.exists()
+        if not path.parent.exists():
+            path.parent.mkdir()
+            sync_folder(path.parent.parent)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        index = os.open(index_path(self.state, file), flags, 0o600)
+        if fresh:
+            sync_folder(path.parent)
+        size = max(os.fstat(descriptor).st_size, self._ends.get(file, 0))
+        entries = os.fstat(index).st_size // ENTRY.size * ENTRY.size
+        return _Day(descriptor, index, size, entries)
 
     def commit(self) -> None:
-        """Make the blobs durable; comes before the ledger's commit that names them."""
-        if self._buffer:
-            data = b"".join(self._buffer)
-            self._buffer.clear()
-            if os.pwrite(self._descriptor, data, self._size - len(data)) != len(data):
-                raise OSError("a write to the bodies was short")
-            os.fdatasync(self._descriptor)
-        if self._size > FILE_BYTES:
-            os.close(self._descriptor)
-            self._number, self._size = self._number + 1, 0
-            self._open()
+        """Make the blobs durable; comes after the keys' commit and before the ledger's.
+
+        After an error the object is of no use any more: open another one.
+        """
+        for file, day in self._days.items():
+            if day.blobs:
+                blobs, entries = b"".join(day.blobs), b"".join(day.entries)
+                _write(day.descriptor, blobs, day.size - len(blobs), file)
+                _write(day.index, entries, day.entries_size, file)
+                day.entries_size += len(entries)
+                day.blobs.clear()
+                day.entries.clear()
+                self._days.move_to_end(file)
+        while len(self._days) > FILES_OPEN_MAX:
+            self._close(self._days.popitem(last=False)[1])
+
+    def forget(self, file: str) -> None:
+        """Close a file that is about to be dropped."""
+        if (day := self._days.pop(file, None)) is not None:
+            self._close(day)
+        self._ends.pop(file, None)
+
+    def _close(self, day: _Day) -> None:
+        os.close(day.descriptor)
+        os.close(day.index)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        while self._days:
+            self._close(self._days.popitem()[1])
+
+
+def _write(descriptor: int, data: bytes, offset: int, file: str) -> None:
+    if os.pwrite(descriptor, data, offset) != len(data):
+        raise OSError(f"a write to the bodies of {file} was short")
+    os.fdatasync(descriptor)
 
 
 class BodyReader:
-    """Any process that has the key, from any of its threads."""
+    """Any process that may read the keys, from any of its threads."""
 
     def __init__(self, state: Path, keys: Path) -> None:
-        self.root = state / "bodies"
-        self._keys = keys
-        self._cipher: AESGCM | None = None
+        self.state = state
+        self._keys = KeyReader(keys)
         self._decompressor = zstandard.ZstdDecompressor()
-        self._open: tuple[int, int] | None = None
+        self._open: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, identity: str, place: dict[str, Any]) -> bytes:
-        """The record's parts, for `record.decode_parts`. ValueError: the blob is damaged."""
-        with self._lock:
-            return self._read(identity, place)
+    def read(self, identity: str, place: Mapping[str, Any]) -> bytes:
+        """The record's parts, for `record.decode_parts`. Erased, Retired, Damaged (ValueErrors)."""
+        blob = self._blob(place, place["length"])
+        numbers = _numbers(blob, place)
+        secret = self._keys.secret(numbers)
+        if sha256(blob).hexdigest() != place["sha256"]:
+            self._keys.secret(numbers)  # an erasure may have come between
+            raise Damaged(f"the body of {identity} is not the one its leaf names")
+        start = COUNT.size + 8 * len(numbers)
+        nonce, sealed = blob[start : start + NONCE_BYTES], blob[start + NONCE_BYTES :]
+        try:
+            packed = AESGCM(secret).decrypt(nonce, sealed, identity.encode())
+            with self._lock:
+                return self._decompressor.decompress(packed, max_output_size=BLOB_BYTES_MAX)
+        except (InvalidTag, zstandard.ZstdError, ValueError) as error:
+            self._keys.secret(numbers)
+            raise Damaged(f"the body of {identity} does not open: {error!r}") from None
 
-    def _read(self, identity: str, place: dict[str, Any]) -> bytes:
-        if self._cipher is None:
-            self._cipher = load_key(self._keys)
-        number, offset, length = place["file"], place["offset"], place["length"]
-        if self._open is None or self._open[0] != number:
-            if self._open is not None:
-                os.close(self._open[1])
-            self._open = (number, os.open(_path(self.root, number), os.O_RDONLY | os.O_CLOEXEC))
-        blob = os.pread(self._open[1], length, offset)
-        if hashlib.sha256(blob).hexdigest() != place["sha256"]:
-            raise ValueError(f"the body of {identity} is not the one its leaf names")
-        packed = self._cipher.decrypt(blob[:12], blob[12:], identity.encode())
-        return self._decompressor.decompress(packed, max_output_size=BLOB_BYTES_MAX)
+    def numbers(self, place: Mapping[str, Any]) -> tuple[int, ...]:
+        """The key numbers that a blob is under, even if it was erased. Retired, Damaged."""
+        head = self._blob(place, min(place["length"], COUNT.size + 8))
+        if len(head) >= COUNT.size and COUNT.unpack_from(head)[0] > 1:
+            head = self._blob(place, min(place["length"], COUNT.size + 8 * NUMBERS_MAX))
+        return _numbers(head, place)
+
+    def _blob(self, place: Mapping[str, Any], length: int) -> bytes:
+        file = place["file"]
+        with self._lock:
+            descriptor = self._open.get(file)
+            if descriptor is not None and os.fstat(descriptor).st_nlink == 0:
+                os.close(self._open.pop(file))
+                descriptor = None
+            if descriptor is None:
+                descriptor = self._open[file] = self._opened(file)
+                while len(self._open) > FILES_OPEN_MAX:
+                    os.close(self._open.popitem(last=False)[1])
+            self._open.move_to_end(file)
+            return os.pread(descriptor, length, place["offset"])
+
+    def _opened(self, file: str) -> int:
+        try:
+            return os.open(body_path(self.state, file), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise Retired(f"the bodies of {file} are gone") from None
+
+    def close(self) -> None:
+        self._keys.close()
+        with self._lock:
+            while self._open:
+                os.close(self._open.popitem()[1])
+
+
+def _numbers(blob: bytes, place: Mapping[str, Any]) -> tuple[int, ...]:
+    """The key numbers in a blob's head. Damaged: there is none."""
+    count = COUNT.unpack_from(blob)[0] if len(blob) >= COUNT.size else 0
+    if not 0 < count <= NUMBERS_MAX or len(blob) < COUNT.size + 8 * count:
+        raise Damaged(f"{place['file']} at {place['offset']}: there is no blob")
+    return struct.unpack_from(f"<{count}Q", blob, COUNT.size)
+
+
+def indexed(state: Path, file: str) -> Iterator[np.ndarray[Any, Any]]:
+    """A file's index, in pieces; nothing if it has none."""
+    try:
+        opened = index_path(state, file).open("rb")
+    except FileNotFoundError:
+        return
+    with opened:
+        while data := opened.read(ENTRIES_AT_ONCE * ENTRY.size):
+            whole = len(data) // ENTRY.size
+            yield np.frombuffer(data, ENTRIES, whole)
+
+
+def find(state: Path, numbers: Collection[int]) -> Iterator[Blob]:
+    """The blobs under any of some key numbers that are not overwritten yet, file by file."""
+    wanted = np.array(sorted(numbers), dtype="<u8")
+    for file in body_files(state):
+        places: dict[int, int] = {}
+        for piece in indexed(state, file):
+            for entry in piece[np.isin(piece["number"], wanted)]:
+                number, offset, length, checksum = (int(value) for value in entry.item())
+                if crc32(struct.pack("<QQI", number, offset, length)) == checksum:
+                    places[offset] = length
+        if places:
+            yield from _alive(state, file, places, frozenset(numbers))
+
+
+def _alive(
+    state: Path, file: str, places: Mapping[int, int], wanted: frozenset[int]
+) -> Iterator[Blob]:
+    """Of places that an index names, those where such a blob is, and can be read."""
+    try:
+        opened = body_path(state, file).open("rb", buffering=0)
+    except FileNotFoundError:
+        return
+    with opened:
+        for offset, length in sorted(places.items()):
+            place = {"file": file, "offset": offset}
+            blob = os.pread(opened.fileno(), min(length, COUNT.size + 8 + NONCE_BYTES), offset)
+            if len(blob) >= COUNT.size and COUNT.unpack_from(blob)[0] > 1:
+                room = COUNT.size + 8 * NUMBERS_MAX + NONCE_BYTES
+                blob = os.pread(opened.fileno(), min(length, room), offset)
+            try:
+                found = _numbers(blob, place)
+            except Damaged:
+                continue
+            head = COUNT.size + 8 * len(found)
+            if not wanted.isdisjoint(found) and blob[head : head + NONCE_BYTES].strip(b"\0"):
+                yield Blob(file, offset, length, head)
+
+
+def overwrite(state: Path, blobs: Sequence[Blob]) -> None:
+    """Zeros over some blobs of one file, behind their heads, durable on return.
+
+    The nonces go last, when the rest is durable: a blob that has one is not overwritten yet.
+    """
+    descriptor = os.open(body_path(state, blobs[0].file), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        for blob in blobs:
+            end = min(blob.offset + blob.length, size)
+            _zero(descriptor, blob.offset + blob.head + NONCE_BYTES, end)
+        os.fdatasync(descriptor)
+        for blob in blobs:
+            start = blob.offset + blob.head
+            _zero(descriptor, start, start + NONCE_BYTES)
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _zero(descriptor: int, start: int, end: int) -> None:
+    for at in range(start, end, 1024**2):
+        if os.pwrite(descriptor, bytes(min(1024**2, end - at)), at) != min(1024**2, end - at):
+            raise OSError("a write of zeros over a body was short")

@@ -15,11 +15,13 @@ from typing import Any
 import orjson
 
 from gateway.card import Card
-from gateway.clock import Clock
+from gateway.clock import Clock, isoformat
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
-from gateway.ledger.bodies import Bodies, Place
+from gateway.journal.record import decode_parts
+from gateway.ledger.bodies import Bodies
 from gateway.ledger.log import Ledger, LedgerReader
+from gateway.ledger.subjects import Subjects
 from gateway.seal.leaf import Findings, decisions_of, encode_leaf
 from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
@@ -35,26 +37,23 @@ class Sealer:
     def __init__(self, state: Path, keys: Path, clock: Clock, metrics: Metrics) -> None:
         self.state, self.keys, self.clock, self.metrics = state, keys, clock, metrics
         self.ledger = Ledger(state)
-        self.bodies = Bodies(state, keys, self._last_place())
+        self.subjects = Subjects(state, keys)
+        self.bodies = Bodies(state, self.subjects, self._ends())
         self.tables = TableStore(state)
         self.readers: dict[str, JournalReader] = {}
         self._tables: dict[str, Table] = {}
         self._reported: set[str] = set()
 
-    def _last_place(self) -> Place | None:
-        """Where the bodies end, by the newest leaf that has one."""
+    def _ends(self) -> dict[str, int]:
+        """Where the bodies end, by the newest leaves: more than one commit's."""
         start = self.ledger.number
-        while start > 0:
-            begin = max(0, start - 4096)
-            found = None
-            reader = LedgerReader(self.state, begin)
-            for _, leaf in reader.read(start - begin):
-                body = orjson.loads(leaf).get("body")
-                found = Place(**body) if body else found
-            if found is not None:
-                return found
-            start = begin
-        return None
+        begin = max(0, start - 16_384)
+        ends: dict[str, int] = {}
+        for _, leaf in LedgerReader(self.state, begin).read(start - begin):
+            if body := orjson.loads(leaf).get("body"):
+                end = body["offset"] + body["length"]
+                ends[body["file"]] = max(end, ends.get(body["file"], 0))
+        return ends
 
     def step(self) -> int:
         """Seal what is there, at most a chunk of each journal; how many leaves were written."""
@@ -62,6 +61,7 @@ class Sealer:
         self._seal_revisions()
         for folder in folders(self.state, self.keys):
             self._seal_journal(folder)
+        self.subjects.commit()
         self.bodies.commit()
         self.ledger.commit()
         self._tidy()
@@ -116,10 +116,18 @@ class Sealer:
         findings, body = Findings(), None
         if kind in KINDS_WITH_BODY:
             findings = decisions_of(header, entry.parts, self._card(header))
-            body = self.bodies.append(header["id"], entry.parts).to_json()
+            body = self._keep(header, entry.parts)
         leaf = encode_leaf(kind, source, entry.sequence, entry.header, body, findings)
         self.ledger.append(leaf, source, entry.sequence)
         self.metrics.count("headworks_sealed", kind)
+
+    def _keep(self, header: dict[str, Any], parts: bytes) -> dict[str, Any]:
+        """Queue a record's parts under its subjects' keys, on its own day; their place."""
+        context, _, _ = decode_parts(parts)
+        numbers = self.subjects.keys_for(orjson.loads(context).get("subjects") or ())
+        day = isoformat(header["at"])[:10]
+        model = header.get("model") or "-"
+        return self.bodies.append(model, day, header["id"], numbers, parts).to_json()
 
     def _card(self, header: dict[str, Any]) -> Card | None:
         revision, model, version = (header.get(key) for key in ("revision", "model", "version"))
@@ -164,4 +172,5 @@ class Sealer:
         for reader in self.readers.values():
             reader.close()
         self.bodies.close()
+        self.subjects.close()
         self.ledger.close()

@@ -4,13 +4,11 @@ import os
 
 import orjson
 import pytest
-from cryptography.exceptions import InvalidTag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.disk import Occupied
 from gateway.ledger import log
-from gateway.ledger.bodies import Bodies, BodyReader, Place
 from gateway.ledger.log import Ledger, LedgerDamaged, LedgerReader, read_committed
 
 
@@ -119,33 +117,3 @@ def test_a_second_writer_is_refused(tmp_path):
     with pytest.raises(Occupied):
         Ledger(tmp_path)
     ledger.close()
-
-
-def test_bodies_come_back_and_nothing_is_in_clear(tmp_path):
-    """A body is read back by its place, bound to its exchange, unreadable without the key."""
-    bodies = Bodies(tmp_path, tmp_path / "keys", None)
-    place = bodies.append("id-1", b"a personal thing" * 50)
-    bodies.commit()
-    reader = BodyReader(tmp_path, tmp_path / "keys")
-
-    assert b"a personal thing" * 50 == reader.read("id-1", place.to_json())
-    assert b"personal" not in next((tmp_path / "bodies").glob("*.bodies")).read_bytes()
-    with pytest.raises(InvalidTag):
-        reader.read("id-2", place.to_json())
-    bodies.close()
-
-
-def test_blobs_behind_the_last_leaf_are_cut(tmp_path):
-    """A blob that no leaf names is left by a crash: the next start writes over it."""
-    bodies = Bodies(tmp_path, tmp_path / "keys", None)
-    first = bodies.append("id-1", b"one")
-    bodies.append("id-2", b"two, whose leaf was never written")
-    bodies.commit()
-    bodies.close()
-    again = Bodies(tmp_path, tmp_path / "keys", first)
-    place = again.append("id-3", b"three")
-    again.commit()
-
-    assert Place(0, first.offset + first.length, place.length, place.sha256) == place
-    assert b"three" == BodyReader(tmp_path, tmp_path / "keys").read("id-3", place.to_json())
-    again.close()

@@ -48,8 +48,9 @@ def open_sealer(tmp_path) -> Sealer:
 
 def abandon(sealer: Sealer) -> None:
     """What a kill does to descriptors."""
-    for descriptor in (sealer.ledger._lock, sealer.ledger._descriptor, sealer.ledger._mark,
-                       sealer.bodies._descriptor):  # fmt: skip
+    sealer.bodies.close()
+    sealer.subjects._map.close()
+    for descriptor in (sealer.ledger._lock, sealer.ledger._descriptor, sealer.ledger._mark):
         try:
             os.close(descriptor)
         except OSError:

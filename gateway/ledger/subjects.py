@@ -1,0 +1,412 @@
+"""Keys of subjects, and who has which: everything that makes a person's bodies readable.
+
+    keys/subjects/<file>.keys     slots of 32 bytes, 65,536 a file; a key's number is its slot
+    keys/subjects/index.key       32 bytes, the key of the map's HMACs
+    keys/subjects/map.sqlite      HMAC-SHA256(index key, subject) -> key number, the subject's token
+    state/bodies/numbers          8 bytes: numbers below it may have been given
+
+Invariants:
+1. A number is given once, for ever. Each start begins at `numbers`, which is raised before any
+   number below it is given: neither a crash nor an old backup of `keys` gives one twice, so what
+   a leaf says of a number is true of one subject only.
+2. A slot is durable before the map's row that names it, and both before any blob under it.
+3. A slot of zeros, or none, is a key that was erased. Nothing caches keys outside the governor.
+4. What is erased leaves no byte: slots are overwritten in place, rows with `secure_delete`, the
+   write-ahead log is emptied, and the map's file is searched for what must be gone. A mark in the
+   map (`user_version`), set with the deletion, makes a start after a crash clean up by itself.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import sqlite3
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from gateway.disk import sync_folder, write_durably
+
+KEY_BYTES = 32
+ERASED = bytes(KEY_BYTES)
+SLOTS_A_FILE = 65_536
+FIRST_NUMBER = 1
+RESERVED = 4096
+"""Numbers promised at once; what a start skips, at most."""
+CACHED_MAX = 50_000
+FILES_OPEN_MAX = 16
+SEARCHED_MAX = 64
+"""Deleted rows that are searched for one by one; for more the map is written anew at once."""
+NUMBER = struct.Struct("<Q")
+
+
+class Erased(ValueError):
+    """A key that is wanted was destroyed, or is not in these keys."""
+
+    reason = "erased"
+
+
+class KeysUnusable(OSError):
+    """Numbers were given, and the keys they belong to are missing or damaged."""
+
+
+def combine(keys: Sequence[bytes]) -> bytes:
+    """The key of a blob of one or several subjects: without any one of them it is lost."""
+    return keys[0] if len(keys) == 1 else sha256(b"".join(keys)).digest()
+
+
+class KeyFiles:
+    """The slots, read by any thread; at most `FILES_OPEN_MAX` files stay open."""
+
+    def __init__(self, root: Path, flags: int = os.O_RDONLY) -> None:
+        self.root = root
+        self._flags = flags | os.O_CLOEXEC
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def path(self, file: int) -> Path:
+        return self.root / f"{file:08d}.keys"
+
+    def files(self) -> list[int]:
+        return sorted(int(path.stem) for path in self.root.glob("*.keys"))
+
+    def descriptor(self, file: int) -> int:
+        """FileNotFoundError: none of its keys is left, or was ever there."""
+        found = self._open.get(file)
+        if found is None:
+            found = self._open[file] = os.open(self.path(file), self._flags, 0o600)
+            while len(self._open) > FILES_OPEN_MAX:
+                os.close(self._open.popitem(last=False)[1])
+        self._open.move_to_end(file)
+        return found
+
+    def read(self, number: int) -> bytes:
+        """The raw key of a number. Erased; KeysUnusable: there are no keys at all."""
+        file, slot = divmod(number, SLOTS_A_FILE)
+        try:
+            with self._lock:
+                key = os.pread(self.descriptor(file), KEY_BYTES, slot * KEY_BYTES)
+        except FileNotFoundError:
+            if not self.root.exists():
+                raise KeysUnusable(f"{self.root} is missing") from None
+            key = b""
+        if len(key) != KEY_BYTES or key == ERASED:
+            raise Erased(f"key {number} was erased")
+        return key
+
+    def forget(self, file: int) -> None:
+        with self._lock:
+            if (found := self._open.pop(file, None)) is not None:
+                os.close(found)
+
+    def close(self) -> None:
+        for file in list(self._open):
+            self.forget(file)
+
+
+class KeyReader:
+    """Any process that may read bodies, from any of its threads. It keeps no key."""
+
+    def __init__(self, keys: Path) -> None:
+        self._files = KeyFiles(keys / "subjects")
+
+    def secret(self, numbers: Sequence[int]) -> bytes:
+        """The 32-byte key of a blob under these numbers. Erased: one of them is no more."""
+        return combine([self._files.read(number) for number in numbers])
+
+    def close(self) -> None:
+        self._files.close()
+
+
+class Subjects:
+    """The governor's side, the only writer; one thread at a time."""
+
+    def __init__(self, state: Path, keys: Path) -> None:
+        """KeysUnusable: keys were made before and are not here; they are never made twice."""
+        self.root = keys / "subjects"
+        self._ceiling_path = state / "bodies" / "numbers"
+        self._ceiling_path.parent.mkdir(parents=True, exist_ok=True)
+        self._ceiling = read_number(self._ceiling_path)
+        self._index_key = _index_key(self.root, begun=self._ceiling > 0)
+        self._files = KeyFiles(self.root, os.O_RDWR)
+        self._next = max(FIRST_NUMBER, self._ceiling, self._behind_last())
+        self._ceiling = self._next
+        self._keys: dict[int, bytes] = {}
+        self._rows: dict[bytes, int] = {}
+        self._numbers: OrderedDict[str, int] = OrderedDict()
+        self._secrets: OrderedDict[int, bytes] = OrderedDict()
+        try:
+            self._map = self._open_map()
+            if self._traces_remain():
+                self._remove_traces()
+        except sqlite3.DatabaseError as error:
+            raise KeysUnusable(f"{self.root / 'map.sqlite'}: {error}") from None
+
+    def _behind_last(self) -> int:
+        files = self._files.files()
+        if not files:
+            return 0
+        slots = -(-self._files.path(files[-1]).stat().st_size // KEY_BYTES)
+        return files[-1] * SLOTS_A_FILE + slots
+
+    def _open_map(self) -> sqlite3.Connection:
+        """Exclusive: nobody else's read may keep the write-ahead log from being emptied."""
+        path = self.root / "map.sqlite"
+        opened = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        path.chmod(0o600)
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL",
+                        "secure_delete=ON", "temp_store=MEMORY", "cache_size=-16000"):  # fmt: skip
+            opened.execute(f"PRAGMA {setting}")
+        opened.execute(
+            "CREATE TABLE IF NOT EXISTS subjects"
+            " (hmac BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        opened.execute("CREATE TEMP TABLE doomed (number INTEGER PRIMARY KEY)")
+        return opened
+
+    def keys_for(self, subjects: Sequence[str]) -> tuple[int, ...]:
+        """The numbers of the subjects of an exchange, each once, in order; new ones are made.
+
+        Empty names are nobody; with nobody named the exchange gets a key of its own.
+        """
+        if len(subjects) == 1 and subjects[0]:
+            return (self._number(subjects[0]),)
+        named = dict.fromkeys(subject for subject in subjects if subject)
+        return tuple(self._number(subject) for subject in named) or (self._give(),)
+
+    def _number(self, subject: str) -> int:
+        number = self._numbers.get(subject)
+        if number is None:
+            digest = self._digest(subject)
+            number = self._known(digest)
+            if number is None:
+                number = self._rows[digest] = self._give()
+            self._numbers[subject] = number
+            if len(self._numbers) > CACHED_MAX:
+                self._numbers.popitem(last=False)
+        else:
+            self._numbers.move_to_end(subject)
+        return number
+
+    def _digest(self, subject: str) -> bytes:
+        return hmac.digest(self._index_key, subject.encode("utf-8", "surrogatepass"), "sha256")
+
+    def _known(self, digest: bytes) -> int | None:
+        """A row whose key is gone is as good as none: it is replaced."""
+        if (waiting := self._rows.get(digest)) is not None:
+            return waiting
+        row = self._map.execute("SELECT number FROM subjects WHERE hmac = ?", (digest,)).fetchone()
+        if row is None or not self.alive(row[0]):
+            return None
+        number: int = row[0]
+        return number
+
+    def _give(self) -> int:
+        number = self._next
+        if number >= self._ceiling:
+            write_durably(self._ceiling_path, NUMBER.pack(number + RESERVED))
+            self._ceiling = number + RESERVED
+        self._next = number + 1
+        self._keys[number] = os.urandom(KEY_BYTES)
+        return number
+
+    def secret(self, numbers: Sequence[int]) -> bytes:
+        """The 32-byte key of a blob under these numbers. Erased: one of them is no more."""
+        if len(numbers) == 1:
+            return self._key(numbers[0])
+        return combine([self._key(number) for number in numbers])
+
+    def _key(self, number: int) -> bytes:
+        key = self._keys.get(number)
+        if key is not None:
+            return key
+        key = self._secrets.get(number)
+        if key is None:
+            key = self._secrets[number] = self._files.read(number)
+            if len(self._secrets) > CACHED_MAX:
+                self._secrets.popitem(last=False)
+        else:
+            self._secrets.move_to_end(number)
+        return key
+
+    def alive(self, number: int) -> bool:
+        """Whether a number's key is there."""
+        try:
+            self._key(number)
+        except Erased:
+            return False
+        return True
+
+    def token(self, subject: str) -> int | None:
+        """The number of a subject that has bodies, without making one."""
+        return self._known(self._digest(subject))
+
+    def commit(self) -> None:
+        """Make new keys and rows durable; comes before the commit of bodies under them.
+
+        After an error the object is of no use any more: open another one.
+        """
+        if self._keys:
+            for first, data in _runs(self._keys):
+                self._write(first, data)
+            self._keep()
+        if self._rows:
+            self._map.execute("BEGIN")
+            rows = sorted(self._rows.items())
+            self._map.executemany("INSERT OR REPLACE INTO subjects VALUES (?, ?)", rows)
+            self._map.execute("COMMIT")
+            self._rows.clear()
+
+    def _keep(self) -> None:
+        for number, key in self._keys.items():
+            self._secrets[number] = key
+        self._keys.clear()
+        while len(self._secrets) > CACHED_MAX:
+            self._secrets.popitem(last=False)
+
+    def _write(self, first: int, data: bytes) -> None:
+        file, slot = divmod(first, SLOTS_A_FILE)
+        if fresh := not self._files.path(file).exists():
+            self._files.path(file).touch(0o600)
+        descriptor = self._files.descriptor(file)
+        if os.pwrite(descriptor, data, slot * KEY_BYTES) != len(data):
+            raise OSError("a write of keys was short")
+        os.fdatasync(descriptor)
+        if fresh:
+            sync_folder(self.root)
+
+    def destroy(self, numbers: Collection[int]) -> int:
+        """Destroy keys and the rows that name them, durably; how many keys were there.
+
+        Again for the same numbers it changes nothing: after a crash it completes what was begun.
+        """
+        self.commit()
+        by_file: dict[int, set[int]] = {}
+        for number in numbers:
+            by_file.setdefault(number // SLOTS_A_FILE, set()).add(number % SLOTS_A_FILE)
+        alive = sum(self._zero(file, slots) for file, slots in sorted(by_file.items()))
+        for number in numbers:
+            self._secrets.pop(number, None)
+        doomed = set(numbers)
+        for subject in [name for name, number in self._numbers.items() if number in doomed]:
+            del self._numbers[subject]
+        self._delete_rows(doomed)
+        return alive
+
+    def _zero(self, file: int, slots: set[int]) -> int:
+        """Overwrite slots; synced even if all were zeros: a crash may have kept that back."""
+        path = self._files.path(file)
+        if not path.exists():
+            return 0
+        data = bytearray(path.read_bytes())
+        alive = {
+            slot: ERASED
+            for slot in sorted(slots)
+            if data[slot * KEY_BYTES : (slot + 1) * KEY_BYTES].strip(b"\0")
+        }
+        descriptor = self._files.descriptor(file)
+        for first, zeros in _runs(alive):
+            if os.pwrite(descriptor, zeros, first * KEY_BYTES) != len(zeros):
+                raise OSError("a write of zeros over keys was short")
+            data[first * KEY_BYTES : first * KEY_BYTES + len(zeros)] = zeros
+        os.fdatasync(descriptor)
+        if (file + 1) * SLOTS_A_FILE <= self._next and not data.strip(b"\0"):
+            self._files.forget(file)
+            path.unlink()
+            sync_folder(self.root)
+        return len(alive)
+
+    def _delete_rows(self, numbers: set[int]) -> None:
+        self._map.execute("DELETE FROM doomed")
+        self._map.executemany("INSERT INTO doomed VALUES (?)", ((number,) for number in numbers))
+        query = "SELECT hmac FROM subjects WHERE number IN (SELECT number FROM doomed)"
+        rows = self._map.execute(query).fetchall()
+        if not rows:
+            return
+        self._map.execute("BEGIN")
+        self._map.execute("PRAGMA user_version = 1")
+        self._map.executemany("DELETE FROM subjects WHERE hmac = ?", rows)
+        self._map.execute("COMMIT")
+        self._empty_log()
+        if len(rows) > SEARCHED_MAX or _holds_any(
+            self.root / "map.sqlite", [row[0] for row in rows]
+        ):
+            self._remove_traces()
+        else:
+            self._clear_mark()
+
+    def _traces_remain(self) -> bool:
+        version: int = self._map.execute("PRAGMA user_version").fetchone()[0]
+        return version != 0
+
+    def _remove_traces(self) -> None:
+        """Write the map anew: freed space within its pages may hold what was deleted."""
+        self._map.execute("VACUUM")
+        self._empty_log()
+        self._clear_mark()
+
+    def _clear_mark(self) -> None:
+        self._map.execute("PRAGMA user_version = 0")
+        self._empty_log()
+
+    def _empty_log(self) -> None:
+        busy, *_ = self._map.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise KeysUnusable("the map's write-ahead log could not be emptied")
+
+    def close(self) -> None:
+        self._map.close()
+        self._files.close()
+
+
+def read_number(path: Path) -> int:
+    """A number kept in 8 bytes; 0 without a file. KeysUnusable: it is not 8 bytes long."""
+    try:
+        number: int = NUMBER.unpack(path.read_bytes())[0]
+    except FileNotFoundError:
+        return 0
+    except struct.error:
+        raise KeysUnusable(f"{path} is not 8 bytes long") from None
+    return number
+
+
+def _index_key(root: Path, *, begun: bool) -> bytes:
+    """The key of the map's HMACs, made once: with the first subject's key."""
+    path = root / "index.key"
+    if not path.exists():
+        if begun or (root / "map.sqlite").exists() or any(root.glob("*.keys")):
+            raise KeysUnusable(f"{path} is missing and keys were given: restore the keys")
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_durably(path, os.urandom(KEY_BYTES))
+    return path.read_bytes()
+
+
+def _runs(slots: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:
+    """(first number, bytes) of neighbouring slots of one file; numbers come in rising order."""
+    run: list[bytes] = []
+    first = 0
+    for number, key in slots.items():
+        if run and (number != first + len(run) or number % SLOTS_A_FILE == 0):
+            yield first, b"".join(run)
+            run = []
+        if not run:
+            first = number
+        run.append(key)
+    if run:
+        yield first, b"".join(run)
+
+
+def _holds_any(path: Path, needles: Sequence[bytes]) -> bool:
+    """Whether a file holds any of some byte strings of one length."""
+    overlap = len(needles[0]) - 1
+    tail = b""
+    with path.open("rb") as file:
+        while piece := file.read(4 * 1024**2):
+            window = tail + piece
+            if any(needle in window for needle in needles):
+                return True
+            tail = window[-overlap:]
+    return False
