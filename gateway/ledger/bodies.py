@@ -172,7 +172,7 @@ class Bodies:
         path = body_path(self.state, file)
         fresh = not path.exists()
         if not path.parent.exists():
-            path.parent.mkdir()
+            path.parent.mkdir(mode=0o700)
             sync_folder(path.parent.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
@@ -188,7 +188,7 @@ class Bodies:
 
         After an error the object is of no use any more: open another one.
         """
-        for file, day in self._days.items():
+        for file, day in list(self._days.items()):
             if day.blobs:
                 blobs, entries = b"".join(day.blobs), b"".join(day.entries)
                 _write(day.descriptor, blobs, day.size - len(blobs), file)

@@ -13,6 +13,7 @@ import pytest
 from gateway_process import KEY, body
 
 from gateway.ledger.bodies import Bodies, BodyReader
+from gateway.ledger.subjects import Subjects
 from gateway.ledger.log import ENTRY_BYTES_MAX, Ledger
 
 
@@ -32,7 +33,8 @@ def test_nothing_of_state_and_keys_is_open_to_other_users(make_gateway):
         *(gateway.folder / "keys").rglob("*.key"),
         *(gateway.folder / "state" / "catalog").iterdir(),
         *(gateway.folder / "state" / "ledger").iterdir(),
-        *(gateway.folder / "state" / "bodies").iterdir(),
+        *(gateway.folder / "state" / "bodies").rglob("*"),
+        *(gateway.folder / "keys" / "subjects").iterdir(),
     ]
     assert len(secrets) > 5
     assert [] == [str(path) for path in secrets if path.stat().st_mode & 0o077]
@@ -141,18 +143,20 @@ def test_a_leaf_that_could_not_be_read_is_never_written(tmp_path):
     ledger.close()
 
 
-def test_one_reader_of_bodies_serves_many_threads(tmp_path, monkeypatch):
+def test_one_reader_of_bodies_serves_many_threads(tmp_path):
     """Threads that read from several files at once each get their own body."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from gateway.ledger import bodies as module
-
-    monkeypatch.setattr(module, "FILE_BYTES", 500)
-    bodies = Bodies(tmp_path, tmp_path / "keys", None)
+    subjects = Subjects(tmp_path, tmp_path / "keys")
+    bodies = Bodies(tmp_path, subjects, {})
     places = {}
     for number in range(40):
-        places[f"id-{number}"] = bodies.append(f"id-{number}", os.urandom(100)).to_json()
-        bodies.commit()
+        day = f"2026-11-{number % 28 + 1:02d}"
+        numbers = subjects.keys_for(())
+        place = bodies.append("m", day, f"id-{number}", numbers, os.urandom(100))
+        places[f"id-{number}"] = place.to_json()
+    subjects.commit()
+    bodies.commit()
     bodies.close()
     reader = BodyReader(tmp_path, tmp_path / "keys")
     expected = {name: reader.read(name, place) for name, place in places.items()}
