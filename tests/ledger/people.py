@@ -50,7 +50,7 @@ def populate(folder: Path) -> dict[str, tuple[tuple[str, ...], Place]]:
     told = {}
     for model in MODELS:
         for day in DAYS:
-            for who in (("ann",), ("bob",), ("ann", "bob"), ()):
+            for who in (("annalee",), ("bob",), ("annalee", "bob"), ()):
                 identity = f"{model}-{day}-{'+'.join(who)}"
                 told[identity] = who, world.append(identity, who, model, day)
     world.commit()

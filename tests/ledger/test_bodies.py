@@ -14,7 +14,7 @@ from gateway.ledger.subjects import Erased
 def test_bodies_come_back_and_nothing_is_in_clear(tmp_path):
     """A body is read by its place, bound to its exchange, and stands nowhere in clear."""
     world = World(tmp_path)
-    place = world.append("id-1", ["ann"], parts=b"a personal thing" * 50)
+    place = world.append("id-1", ["annalee"], parts=b"a personal thing" * 50)
     world.commit()
 
     assert b"a personal thing" * 50 == world.read("id-1", place)
@@ -34,7 +34,7 @@ def test_the_blob_is_as_the_format_says(tmp_path):
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     world = World(tmp_path)
-    place = world.append("id-1", ["ann", "bob", "ann"])
+    place = world.append("id-1", ["annalee", "bob", "annalee"])
     world.commit()
     blob = (tmp_path / "state/bodies/mortgage/2026-11-22.bodies").read_bytes()[place.offset :]
     slots = (tmp_path / "keys/subjects/00000000.keys").read_bytes()
@@ -42,7 +42,7 @@ def test_the_blob_is_as_the_format_says(tmp_path):
     packed = AESGCM(key).decrypt(blob[20:32], blob[32:], b"id-1")
 
     assert (2, 1, 2) == struct.unpack_from("<IQQ", blob)
-    assert parts_of("ann", "bob", "ann") == zstandard.decompress(packed)
+    assert parts_of("annalee", "bob", "annalee") == zstandard.decompress(packed)
     assert hashlib.sha256(blob).hexdigest() == place.sha256
     world.close()
 
@@ -55,11 +55,11 @@ def test_many_days_and_models_at_once_with_few_files_open(tmp_path):
         for number in range(60):
             identity = f"{turn}-{number}"
             day = f"2026-{number % 12 + 1:02d}-23"
-            places[identity] = world.append(identity, ["ann"], f"model-{number % 5}", day)
+            places[identity] = world.append(identity, ["annalee"], f"model-{number % 5}", day)
         world.commit()
         assert len(world.bodies._days) <= module.FILES_OPEN_MAX
     for identity, place in places.items():
-        assert parts_of("ann") == world.read(identity, place)
+        assert parts_of("annalee") == world.read(identity, place)
     assert len(world.reader._open) <= module.FILES_OPEN_MAX
     assert 120 == len(list(find(tmp_path / "state", [1])))
     world.close()
@@ -68,16 +68,16 @@ def test_many_days_and_models_at_once_with_few_files_open(tmp_path):
 def test_blobs_behind_a_leaf_are_cut_and_others_stay(tmp_path):
     """Files whose end is known are cut there; a file of which nothing is known goes on."""
     world = World(tmp_path)
-    first = world.append("id-1", ["ann"])
+    first = world.append("id-1", ["annalee"])
     world.append("id-2", ["bob"], parts=b"whose leaf was never written")
-    other = world.append("id-3", ["ann"], day=DAYS[1])
+    other = world.append("id-3", ["annalee"], day=DAYS[1])
     world.commit()
     world.close()
     end = first.offset + first.length
     world = World(tmp_path, {first.file: end, "lost/2026-11-22": 500})
     third = world.append("id-4", ["bob"], parts=b"shorter")
     fourth = world.append("id-5", ["bob"], day=DAYS[1])
-    lost = world.append("id-6", ["ann"], model="lost")
+    lost = world.append("id-6", ["annalee"], model="lost")
     world.commit()
 
     assert end == third.offset
@@ -93,11 +93,11 @@ def test_blobs_behind_a_leaf_are_cut_and_others_stay(tmp_path):
 def test_a_stale_entry_never_reaches_a_neighbour(tmp_path):
     """An entry of a blob that was cut, longer than what is there now, overwrites no neighbour."""
     world = World(tmp_path)
-    world.append("id-1", ["ann"], parts=os.urandom(5000))
+    world.append("id-1", ["annalee"], parts=os.urandom(5000))
     world.commit()
     world.close()
     world = World(tmp_path, {"mortgage/2026-11-22": 0})
-    short = world.append("id-1", ["ann"], parts=b"short")
+    short = world.append("id-1", ["annalee"], parts=b"short")
     neighbour = world.append("id-2", ["bob"])
     world.commit()
     overwrite(tmp_path / "state", list(find(tmp_path / "state", [1])))
@@ -111,13 +111,13 @@ def test_a_stale_entry_never_reaches_a_neighbour(tmp_path):
 def test_a_torn_or_garbled_index_harms_no_blob(tmp_path):
     """Half an entry is written over; one with a wrong checksum is not believed."""
     world = World(tmp_path)
-    world.append("id-1", ["ann"])
+    world.append("id-1", ["annalee"])
     world.commit()
     world.close()
     path = index_path(tmp_path / "state", "mortgage/2026-11-22")
     path.write_bytes(path.read_bytes() + (1).to_bytes(8, "little") + bytes(16) + b"half")
     world = World(tmp_path)
-    second = world.append("id-2", ["ann"])
+    second = world.append("id-2", ["annalee"])
     world.commit()
 
     assert path.stat().st_size % 24 == 0
@@ -129,7 +129,7 @@ def test_erased_retired_and_damaged_are_told_apart(tmp_path):
     """Three errors for three reasons, also through a reader that has the file open."""
     told = populate(tmp_path)
     world = World(tmp_path)
-    identity, place = "mortgage-2026-11-22-ann", told["mortgage-2026-11-22-ann"][1]
+    identity, place = "mortgage-2026-11-22-annalee", told["mortgage-2026-11-22-annalee"][1]
     nobody = told["mortgage-2026-11-22-"][1]
     world.read(identity, place)
     path = tmp_path / "state/bodies/mortgage/2026-11-22.bodies"
@@ -202,7 +202,7 @@ def test_a_kill_between_any_two_writes_of_a_commit_loses_nothing(tmp_path):
         def act(watch, folder=folder, given=given):
             world = World(folder)
             watch(world.subjects)
-            world.append("new", ["carl", "ann"], day="2026-11-24")
+            world.append("new", ["carl", "annalee"], day="2026-11-24")
             world.append("own", (), day="2026-11-24")
             given.write_text(f"{world.subjects._next}")
             world.commit()
@@ -213,12 +213,12 @@ def test_a_kill_between_any_two_writes_of_a_commit_loses_nothing(tmp_path):
         carl = world.subjects.token("carl")
         fresh = world.subjects.keys_for(())[0]
         behind = int(given.read_text()) if given.exists() else 4
-        place = world.append("again", ["carl", "ann"], day="2026-11-24")
+        place = world.append("again", ["carl", "annalee"], day="2026-11-24")
         world.commit()
 
         assert fresh >= behind
         assert (carl or fresh + 1, 1) == world.reader.numbers(place.to_json())
-        assert parts_of("carl", "ann") == world.read("again", place)
+        assert parts_of("carl", "annalee") == world.read("again", place)
         assert 8 == len([b for b in find(folder / "state", [1]) if not b.file.endswith("-24")])
         world.close()
         shutil.rmtree(folder)

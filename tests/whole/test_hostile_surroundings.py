@@ -13,8 +13,8 @@ import pytest
 from gateway_process import KEY, body
 
 from gateway.ledger.bodies import Bodies, BodyReader
-from gateway.ledger.subjects import Subjects
 from gateway.ledger.log import ENTRY_BYTES_MAX, Ledger
+from gateway.ledger.subjects import Subjects
 
 
 def infer(gateway):
