@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
-import orjson
 import typer
 
 from gateway import __version__
-from gateway.commands.witness import witness
-from gateway.commands.verify import ledger
-
-EXIT_FOUND = 1
-EXIT_USAGE = 2
+from gateway.commands.subject import subject
+from gateway.commands.terminal import (
+    CONFIG,
+    EXIT_FOUND,
+    Config,
+    Json,
+    Set,
+    admin,
+    ask,
+    dump,
+    fail,
+    overrides,
+    post,
+    show,
+)  # fmt: skip
 
 cli = typer.Typer(
     name="headworks",
@@ -25,36 +33,6 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-cli.add_typer(ledger, name="ledger")
-
-Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="key=value laid over the file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-CONFIG = Path("headworks.yaml")
-
-
-def overrides(pairs: list[str] | None) -> dict[str, str]:
-    """`--set` and the environment: HEADWORKS_LISTEN_DATA is listen.data."""
-    from gateway.reference import environment_names
-
-    names = environment_names()
-    laid = {key: os.environ[name] for name, key in names.items() if name in os.environ}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            fail(f"--set {pair}: key=value is wanted")
-        laid[key] = value
-    return laid
-
-
-def fail(words: str, code: int = EXIT_USAGE) -> NoReturn:
-    print(f"headworks: {words}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def dump(document: Any) -> None:
-    print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
 @cli.command()
@@ -123,49 +101,6 @@ def check(
         raise typer.Exit(EXIT_FOUND)
 
 
-def ask(config: Path, set_: list[str] | None, path: str, **parameters: Any) -> Any:
-    """A document of the running gateway's API; its refusals and absence end the command."""
-    return _asked(lambda: admin(config, set_).get(path, **parameters))
-
-
-def post(config: Path, set_: list[str] | None, path: str, document: dict[str, Any]) -> Any:
-    """What the running gateway's API answers to a document."""
-    return _asked(lambda: admin(config, set_).post(path, document))
-
-
-def _asked(asking: Callable[[], Any]) -> Any:
-    from gateway.adminclient import Refused, Unreachable
-
-    try:
-        return asking()
-    except Unreachable as error:
-        fail(f"no gateway answers: {error}", EXIT_FOUND)
-    except Refused as error:
-        fail(str(error), EXIT_USAGE if error.status == 400 else EXIT_FOUND)
-
-
-def admin(config: Path, set_: list[str] | None) -> Any:
-    """A client for the admin port that the configuration names."""
-    from gateway.adminclient import AdminClient
-    from gateway.check import check as check_file
-
-    checked = check_file(config, overrides(set_))
-    if checked.settings is None:
-        for problem in checked.problems:
-            print(problem, file=sys.stderr)
-        raise typer.Exit(EXIT_FOUND)
-    return AdminClient(checked.settings.listen.admin)
-
-
-def show(document: Any, json: bool, render: Any) -> None:
-    if json:
-        dump(document)
-        return
-    from rich.console import Console
-
-    render(Console(soft_wrap=True), document)
-
-
 @cli.command()
 def reload(config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
     """Bring the changed file into force; says what changed and what needs a restart."""
@@ -202,74 +137,7 @@ def status(config: Config = CONFIG, set_: Set = None, json: Json = False) -> Non
         raise typer.Exit(EXIT_FOUND)
 
 
-journal = typer.Typer(
-    name="journal",
-    help="The journals' files: what is in them, and what to do about damage.",
-    no_args_is_help=True,
-)
-cli.add_typer(journal)
-Journal = Annotated[str | None, typer.Argument(help="A journal's name, as 0; absent: all.")]
-
-
-def journal_folders(config: Path, set_: list[str] | None, name: str | None) -> list[Any]:
-    """The journals of the configured state; an unknown name ends the command."""
-    from gateway.check import check as check_file
-    from gateway.journal.directory import folders
-
-    checked = check_file(config, overrides(set_))
-    if checked.settings is None:
-        fail(f"{config}: {len(checked.problems)} problems; headworks check names them", EXIT_FOUND)
-    found = folders(checked.resolve(checked.settings.state), checked.resolve(checked.settings.keys))
-    names = [folder.name for folder in found]
-    if name is not None and name not in names:
-        fail(f"journal {name!r}: there are {', '.join(names) or 'none'}")
-    return [folder for folder in found if name in (None, folder.name)]
-
-
-@journal.command("status")
-def journal_status(
-    name: Journal = None, config: Config = CONFIG, set_: Set = None, json: Json = False
-) -> None:
-    """What the journals hold, read from their files: exit code 0 if nothing is damaged."""
-    from gateway import report
-    from gateway.journal.repair import describe
-
-    told = [describe(folder) for folder in journal_folders(config, set_, name)]
-    show({"journals": told}, json, report.journals)
-    if any(each["damage"] for each in told):
-        raise typer.Exit(EXIT_FOUND)
-
-
-@journal.command("repair")
-def journal_repair(
-    name: Journal = None,
-    accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Needed: say so.")] = False,
-    reason: Annotated[str, typer.Option(help="Why; the ledger keeps it.")] = "",
-    config: Config = CONFIG,
-    set_: Set = None,
-    json: Json = False,
-) -> None:
-    """Go on without the records of damaged segments; the ledger names the range and who said so."""
-    from dataclasses import asdict
-
-    from gateway.clock import SystemClock
-    from gateway.journal.repair import accept_loss as accept
-
-    if not accept_loss or not reason.strip():
-        fail("records will be lost: --accept-loss and a --reason are wanted")
-    by = os.environ.get("USER") or str(os.getuid())
-    at = SystemClock().wall()
-    found = journal_folders(config, set_, name)
-    told = [damage for folder in found for damage in accept(folder, reason, by, at)]
-    if json:
-        dump({"accepted": [asdict(damage) for damage in told]})
-        return
-    for damage in told:
-        end = "the end of its segment" if damage.upto is None else f"{damage.upto - 1}"
-        print(f"{damage}: records {damage.first} to {end} are given up")
-    if not told:
-        print("nothing is damaged")
-
+cli.add_typer(subject, name="subject")
 
 Filter = Annotated[str | None, typer.Option()]
 
@@ -337,9 +205,6 @@ def demo(
         fail(f"{config}: {len(checked.problems)} problems", EXIT_FOUND)
     pairs = [argument for pair in set_ or [] for argument in ("--set", pair)]
     raise typer.Exit(Demo(checked, pairs, applications, seed).run(once))
-
-
-cli.command()(witness)
 
 
 @cli.command()

@@ -169,23 +169,23 @@ def custody_paths() -> dict[str, Any]:
     return {
         "/api/v1/subjects/find": {
             "post": operation("find_subject", "A subject's token and what is held under it.",
-                              fields(token=WHOLE, blobs=WHOLE, bytes=WHOLE, files=listed(TEXT)),
-                              400, 404, requestBody=sent(subject=TEXT))
+                              fields(token=of(["integer", "null"]), count=WHOLE, bytes=WHOLE,
+                                     files=listed(TEXT)), 400, requestBody=sent(subject=TEXT))
         },
         "/api/v1/subjects/erase": {
             "post": operation("erase_subject", "Destroy a subject's keys, rows and bodies.", erased,
                               400, 404, requestBody=sent(
                                   token=of("integer", "What find_subject says."),
-                                  decision=of("integer", "Or the leaf of a decision."),
+                                  decision=of("string", "Or the id of a decision."),
                                   reason=reason))
         },
         "/api/v1/holds": {
             "get": operation("holds", "Legal holds, and erasures that wait for their release.",
                              fields(holds=listed(of("object")), deferred=listed(of("object")))),
             "post": operation("change_hold", "Hold a model or decisions, or release a hold.",
-                              fields(id=TEXT), 400, 404, requestBody=sent(
+                              fields(hold=TEXT), 400, 404, requestBody=sent(
                                   action=of("string", enum=["hold", "release"]), model=TEXT,
-                                  decisions=listed(WHOLE), id=TEXT, reason=reason)),
+                                  decisions=listed(TEXT), hold=TEXT, reason=reason)),
         },
     }  # fmt: skip
 

@@ -28,7 +28,8 @@ def test_nothing_of_state_and_keys_is_open_to_other_users(make_gateway):
         *(gateway.folder / "keys").rglob("*.key"),
         *(gateway.folder / "state" / "catalog").iterdir(),
         *(gateway.folder / "state" / "ledger").iterdir(),
-        *(gateway.folder / "state" / "bodies").iterdir(),
+        *(gateway.folder / "state" / "bodies").rglob("*"),
+        *(gateway.folder / "keys" / "subjects").iterdir(),
     ]
     assert len(secrets) > 5
     assert [] == [str(path) for path in secrets if path.stat().st_mode & 0o077]
