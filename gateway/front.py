@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.clock import SystemClock
 from gateway.settings import MILLION, Settings
+from gateway.stores import Stores
 from gateway.supervisor import Supervisor
 from gateway.table import TableStore
 from gateway.telemetry import metrics
@@ -29,6 +32,7 @@ from gateway.telemetry import metrics
 BODY_BYTES_MAX = 64 * 1024**2
 OF_THE_CONNECTION = ("connection", "keep-alive", "transfer-encoding", "content-length", "date",
                      "server")  # fmt: skip
+MEASURE_S = 10.0
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("headworks.front")
 
@@ -88,6 +92,9 @@ class Front:
         self.supervisor = supervisor
         self.state: Path = supervisor.state
         self.tables = TableStore(self.state)
+        self.stores = Stores(
+            self.state, supervisor.settings.disk, supervisor.metrics, SystemClock()
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients = {role: _client(self.state / "run" / f"{role}.sock") for role in
                          ("governor", "analyst")}  # fmt: skip
@@ -127,20 +134,23 @@ class Front:
         words = [f"{role} is down" for role, state in processes.items() if not state["running"]]
         journals = (governor or {}).get("journals", {})
         words += self._pressure(journals)
+        words += self.stores.words()
         red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
         return JSONResponse(
             {"state": colour, "words": red + words, "revision": self.tables.current,
-             "processes": processes, "governor": governor, "analyst": analyst}
+             "processes": processes, "governor": governor, "analyst": analyst,
+             "disk": self.stores.to_json()}
         )  # fmt: skip
 
     def _pressure(self, journals: dict[str, Any]) -> list[str]:
         """What the journals take of their budget, once it is worth a word."""
-        settings = self.supervisor.settings.journal
+        settings = self.supervisor.settings
+        at_most = settings.disk.journal.at_most
         taken = sum(lag["bytes"] for lag in journals.values())
-        if taken * MILLION < settings.budget * settings.warn:
+        if taken * MILLION < at_most * settings.journal.warn:
             return []
-        return [f"journals take {taken / settings.budget:.0%} of their disk budget"]
+        return [f"journals take {taken / at_most:.0%} of their disk budget"]
 
     async def _ask(self, role: str, path: str) -> dict[str, Any] | None:
         try:
@@ -152,6 +162,15 @@ class Front:
 
     async def reload(self, request: Request) -> Response:
         return await self._pass(request, "governor", "/reload")
+
+    async def watch(self) -> None:
+        """Measure the stores as long as the gateway lives."""
+        while True:
+            try:
+                await asyncio.to_thread(self.stores.look, time.monotonic())
+            except OSError:
+                log.exception("the stores cannot be measured")
+            await asyncio.sleep(MEASURE_S)
 
     def hang_up(self) -> None:
         """SIGHUP: reload; the log says what came of it."""

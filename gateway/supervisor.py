@@ -92,6 +92,7 @@ class Supervisor:
             "lifeline": self._lifeline, "workers": count, "clock": clock.offset,
             "started": settings.model_dump(mode="json", include=set(RESTART_KEYS)),
             "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
+            "disk": settings.disk.model_dump(),
         }  # fmt: skip
         self.children = [
             self._child(f"worker-{index}", {**told, "index": index, "data": self.data.fileno()})
