@@ -55,7 +55,9 @@ async def _supervise(checked: Checked, overrides: dict[str, str], state: Path, k
     server = Server(config)
     supervisor.start(on_hangup=front.hang_up)
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[supervisor.admin]))
+    watching = asyncio.get_running_loop().create_task(front.watch())
     await supervisor.stopping.wait()
+    watching.cancel()
     await supervisor.stop()
     server.should_exit = True
     await serving
@@ -104,6 +106,8 @@ def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -
         state=state,
         keys=keys,
         journal=JournalSettings.model_construct(**told["journal"]),
+        journal_at_most=told["disk"]["journal"]["at_most"],
+        reserve=told["disk"]["reserve"],
         drain=Drain.model_construct(**told["drain"]),
     )
     return serve(settings, clock, told["data"])

@@ -129,9 +129,30 @@ class JournalSettings(Section):
     )
     stall: Duration = Field(2.0, description="A commit that lasts longer fails its waiters.")
     queue: Size = Field(64 * 1024**2, description="Records waiting for a commit, in bytes.")
-    budget: Size = Field(8 * 1024**3, description="Disk that unsealed segments of all may take.")
-    warn: Share = Field(200_000, description="Share of the budget at which status turns yellow.")
-    refuse: Share = Field(900_000, description="Share of the budget at which answers are refused.")
+    warn: Share = Field(
+        200_000, description="Share of disk.journal.at_most at which status turns yellow."
+    )
+    refuse: Share = Field(
+        900_000, description="Share of disk.journal.at_most at which answers are refused."
+    )
+
+
+class StoreBudget(Section):
+    at_most: Size | None = Field(None, description="Bytes on disk; absent: what the disk has.")
+
+
+class JournalBudget(Section):
+    at_most: Size = Field(8 * 1024**3, description="Disk that unsealed segments of all may take.")
+
+
+class Disk(Section):
+    journal: JournalBudget = Field(JournalBudget(), description="Unsealed records.")
+    ledger: StoreBudget = Field(StoreBudget(), description="The sealed log.")
+    bodies: StoreBudget = Field(StoreBudget(), description="Requests and answers, encrypted.")
+    catalog: StoreBudget = Field(StoreBudget(), description="Tables made from the ledger.")
+    reserve: Size = Field(
+        64 * 1024**2, description="Kept for health, narrowing and erasure on a full disk."
+    )
 
 
 class WitnessSettings(Section):
@@ -321,6 +342,7 @@ class Settings(Section):
     drain: Drain = Field(Drain(), description="How a stop proceeds.")
     journal: JournalSettings = Field(JournalSettings(), description="The durable log.")
     ledger: LedgerSettings = Field(LedgerSettings(), description="The sealed log, for ever.")
+    disk: Disk = Field(Disk(), description="What the stores may take; see docs/architecture.md.")
     callers: tuple[CallerSettings, ...] = Field(
         (), description="Who may call; absent: anybody, as anonymous, without context."
     )
@@ -328,5 +350,5 @@ class Settings(Section):
     models: dict[Name, ModelSettings] = Field(min_length=1, description="The models.")
 
 
-RESTART_KEYS = ("listen", "workers", "state", "keys", "drain", "journal", "ledger")
+RESTART_KEYS = ("listen", "workers", "state", "keys", "drain", "journal", "ledger", "disk")
 """Top-level keys that a reload cannot apply; all others are hot."""

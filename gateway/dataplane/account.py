@@ -27,6 +27,7 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 class Account:
     __slots__ = (
         "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "error",
+        "frugal",
         "extra", "first", "headers", "id", "method", "model", "operation", "parent", "path",
         "primary", "query", "receipt", "request", "response", "response_headers", "revision",
         "runtime", "salt", "status", "trace", "upstream_ns", "version", "wall_ns",
@@ -58,6 +59,7 @@ class Account:
         self.extra: dict[str, Any] = {}
         self.salt = os.urandom(SALT_BYTES).hex()
         self.receipt: Receipt | None = None
+        self.frugal = False
 
     def shadowed(self, clock: Clock, version: Version) -> Account:
         """A new account for a copy of this exchange: its own id and times, the same request."""
@@ -74,8 +76,14 @@ class Account:
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
         self.status, self.response_headers = reply.status, reply.headers
-        keep = self.model.limits["keep"] if self.model else 65536
-        self.response = Part.of(reply.body, keep)
+        self.response = Part.of(reply.body, self._kept_bytes())
+
+    def _kept_bytes(self) -> int:
+        """How much of a body is kept: on a disk with little room, nothing that no decision is made
+        of."""
+        if self.frugal and (self.operation != "infer" or self.status != 200):
+            return 0
+        return self.model.limits["keep"] if self.model else 65536
 
     def entry(self, kind: str = "exchange") -> tuple[dict[str, Any], bytes]:
         """Header and sealed part, as `Journal.append` takes them; the one commits to the other."""
@@ -121,7 +129,6 @@ class Account:
 
     def parts(self) -> bytes:
         dropped = self.model.dropped if self.model else frozenset[bytes]()
-        keep = self.model.limits["keep"] if self.model else 65536
         request_id = self.first.get(b"x-request-id")
         context = {
             "path": self.path,
@@ -134,7 +141,7 @@ class Account:
             "bucket": self.choice.bucket_ppm if self.choice else None,
             "salt": self.salt,
         }
-        return encode_parts(context, Part.of(self.request, keep), self.response)
+        return encode_parts(context, Part.of(self.request, self._kept_bytes()), self.response)
 
 
 def _trace(identity: str, first: dict[bytes, bytes]) -> tuple[bytes, str | None]:

@@ -53,6 +53,7 @@ class Handler:
         self.live: Live | None = None
         self.in_flight = 0
         self.journal_full = False
+        self.frugal = False  # the disk has little room: bodies without a decision are not kept
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,6 +64,7 @@ class Handler:
             return
         query = scope["query_string"].decode("latin-1")
         account = Account(self.clock, scope["method"], path, query, scope["headers"])
+        account.frugal = self.frugal
         self.in_flight += 1
         try:
             with ExitStack() as held:

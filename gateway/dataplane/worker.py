@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
+from gateway.budget import Reserve, Room, Rung, read_rung, rung_of
 from gateway.clock import SystemClock
 from gateway.dataplane.handler import Handler
 from gateway.dataplane.live import prepare, retire
@@ -48,6 +49,8 @@ class WorkerSettings:
     keys: Path
     journal: JournalSettings
     drain: Drain
+    journal_at_most: int = 8 * 1024**3
+    reserve: int = 0
 
 
 class Worker:
@@ -62,6 +65,7 @@ class Worker:
         self.artifacts = Artifacts(settings.state)
         self.exit_code = 0
         self.journal: Journal | None = None
+        self.reserve = Reserve(settings.state / "reserve", settings.reserve)
         self._swap_after = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, int] = {}
@@ -195,7 +199,7 @@ class Worker:
             self.journal.mark()
         self._tell_numbers()
         self._record_refusals(self.handler.refusals.due(self.clock.steady()))
-        self.handler.journal_full = self._backlog() > self._refuse_above()
+        self._climb()
 
     async def _swap(self) -> None:
         """Make the revision in force live; if it does not load, the old one stays."""
@@ -230,13 +234,32 @@ class Worker:
             except JournalUnavailable:
                 self.metrics.count("headworks_refusals", "journal_unavailable")
 
+    def _climb(self) -> None:
+        """Give up what the disk has no room for; the first worker keeps the reserve."""
+        rung = max(self._filesystem(), read_rung(self.settings.state))
+        self.handler.frugal = self.shadow.frugal = rung >= Rung.SPARE
+        full = rung is Rung.REFUSE or self._backlog() > self._refuse_above()
+        self.handler.journal_full = full
+        if self.settings.index == 0 and self.reserve.size:
+            self._keep(asyncio.to_thread(self._follow, rung))
+
+    def _filesystem(self) -> Rung:
+        free, total = self.reserve.free_beside()
+        return rung_of(Room(0, None, free, total), self.reserve.size)
+
+    def _follow(self, rung: Rung) -> None:
+        try:
+            self.reserve.follow(rung)
+        except OSError as error:
+            log.warning("the reserve is not whole: %s", error)
+
     def _backlog(self) -> int:
         known = folders(self.settings.state, self.settings.keys)
         return sum(folder.size() for folder in known)
 
     def _refuse_above(self) -> int:
         settings = self.settings.journal
-        return settings.budget * settings.refuse // MILLION
+        return self.settings.journal_at_most * settings.refuse // MILLION
 
     def _tell_numbers(self) -> None:
         """Journal statistics as counters, by what was added since the last time."""

@@ -46,6 +46,11 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Most answers of bounded models released before their flush, in the last second.",
         ("worker",),
     ),
+    "headworks_disk_rung": (
+        "What a store gives up: 0 nothing, 1 a word, 2 shadow and spare bodies, 3 answers.",
+        ("store",),
+    ),
+    "headworks_disk_bytes": ("Bytes on disk.", ("store",)),
     "headworks_lag_records": ("Records behind, by consumer.", ("consumer",)),
     "headworks_lag_seconds": ("Age of the oldest record not yet taken.", ("consumer",)),
     "headworks_lag_bytes": ("Journal bytes on disk.", ("consumer",)),

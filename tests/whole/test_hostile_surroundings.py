@@ -127,3 +127,49 @@ def test_a_person_who_is_taken_out_is_refused_after_a_reload(make_gateway):
     assert httpx2.get(f"{url}/status", headers=ana).status_code == 401
     assert httpx2.get(f"{url}/status", headers=bob).status_code == 200
     assert httpx2.get(f"{url}/status").status_code == 401
+
+
+def test_a_disk_that_fills_climbs_the_ladder_and_comes_down_again(make_gateway):
+    """Little room: a word. None: 503 journal_full, the reserve is free and a table still gets
+    published. Room again: answers again, and the reserve is taken again."""
+    gateway = make_gateway(settings={"journal.segment": "2MiB", "disk.reserve": "16MiB"})
+    state = gateway.folder / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(state)], check=True)
+    reserve, filler = state / "reserve", state / "filler"
+
+    def fill(leave: int) -> None:
+        found = os.statvfs(state)
+        with filler.open("ab") as file:
+            file.write(bytes(max(0, found.f_bavail * found.f_frsize - leave)))
+
+    def until_true(what) -> bool:
+        until = time.monotonic() + 30
+        while not what() and time.monotonic() < until:
+            time.sleep(0.1)
+        return what()
+
+    def refused() -> bool:
+        return infer(gateway).headers.get("x-headworks-error") == "journal_full"
+
+    try:
+        gateway.start()
+        assert until_true(reserve.exists)
+        assert infer(gateway).status_code == 200
+        fill(20 << 20)
+        assert until_true(lambda: "disk: " in str(gateway.api("/api/v1/status")["words"]))
+        answer = infer(gateway)
+        assert (answer.status_code, answer.headers.get("x-headworks-error")) == (200, None)
+        fill(1 << 20)
+        assert until_true(refused)
+        assert until_true(lambda: not reserve.exists())
+        path = gateway.folder / "headworks.yaml"
+        path.write_text(path.read_text().replace("v1: 95%, v2: 5%", "v1: 96%, v2: 4%"))
+        assert gateway.run("reload").returncode == 0
+        filler.unlink()
+        assert until_true(lambda: infer(gateway).status_code == 200)
+        assert until_true(reserve.exists)
+        assert gateway.api("/api/v1/status")["disk"]["journal"]["bytes"] > 0
+    finally:
+        gateway.kill_all()
+        subprocess.run(["umount", "-l", str(state)], check=True)
