@@ -46,7 +46,6 @@ class Chronicle:
     key: str | None = None
     said: dict[str, Said] = field(default_factory=dict)
     erased: set[int] = field(default_factory=set)
-    erased_files: set[str] = field(default_factory=set)
     retired: set[str] = field(default_factory=set)
     gaps: list[tuple[str, int, int]] = field(default_factory=list)
     damages: list[tuple[str, int]] = field(default_factory=list)
@@ -85,7 +84,6 @@ class Chronicle:
             self._beat(index, record["logs"])
         elif kind == "erasure":
             self.erased |= set(record.get("numbers", ()))
-            self.erased_files |= set(record.get("files", ()))
         elif kind == "retention":
             self._retire(index, record)
         elif kind == "gap":

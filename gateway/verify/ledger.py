@@ -378,6 +378,8 @@ class LedgerCheck:
             name = path.relative_to(self.folder).as_posix()
             if path.is_dir() or TEMPORARY.fullmatch(path.name) or name in known:
                 continue
+            if re.match(r"models/[^/]+/\.[^/]+\.dropped/", name):
+                continue  # retention drops a log: the next start completes it
             mine = re.match(r"(root|models/[^/]+/[^/]+)/", name)
             if mine and LOG.fullmatch(mine[1]) or re.fullmatch(r"order/[0-9]{20}\.order", name):
                 continue
