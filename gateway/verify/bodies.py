@@ -31,7 +31,8 @@ class Bodies:
         try:
             file, offset, length = place["file"], place["offset"], place["length"]
             digest = bytes.fromhex(place["sha256"])
-        except (KeyError, TypeError, ValueError):
+            struct.pack("<QQ", offset, length)
+        except (KeyError, TypeError, ValueError, struct.error):
             return "body place", f"not a place: {place!r:.200}"
         if not isinstance(file, str) or not FILE.fullmatch(file) or ".." in file.split("/"):
             return "body place", f"not a file: {file!r:.200}"

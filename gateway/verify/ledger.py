@@ -193,7 +193,7 @@ class LedgerCheck:
         spoken = (Claim(size, root, f"the heartbeat at root entry {index}", "root")
                   for index, size, root in said.pending())  # fmt: skip
         final = [] if said.final is None else [
-            Claim(said.final[0], bytes.fromhex(said.final[1]), f"log_closed at {said.closed}")
+            Claim(said.final[0], said.final[1], f"log_closed at {said.closed}")
         ]  # fmt: skip
         check = self.checks[name] = LogCheck(
             files, report, [self._claims.get(name, []), spoken, final], self.bodies, self.live
