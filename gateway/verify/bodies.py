@@ -14,6 +14,7 @@ from gateway.verify.chronicle import Chronicle
 
 OPEN_MAX = 64
 CHUNK = 1024**2
+NONCE_BYTES = 12
 FILE = re.compile(r"[^/\x00]+/[^/\x00]+")
 
 
@@ -30,7 +31,8 @@ class Bodies:
         try:
             file, offset, length = place["file"], place["offset"], place["length"]
             digest = bytes.fromhex(place["sha256"])
-        except (KeyError, TypeError, ValueError):
+            struct.pack("<QQ", offset, length)
+        except (KeyError, TypeError, ValueError, struct.error):
             return "body place", f"not a place: {place!r:.200}"
         if not isinstance(file, str) or not FILE.fullmatch(file) or ".." in file.split("/"):
             return "body place", f"not a file: {file!r:.200}"
@@ -43,7 +45,7 @@ class Bodies:
         if self._digest(descriptor, offset, length) == digest:
             self.counts["whole"] += 1
             return None
-        if self._erased(descriptor, file, offset, length):
+        if self._erased(descriptor, offset, length):
             self.counts["erased"] += 1
             return None
         return "body changed", f"bodies/{file}.bodies at {offset}: not the {length} bytes it was"
@@ -73,15 +75,21 @@ class Bodies:
             offset, length = offset + len(data), length - len(data)
         return digest.digest()
 
-    def _erased(self, descriptor: int, file: str, offset: int, length: int) -> bool:
-        """Overwritten with zeros as an erasure of this file says, or still naming a key of one."""
+    def _erased(self, descriptor: int, offset: int, length: int) -> bool:
+        """Zeros behind a head (u32 count, u64 key numbers) that names a key which a leaf erased."""
         head = os.pread(descriptor, min(length, CHUNK), offset)
-        if file in self.chronicle.erased_files and not any(head):
-            return True
         count = int.from_bytes(head[:4], "little")
-        if not 0 < count <= (len(head) - 4) // 8:
+        behind = 4 + 8 * count + NONCE_BYTES
+        if count == 0 or behind > len(head):
             return False
-        return not self.chronicle.erased.isdisjoint(struct.unpack_from(f"<{count}Q", head, 4))
+        if self.chronicle.erased.isdisjoint(struct.unpack_from(f"<{count}Q", head, 4)):
+            return False
+        while behind < length:
+            data = os.pread(descriptor, min(length - behind, CHUNK), offset + behind)
+            if not data or any(data):
+                return False
+            behind += len(data)
+        return True
 
     def close(self) -> None:
         for descriptor in self._open.values():

@@ -26,7 +26,7 @@ class Said:
     opened: int | None = None
     vkey: str = ""
     closed: int | None = None
-    final: tuple[int, str, str] | None = None  # size, root, checkpoint
+    final: tuple[int, bytes] | None = None  # size, root
     dropped: int | None = None
     size: int = 0
     root: bytes = b""
@@ -46,7 +46,6 @@ class Chronicle:
     key: str | None = None
     said: dict[str, Said] = field(default_factory=dict)
     erased: set[int] = field(default_factory=set)
-    erased_files: set[str] = field(default_factory=set)
     retired: set[str] = field(default_factory=set)
     gaps: list[tuple[str, int, int]] = field(default_factory=list)
     damages: list[tuple[str, int]] = field(default_factory=list)
@@ -57,13 +56,13 @@ class Chronicle:
         return self.said.setdefault(origin, Said())
 
     def read(self, entries: Iterable[bytes]) -> None:
-        """Take up every leaf that can be read; what cannot is found where entries are checked."""
+        """Take up every leaf that can be read."""
         for index, entry in enumerate(entries):
             try:
                 leaf = orjson.loads(entry)
                 self._take(index, leaf["kind"], leaf["record"], leaf)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+            except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+                self._wrong(index, "not a leaf", "it does not say what leaves of its kind say")
 
     def _wrong(self, index: int, kind: str, words: str) -> None:
         if self.fault is None:
@@ -80,12 +79,11 @@ class Chronicle:
         elif kind == "log_closed":
             said = self.of(record["origin"])
             said.closed = index
-            said.final = (record["size"], record["root"], record["checkpoint"])
+            said.final = (int(record["size"]), bytes.fromhex(record["root"]))
         elif kind == "heartbeat":
             self._beat(index, record["logs"])
         elif kind == "erasure":
             self.erased |= set(record.get("numbers", ()))
-            self.erased_files |= set(record.get("files", ()))
         elif kind == "retention":
             self._retire(index, record)
         elif kind == "gap":
@@ -124,9 +122,9 @@ class Chronicle:
                 self._wrong(
                     index, "not opened", f"the heartbeat knows {origin}, which never opened"
                 )
-            if size != said.size or not said.root:
+            if size > said.size:
                 said.claims += CLAIM.pack(index, size, digest)
-            said.size, said.root = size, digest
+                said.size, said.root = size, digest
         self._beaten = set(logs)
 
     def excused(self, source: str, first: int, upto: int) -> bool:

@@ -389,7 +389,7 @@ class Receipt:
 
 
 def parse_receipt(text: str) -> Receipt:
-    fields = text.strip().split(".")
+    fields = text.removesuffix("\n").split(".")
     if len(fields) != 9 or fields[0] != "1":
         raise Wrong("a receipt has nine fields joined by dots, the first is 1")
     _, identity, time, commitment, index, size, path, key_id, signature = fields
