@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.check import Checked
 from gateway.clock import SystemClock
+from gateway.settings import LedgerSettings, WitnessSettings
 
 PATIENCE_S = 20.0
 
@@ -80,20 +81,23 @@ def child(role: str, text: str) -> int:
         return _worker(told, state, keys, clock)
     if role == "governor":
         from gateway.governor import Governor
-        from gateway.settings import LedgerSettings
-
-        ledger = LedgerSettings.model_construct(**told["ledger"])
 
         async def govern() -> int:
             config, laid = Path(told["config"]), told["overrides"]
             restarts = int(os.environ.get(RESTARTS, "0"))
-            governor = Governor(config, laid, state, keys, clock, told["started"], ledger)
+            governor = Governor(config, laid, state, keys, clock, told["started"], _ledger(told))
             return await governor.run(restarts)
 
         return asyncio.run(govern())
     from gateway.analyst import analyse
 
-    return analyse(state, keys, clock)
+    return analyse(state, keys, clock, _ledger(told))
+
+
+def _ledger(told: dict[str, Any]) -> LedgerSettings:
+    """As checked by the supervisor; a child does not parse units again."""
+    witnesses = tuple(WitnessSettings.model_construct(**one) for one in told["ledger"]["witnesses"])
+    return LedgerSettings.model_construct(**told["ledger"] | {"witnesses": witnesses})
 
 
 def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
+from gateway.commands.journal import journal
 from gateway.commands.subject import subject
 from gateway.commands.terminal import (
     CONFIG,
@@ -25,6 +26,8 @@ from gateway.commands.terminal import (
     post,
     show,
 )  # fmt: skip
+from gateway.commands.verify import ledger
+from gateway.commands.witness import witness
 
 cli = typer.Typer(
     name="headworks",
@@ -138,6 +141,9 @@ def status(config: Config = CONFIG, set_: Set = None, json: Json = False) -> Non
 
 
 cli.add_typer(subject, name="subject")
+cli.add_typer(ledger, name="ledger")
+cli.add_typer(journal, name="journal")
+cli.command()(witness)
 
 Filter = Annotated[str | None, typer.Option()]
 

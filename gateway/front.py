@@ -149,7 +149,10 @@ class Front:
         journals = (governor or {}).get("journals", {})
         words += self._pressure(journals)
         words += self.stores.words()
+        witnesses = (analyst or {}).get("witnesses", {})
+        words += witnesses.get("words", [])
         red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
+        red += witnesses.get("red", [])
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
         return JSONResponse(
             {"state": colour, "words": red + words, "revision": self.tables.current,

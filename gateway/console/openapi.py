@@ -71,7 +71,12 @@ MOMENT = of("string", format="date-time")
 
 def operation(name: str, summary: str, answer: Schema, *errors: int, **more: Any) -> Schema:
     """`errors` are the statuses peculiar to it; those of the front door are in `default`."""
-    told = {400: "A parameter is wrong.", 404: "There is none.", 422: "The file is not in order."}
+    told = {
+        400: "A parameter is wrong.",
+        404: "There is none.",
+        409: "It is under way.",
+        422: "The file is not in order.",
+    }
     responses: dict[str, Any] = {"200": _response("As asked.", answer)}
     for status in errors:
         responses[str(status)] = _response(told[status], refer("Error"))
@@ -147,6 +152,18 @@ def paths() -> dict[str, Any]:
                               requestBody=sent(purpose=of("string", "5 to 500 characters.")))
         },
         **custody_paths(),
+        "/api/v1/catalog/rebuild": {
+            "post": operation("rebuild_catalog", "Make the catalog again from the ledger.",
+                              fields(leaves=WHOLE), 409)
+        },
+        "/api/v1/exports": {
+            "post": operation("export", "Write a model's decisions of a day as a Parquet file.",
+                              fields(id=TEXT, file=TEXT_OR_NULL, rows=WHOLE, sha256=TEXT_OR_NULL),
+                              400, requestBody=sent(
+                                  model=TEXT, day=of("string", "UTC."), values=FLAG,
+                                  folder=of("string", "Absolute, on the gateway's host."),
+                                  purpose=of("string", "5 to 500 characters.")))
+        },
         "/api/v1/monitor/{model}": {
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
@@ -229,6 +246,7 @@ def status_schemas() -> dict[str, Schema]:
             reached=of("integer", "Leaves taken in."),
             leaves=of("integer", "Leaves in the ledger."),
             behind=WHOLE,
+            witnesses=of("object", "How the witnesses stand."),
         ),
         "Reload": fields(
             changed=FLAG,

@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from gateway.budget import Rung, read_rung
 from gateway.card import Card
 from gateway.clock import Clock
 from gateway.journal.damage import Gap
@@ -57,7 +58,7 @@ class Sealer:
         self.state, self.keys, self.clock, self.metrics = state, keys, clock, metrics
         self.ledger = Ledger(state)
         signer = Signer(self.ledger, keys, settings.name)
-        self.notary = Notary(self.ledger, signer, clock, settings.checkpoint, settings.heartbeat)
+        self.notary = Notary(self.ledger, signer, clock, settings)
         self.subjects = Subjects(state, keys)
         self.bodies = Bodies(state, self.subjects, self._ends())
         self.tables = TableStore(state)
@@ -67,6 +68,7 @@ class Sealer:
         self._tables: dict[str, Table] = {}
         self._reported: set[str] = set()
         self._looked_at = clock.steady()
+        self._rung = Rung.FINE
 
     def _ends(self) -> dict[str, int]:
         """Where the bodies end, by the newest leaves: more than one commit's."""
@@ -111,6 +113,7 @@ class Sealer:
         told = self._take_told()
         for folder in folders(self.state, self.keys):
             self._seal_journal(folder)
+        self._tell_disk()
         self.notary.beat()
         self.subjects.commit()
         self.bodies.commit()
@@ -120,6 +123,13 @@ class Sealer:
         self._tidy()
         self.notary.publish()
         return self.ledger.number - before
+
+    def _tell_disk(self) -> None:
+        """A leaf for each step that the disk's ladder goes up or down."""
+        rung = read_rung(self.state)
+        if rung is not self._rung:
+            self._rung = rung
+            self.notary.tell("disk", {"rung": rung.name.lower()})
 
     def _take_told(self) -> list[tuple[Future[int], int]]:
         told = []
@@ -201,7 +211,7 @@ class Sealer:
         numbers = tuple(context.get("keys", ())) or self.subjects.keys_for(
             context.get("subjects", ())
         )
-        day = day_of(self.clock.steady())
+        day = day_of(header.get("at") or self.clock.steady())
         try:
             body = self.bodies.append(model, day, header["id"], numbers, parts)
         except Erased:
