@@ -26,7 +26,7 @@ class Said:
     opened: int | None = None
     vkey: str = ""
     closed: int | None = None
-    final: tuple[int, bytes] | None = None  # size, root
+    final: tuple[int, bytes, bytes] | None = None  # size, root, checkpoint
     dropped: int | None = None
     size: int = 0
     root: bytes = b""
@@ -79,7 +79,8 @@ class Chronicle:
         elif kind == "log_closed":
             said = self.of(record["origin"])
             said.closed = index
-            said.final = (int(record["size"]), bytes.fromhex(record["root"]))
+            root, checkpoint = bytes.fromhex(record["root"]), record["checkpoint"].encode()
+            said.final = (int(record["size"]), root, checkpoint)
         elif kind == "heartbeat":
             self._beat(index, record["logs"])
         elif kind == "erasure":

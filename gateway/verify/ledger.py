@@ -346,11 +346,23 @@ class LedgerCheck:
             self.early.setdefault(ROOT, fault)
 
     def _see_closed(self) -> None:
+        """A closed log has no more entries, and its last checkpoint says what the leaf says."""
         for name, check in self.checks.items():
-            final = self.chronicle.of(check.report.origin).final
-            if final is not None and check.next > final[0] and not check.stopped:
-                words = f"it was closed with {final[0]} entries"
-                self.early.setdefault(name, Fault(name, "after the close", words, None, final[0]))
+            said = self.chronicle.of(check.report.origin)
+            if said.final is None:
+                continue
+            size, root, note = said.final
+            if check.next > size and not check.stopped:
+                words = f"it was closed with {size} entries"
+                self.early.setdefault(name, Fault(name, "after the close", words, None, size))
+            try:
+                told = open_checkpoint(note, self.policy)
+                right = (told.origin, told.size, told.root) == (check.report.origin, size, root)
+            except Wrong:
+                right = False
+            if not right:
+                words = f"the leaf that closes {name} has no checkpoint that says the same"
+                self.early.setdefault(name, Fault(ROOT, "close", words, None, said.closed))
 
     def _unsigned(self, check: LogCheck) -> Fault | None:
         """A log without a checkpoint that had one: somebody told of its root, or of two sizes."""

@@ -269,16 +269,29 @@ def test_a_log_opened_by_nobody_is_a_fault(tmp_path):
     assert kinds(verified(maker)) == [(NEW, "not opened")]
 
 
+def close(maker, note):
+    maker.publish()
+    size, root = maker.roots()[f"{NAME}/{NEW}"]
+    told = {"origin": f"{NAME}/{NEW}", "size": size, "root": root, "checkpoint": note}
+    maker.tell("log_closed", told)
+
+
 def test_entries_after_a_close_are_a_fault(maker):
     """A closed log gets no more entries."""
     maker.publish()
-    size, root = maker.roots()[f"{NAME}/{NEW}"]
-    maker.tell("log_closed", {"origin": f"{NAME}/{NEW}", "size": size, "root": root,
-                              "checkpoint": ""})  # fmt: skip
+    close(maker, (maker.root / NEW / "checkpoint").read_text())
     maker.exchange(NEW, 3)
     maker.publish()
     maker.finish()
     assert kinds(verified(maker)) == [(NEW, "after the close")]
+
+
+def test_a_close_needs_its_checkpoint(maker):
+    """The closing leaf holds the log's own signed word."""
+    close(maker, "nothing signed\n")
+    maker.publish()
+    maker.finish()
+    assert kinds(verified(maker)) == [("root", "close")]
 
 
 def test_bodies_are_there_changed_or_erased(maker):
