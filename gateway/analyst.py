@@ -23,13 +23,15 @@ import uvicorn
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
 from gateway.card import Card
+from gateway.catalog.leaves import whole
+from gateway.catalog.rebuild import Rebuild
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
 from gateway.exchange import exchange_id
 from gateway.explain.worker import Asked, Explanations
 from gateway.journal.directory import JournalFolder
-from gateway.journal.reader import JournalReader
+from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
@@ -37,7 +39,9 @@ from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows, decisions_of
+from gateway.outbound.witness import Witnesses
 from gateway.protocol import v2
+from gateway.settings import LedgerSettings
 from gateway.table import Model, Table, TableStore, Version
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
@@ -46,6 +50,7 @@ CHUNK = 256
 CHUNK_BYTES = 4 * 1024**2
 """Leaves and bodies decoded at once: lists of numbers take ten times their text."""
 IDLE_S = 0.05
+MARK_EVERY_NS = 10**9
 OUTPUTS_AT_ONCE = 64
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
@@ -122,6 +127,10 @@ class Analyst:
         self._spans: Spans | None = None
         self._spans_to: str | None = None
         self._emitted: Place = (-1, -1)
+        self._marked_ns = 0
+        self._rebuilding: Rebuild | None = None
+        self._rebuilt: asyncio.Future[int] | None = None
+        self._followed = False
         self._outputs: list[tuple[Place, dict[str, Any], bytes]] = []
 
     async def start(self) -> None:
@@ -152,7 +161,8 @@ class Analyst:
         sealed = self._hear_ledger(ledger)
         reader = JournalReader(self.folder, sealed + 1)
         for entry in reader.read(1 << 60):
-            self._heard(orjson.loads(entry.header))
+            if isinstance(entry, Entry):  # what a gap held was never sealed: it is said again
+                self._heard(orjson.loads(entry.header))
         reader.close()
         self._hear_ledger(ledger)
         if reader.damage is not None:
@@ -160,7 +170,7 @@ class Analyst:
         start = self.windows.replay_from()
         if start is not None:
             for number, leaf in LedgerReader(self.state, start).read(reached + 1 - start):
-                self._replay(number, self._whole(orjson.loads(leaf)))
+                self._replay(number, whole(orjson.loads(leaf), self.bodies))
         self.reader = LedgerReader(self.state, reached + 1)
 
     def _hear_ledger(self, ledger: LedgerReader) -> int:
@@ -184,6 +194,8 @@ class Analyst:
         while not self.stopping.is_set() and not self.failed.is_set():
             if self.tables.changed():
                 self._follow_telemetry()
+            self._mark()
+            await self._swap_catalog()
             taken = await asyncio.to_thread(self._take_chunk)
             if not taken:
                 await asyncio.sleep(IDLE_S)
@@ -196,6 +208,35 @@ class Analyst:
             self.metrics.set("headworks_lag_records", behind, NAME)
             seconds = (self.clock.steady() - self._newest_ns) / 1e9 if behind else 0.0
             self.metrics.set("headworks_lag_seconds", seconds, NAME)
+
+    async def rebuild(self) -> int:
+        """Make the catalog again beside the one in use; how many leaves it holds then."""
+        if self._rebuilt is not None:
+            raise RuntimeError("a rebuild is under way")
+        self._rebuilt = asyncio.get_running_loop().create_future()
+        try:
+            self._rebuilding = await asyncio.to_thread(Rebuild, self.state, self.bodies)
+            await asyncio.to_thread(self._rebuilding.follow, self.catalog.reached)
+            self._followed = True
+            return await self._rebuilt
+        finally:
+            self._rebuilding, self._rebuilt, self._followed = None, None, False
+
+    async def _swap_catalog(self) -> None:
+        """Between two chunks: the new catalog takes the place of the old one."""
+        if self._rebuilding is None or self._rebuilt is None or not self._followed:
+            return
+        path = self.state / "catalog" / "catalog.duckdb"
+        self.catalog = await asyncio.to_thread(self._rebuilding.finish, self.catalog, path)
+        self._followed = False
+        self._rebuilt.set_result(self.catalog.reached + 1)
+
+    def _mark(self) -> None:
+        """Each second, so that segments of old records are left and destroyed when idle too."""
+        now = self.clock.steady()
+        if now - self._marked_ns > MARK_EVERY_NS:
+            self._marked_ns = now
+            self.journal.mark()
 
     def _follow_telemetry(self) -> None:
         """Spans go where the revision in force says, or nowhere."""
@@ -214,7 +255,7 @@ class Analyst:
         leaves = []
         size = 0
         for number, text in self.reader.read(CHUNK):
-            leaf = self._whole(orjson.loads(text))
+            leaf = whole(orjson.loads(text), self.bodies)
             leaves.append((number, leaf))
             sent = leaf["record"]["bytes"] if leaf["kind"] == "exchange" else {}
             size += len(text) + sent.get("request", 0) + sent.get("response", 0)
@@ -285,20 +326,6 @@ class Analyst:
         else:
             self._read_body(leaf, found, found.version.card)
         return found
-
-    def _whole(self, leaf: dict[str, Any]) -> dict[str, Any]:
-        """The leaf with what was too long for it and lies beside the bodies."""
-        place = leaf.get("decisions_at")
-        record = leaf["record"]
-        try:
-            if place is not None:
-                leaf["decisions"] = orjson.loads(self.bodies.read(record["id"], place))
-            elif leaf["kind"] == "window" and record.get("sealed"):
-                context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
-                record["report"] = orjson.loads(context)["report"]
-        except (ValueError, OSError) as error:
-            log.warning("leaf of %s is not whole: %s", record["id"], error)
-        return leaf
 
     def _table(self, revision: str) -> Table:
         table = self._tables.get(revision)
@@ -377,12 +404,12 @@ class Analyst:
         self.catalog.close()
 
 
-def analyse(state: Path, keys: Path, clock: SystemClock) -> int:
+def analyse(state: Path, keys: Path, clock: SystemClock, ledger: LedgerSettings) -> int:
     """Run the analyst until SIGTERM; the exit code."""
-    return asyncio.run(_analyse(state, keys, clock))
+    return asyncio.run(_analyse(state, keys, clock, ledger))
 
 
-async def _analyse(state: Path, keys: Path, clock: SystemClock) -> int:
+async def _analyse(state: Path, keys: Path, clock: SystemClock, ledger: LedgerSettings) -> int:
     from gateway.console.api import make_app
 
     analyst = Analyst(state, keys, clock)
@@ -393,12 +420,20 @@ async def _analyse(state: Path, keys: Path, clock: SystemClock) -> int:
     path = state / "run" / "analyst.sock"
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
-    app = make_app(analyst.catalog, analyst.tables, BodyReader(state, keys), state)
+    asked = [(one.vkey, one.url) for one in ledger.witnesses]
+    witnesses = Witnesses(state / "ledger", asked, ledger.needed, analyst.metrics, clock)
+    witnessing = loop.create_task(witnesses.keep_witnessed(analyst.stopping))
+    app = make_app(
+        lambda: analyst.catalog, analyst.tables, BodyReader(state, keys), state,
+        witnesses.document, analyst.rebuild,
+    )  # fmt: skip
     config = uvicorn.Config(app, uds=str(path), log_config=None, access_log=False, lifespan="off")
     server = Server(config)
     serving = loop.create_task(server.serve())
     await analyst.fold()
     server.should_exit = True
     await serving
+    witnessing.cancel()
+    await asyncio.gather(witnessing, return_exceptions=True)
     await analyst.close()
     return 74 if analyst.failed.is_set() else 0

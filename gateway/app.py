@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.check import Checked
 from gateway.clock import SystemClock
+from gateway.settings import LedgerSettings, WitnessSettings
 
 PATIENCE_S = 20.0
 
@@ -55,7 +56,9 @@ async def _supervise(checked: Checked, overrides: dict[str, str], state: Path, k
     server = Server(config)
     supervisor.start(on_hangup=front.hang_up)
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[supervisor.admin]))
+    watching = asyncio.get_running_loop().create_task(front.watch())
     await supervisor.stopping.wait()
+    watching.cancel()
     await supervisor.stop()
     server.should_exit = True
     await serving
@@ -78,20 +81,23 @@ def child(role: str, text: str) -> int:
         return _worker(told, state, keys, clock)
     if role == "governor":
         from gateway.governor import Governor
-        from gateway.settings import LedgerSettings
-
-        ledger = LedgerSettings.model_construct(**told["ledger"])
 
         async def govern() -> int:
             config, laid = Path(told["config"]), told["overrides"]
             restarts = int(os.environ.get(RESTARTS, "0"))
-            governor = Governor(config, laid, state, keys, clock, told["started"], ledger)
+            governor = Governor(config, laid, state, keys, clock, told["started"], _ledger(told))
             return await governor.run(restarts)
 
         return asyncio.run(govern())
     from gateway.analyst import analyse
 
-    return analyse(state, keys, clock)
+    return analyse(state, keys, clock, _ledger(told))
+
+
+def _ledger(told: dict[str, Any]) -> LedgerSettings:
+    """As checked by the supervisor; a child does not parse units again."""
+    witnesses = tuple(WitnessSettings.model_construct(**one) for one in told["ledger"]["witnesses"])
+    return LedgerSettings.model_construct(**told["ledger"] | {"witnesses": witnesses})
 
 
 def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -> int:
@@ -104,6 +110,8 @@ def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -
         state=state,
         keys=keys,
         journal=JournalSettings.model_construct(**told["journal"]),
+        journal_at_most=told["disk"]["journal"]["at_most"],
+        reserve=told["disk"]["reserve"],
         drain=Drain.model_construct(**told["drain"]),
     )
     return serve(settings, clock, told["data"])

@@ -52,7 +52,8 @@ async def _done(
         return _refused(400, "bad_parameter", "a JSON object is wanted")
     by = request.headers.get("x-headworks-person", "local")
     try:
-        done = await asyncio.wrap_future(custody.sealer.call(lambda: act(told, by)))
+        asked = await asyncio.to_thread(custody.resolve, told)
+        done = await asyncio.wrap_future(custody.sealer.call(lambda: act(asked, by)))
     except Refused as refused:
         return _refused(refused.status, refused.code, str(refused))
     except HoldRefused as refused:

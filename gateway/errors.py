@@ -40,7 +40,7 @@ CODES: dict[str, tuple[int, str]] = {
     "model_failed": (500, "The in-process model raised an error."),
     "answer_cut": (502, "The stream was cut: its final record could not be written."),
     "journal_unavailable": (503, "The record could not be written; the answer was withheld."),
-    "journal_full": (503, "Unsealed journal segments take their whole disk budget."),
+    "journal_full": (503, "The disk, or a store's budget of it, is used up."),
     "no_table": (503, "No routing table has been published yet."),
     "overloaded": (503, "Too many open exchanges for this version."),
     "upstream_overloaded": (503, "Too many exchanges wait for a connection to the upstream."),

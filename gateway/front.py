@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway.clock import SystemClock
 from gateway.settings import MILLION, Settings
+from gateway.stores import Stores
 from gateway.supervisor import Supervisor
 from gateway.table import TableStore
 from gateway.telemetry import metrics
@@ -35,6 +38,7 @@ LEDGER_FILE = re.compile(
     r"(checkpoint|witnessed|tile/(\d+|entries)(/x\d{3})*/\d{3}(\.p/\d{1,3})?)"
 )
 """What /ledger/ hands out: checkpoints and tiles, not the order nor what still grows."""
+MEASURE_S = 10.0
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("headworks.front")
 
@@ -98,6 +102,9 @@ class Front:
         self.supervisor = supervisor
         self.state: Path = supervisor.state
         self.tables = TableStore(self.state)
+        self.stores = Stores(
+            self.state, supervisor.settings.disk, supervisor.metrics, SystemClock()
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients = {role: _client(self.state / "run" / f"{role}.sock") for role in
                          ("governor", "analyst")}  # fmt: skip
@@ -141,20 +148,26 @@ class Front:
         words = [f"{role} is down" for role, state in processes.items() if not state["running"]]
         journals = (governor or {}).get("journals", {})
         words += self._pressure(journals)
+        words += self.stores.words()
+        witnesses = (analyst or {}).get("witnesses", {})
+        words += witnesses.get("words", [])
         red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
+        red += witnesses.get("red", [])
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
         return JSONResponse(
             {"state": colour, "words": red + words, "revision": self.tables.current,
-             "processes": processes, "governor": governor, "analyst": analyst}
+             "processes": processes, "governor": governor, "analyst": analyst,
+             "disk": self.stores.to_json()}
         )  # fmt: skip
 
     def _pressure(self, journals: dict[str, Any]) -> list[str]:
         """What the journals take of their budget, once it is worth a word."""
-        settings = self.supervisor.settings.journal
+        settings = self.supervisor.settings
+        at_most = settings.disk.journal.at_most
         taken = sum(lag["bytes"] for lag in journals.values())
-        if taken * MILLION < settings.budget * settings.warn:
+        if taken * MILLION < at_most * settings.journal.warn:
             return []
-        return [f"journals take {taken / settings.budget:.0%} of their disk budget"]
+        return [f"journals take {taken / at_most:.0%} of their disk budget"]
 
     async def _ask(self, role: str, path: str) -> dict[str, Any] | None:
         try:
@@ -179,6 +192,15 @@ class Front:
             kept = {"cache-control": "public, max-age=31536000, immutable"}
             return FileResponse(file, media_type="application/octet-stream", headers=kept)
         return FileResponse(file, media_type="text/plain", headers={"cache-control": "no-store"})
+
+    async def watch(self) -> None:
+        """Measure the stores as long as the gateway lives."""
+        while True:
+            try:
+                await asyncio.to_thread(self.stores.look, time.monotonic())
+            except OSError:
+                log.exception("the stores cannot be measured")
+            await asyncio.sleep(MEASURE_S)
 
     def hang_up(self) -> None:
         """SIGHUP: reload; the log says what came of it."""

@@ -20,6 +20,22 @@ def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
+def journals(console: Console, document: dict[str, Any]) -> None:
+    table = Table("journal", "segments", "bytes", "records", "next", "writer", "", box=None)
+    for told in document["journals"]:
+        words = [f"[bold red]{told['damage']['text']}[/]"] if told["damage"] else []
+        words += [f"records {gap['first']} to {gap['upto'] - 1} given up by {gap['by']}: "
+                  f"{gap['reason']}" for gap in told["gaps"]]  # fmt: skip
+        if told["keys_missing"]:
+            words.append(f"keys missing: {told['keys_missing']}")
+        if told["unsure_bytes"]:
+            words.append(f"{told['unsure_bytes']} bytes not yet durable or torn")
+        table.add_row(told["journal"], str(len(told["segments"])), f"{told['bytes']:,}",
+                      str(told["records"]), str(told["next"]),
+                      "running" if told["written"] else "none", "; ".join(words))  # fmt: skip
+    console.print(table)
+
+
 def decisions(console: Console, rows: list[dict[str, Any]]) -> None:
     table = Table("decision", "at", "version", "arm", "status", "score", "outcome", box=None)
     for row in rows:

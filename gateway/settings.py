@@ -8,10 +8,14 @@ that settings name) is in `gateway/check.py`.
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -56,6 +60,21 @@ def share_ppm(value: object) -> int:
     return round(ppm)
 
 
+def _witness_key(value: str) -> str:
+    """`name+ID+base64`, the ID checked: a mistyped key would silently never be cosigned by."""
+    name, _, rest = value.partition("+")
+    key_id, _, encoded = rest.partition("+")
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 33 or key[0] != 4:
+        raise ValueError("a witness's vkey is wanted, <name>+<ID>+<base64 of 0x04 and the key>")
+    if hashlib.sha256(name.encode() + b"\n" + key).hexdigest()[:8] != key_id:
+        raise ValueError("the vkey's ID is not its key's: it was not copied as it was")
+    return value
+
+
 def _text(pattern: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
@@ -67,6 +86,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+WitnessKey = Annotated[
+    str, StringConstraints(pattern=r"^[^\s+]{1,200}\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*$"),
+    AfterValidator(_witness_key),
+]  # fmt: skip
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 LedgerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./-]{0,127}[a-z0-9]$")]
 UnitSource = Annotated[str, StringConstraints(pattern=r"^(header:[a-z0-9][a-z0-9-]*|exchange)$")]
@@ -98,19 +121,74 @@ class Drain(Section):
 
 class JournalSettings(Section):
     segment: Size = Field(64 * 1024**2, description="Size of one preallocated journal segment.")
+    segment_age: Duration = Field(
+        600.0, description="A segment with records is closed after this, so that its key may go."
+    )
+    on_damage: Literal["set_aside", "refuse"] = Field(
+        "set_aside", description="What a start does behind damage: a new segment, or nothing."
+    )
     stall: Duration = Field(2.0, description="A commit that lasts longer fails its waiters.")
     queue: Size = Field(64 * 1024**2, description="Records waiting for a commit, in bytes.")
-    budget: Size = Field(8 * 1024**3, description="Disk that unsealed segments of all may take.")
-    warn: Share = Field(200_000, description="Share of the budget at which status turns yellow.")
-    refuse: Share = Field(900_000, description="Share of the budget at which answers are refused.")
+    warn: Share = Field(
+        200_000, description="Share of disk.journal.at_most at which status turns yellow."
+    )
+    refuse: Share = Field(
+        900_000, description="Share of disk.journal.at_most at which answers are refused."
+    )
+
+
+class StoreBudget(Section):
+    at_most: Size | None = Field(None, description="Bytes on disk; absent: what the disk has.")
+
+
+class JournalBudget(Section):
+    at_most: Size = Field(8 * 1024**3, description="Disk that unsealed segments of all may take.")
+
+
+class Disk(Section):
+    journal: JournalBudget = Field(JournalBudget(), description="Unsealed records.")
+    ledger: StoreBudget = Field(StoreBudget(), description="The sealed log.")
+    bodies: StoreBudget = Field(StoreBudget(), description="Requests and answers, encrypted.")
+    catalog: StoreBudget = Field(StoreBudget(), description="Tables made from the ledger.")
+    reserve: Size = Field(
+        64 * 1024**2, description="Kept for health, narrowing and erasure on a full disk."
+    )
+
+
+class WitnessSettings(Section):
+    vkey: WitnessKey = Field(description="The vkey that `headworks witness` prints.")
+    url: Url = Field(description="Where it answers, without /add-checkpoint.")
 
 
 class LedgerSettings(Section):
     name: LedgerName | None = Field(
         None, description="What the ledger is called, fixed at its first start; made up if absent."
     )
-    checkpoint: Duration = Field(1.0, description="Between two checkpoints of a log with news.")
-    heartbeat: Duration = Field(60.0, description="Between two heartbeats of the root log.")
+    checkpoint: Duration = Field(
+        1.0, gt=0, description="Between two checkpoints of a log with news."
+    )
+    heartbeat: Duration = Field(60.0, gt=0, description="Between two heartbeats of the root log.")
+    witnesses: tuple[WitnessSettings, ...] = Field(
+        (), max_length=16, description="Who cosigns checkpoints."
+    )
+    quorum: int | None = Field(
+        None, ge=0, description="How many of them evidence needs; absent: all."
+    )
+
+    @property
+    def needed(self) -> int:
+        """Cosignatures that a checkpoint needs to count as witnessed."""
+        return len(self.witnesses) if self.quorum is None else self.quorum
+
+    @model_validator(mode="after")
+    def quorum_can_be_met(self) -> LedgerSettings:
+        if self.needed > len(self.witnesses):
+            raise ValueError(f"a quorum of {self.quorum} among {len(self.witnesses)} witnesses")
+        if len({each.vkey.split("+", 2)[2] for each in self.witnesses}) < len(self.witnesses):
+            raise ValueError("one witness's key stands twice")
+        if len({each.vkey.partition("+")[0] for each in self.witnesses}) < len(self.witnesses):
+            raise ValueError("two witnesses have one name")
+        return self
 
 
 class CallerSettings(Section):
@@ -245,7 +323,7 @@ class ModelSettings(Section):
     explain: ExplainSettings = Field(ExplainSettings(), description="Explanations.")
     monitor: MonitorSettings = Field(MonitorSettings(), description="Drift and groups.")
     retention: Duration = Field(180 * 86400.0, description="How long records are kept.")
-    expose: tuple[Literal["id", "version", "arm", "revision"], ...] = Field(
+    expose: tuple[Literal["id", "version", "arm", "revision", "receipt"], ...] = Field(
         ("id",), description="Which x-headworks- headers an answer carries."
     )
     headers: HeaderSettings = Field(HeaderSettings(), description="Which headers are kept.")
@@ -264,6 +342,7 @@ class Settings(Section):
     drain: Drain = Field(Drain(), description="How a stop proceeds.")
     journal: JournalSettings = Field(JournalSettings(), description="The durable log.")
     ledger: LedgerSettings = Field(LedgerSettings(), description="The sealed log, for ever.")
+    disk: Disk = Field(Disk(), description="What the stores may take; see docs/architecture.md.")
     callers: tuple[CallerSettings, ...] = Field(
         (), description="Who may call; absent: anybody, as anonymous, without context."
     )
@@ -271,5 +350,5 @@ class Settings(Section):
     models: dict[Name, ModelSettings] = Field(min_length=1, description="The models.")
 
 
-RESTART_KEYS = ("listen", "workers", "state", "keys", "drain", "journal", "ledger")
+RESTART_KEYS = ("listen", "workers", "state", "keys", "drain", "journal", "ledger", "disk")
 """Top-level keys that a reload cannot apply; all others are hot."""

@@ -93,6 +93,7 @@ class Supervisor:
             "started": settings.model_dump(mode="json", include=set(RESTART_KEYS)),
             "ledger": settings.ledger.model_dump(),
             "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
+            "disk": settings.disk.model_dump(),
         }  # fmt: skip
         self.children = [
             self._child(f"worker-{index}", {**told, "index": index, "data": self.data.fileno()})

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import orjson
 import typer
 
+from gateway.commands.terminal import CONFIG, Config, Set, post
+
 if TYPE_CHECKING:
     from gateway.verify.fault import Report
 
@@ -140,3 +142,30 @@ def write_proof(
         print(f"{target}: python3 {target}/verify_evidence.py {target}")
     if found.disagreements:
         raise typer.Exit(EXIT_FOUND)
+
+
+@ledger.command("rebuild-catalog")
+def rebuild_catalog(config: Config = CONFIG, set_: Set = None) -> None:
+    """Make the catalog again from the ledger, while the gateway serves."""
+    told = post(config, set_, "/api/v1/catalog/rebuild", {})
+    print(f"the catalog was made again from {told['leaves']} leaves")
+
+
+@ledger.command()
+def export(
+    parquet: Annotated[Path, typer.Option("--parquet", help="Folder for the file.")],
+    model: Annotated[str, typer.Option(help="The model.")],
+    day: Annotated[str, typer.Option(help="A day, UTC, as 2026-11-23.")],
+    purpose: Annotated[str, typer.Option(help="Why; the ledger keeps it.")],
+    values: Annotated[bool, typer.Option("--values", help="What people sent, too.")] = False,
+    config: Config = CONFIG,
+    set_: Set = None,
+) -> None:
+    """Write a model's decisions of a day as Parquet; a leaf says who asked, why and for what."""
+    asked = {"model": model, "day": day, "purpose": purpose, "values": values,
+             "folder": str(parquet.resolve())}  # fmt: skip
+    told = post(config, set_, "/api/v1/exports", asked)
+    print(
+        f"export {told['id']}: {told['rows']} rows"
+        + (f" in {told['file']}" if told["rows"] else "")
+    )

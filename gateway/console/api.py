@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,8 +26,10 @@ from gateway.catalog import queries
 from gateway.catalog.store import Catalog
 from gateway.console import openapi
 from gateway.console.decision import show
+from gateway.console.export import day_range, write_export
 from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
+from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
 from gateway.table import TableStore
@@ -89,11 +92,39 @@ def read_purpose(body: bytes) -> str:
     return check_purpose(purpose)
 
 
+def read_export(body: bytes, models: list[dict[str, Any]]) -> dict[str, Any]:
+    """model, day, values, purpose, folder. ValueError names what was sent."""
+    try:
+        told = orjson.loads(body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise ValueError("a JSON object is wanted")
+    names = [model["name"] for model in models]
+    if told.get("model") not in names:
+        raise ValueError(f"model={str(told.get('model'))[:40]!r}: one of {', '.join(names)}")
+    day_range(told.get("day", ""))
+    folder = told.get("folder")
+    if not isinstance(folder, str) or not Path(folder).is_absolute() or not Path(folder).is_dir():
+        raise ValueError(f"folder={str(folder)[:80]!r}: an absolute path of a folder is wanted")
+    values = told.get("values", False)
+    if not isinstance(values, bool):
+        raise ValueError(f"values={str(values)[:40]!r}: true or false is wanted")
+    return told | {"values": values, "purpose": check_purpose(told.get("purpose"))}
+
+
 class Api:
     def __init__(
-        self, catalog: Catalog, tables: TableStore, bodies: BodyReader, state: Path
+        self,
+        catalog: Callable[[], Catalog],
+        tables: TableStore,
+        bodies: BodyReader,
+        state: Path,
+        witnesses: Callable[[], dict[str, Any]],
+        rebuild: Callable[[], Awaitable[int]],
     ) -> None:
         self.catalog, self.tables, self.bodies, self.state = catalog, tables, bodies, state
+        self._witnesses, self._rebuild = witnesses, rebuild
         self._governor = Governed(state / "run" / "governor.sock")
 
     async def decisions(self, request: Request) -> Response:
@@ -185,20 +216,58 @@ class Api:
 
     def _asked(self, query: Callable[..., Any], *arguments: Any) -> Any:
         """A query's answer, through a cursor of its own that is closed after it."""
-        with closing(self.catalog.cursor()) as cursor:
+        with closing(self.catalog().cursor()) as cursor:
             return query(cursor, *arguments)
 
     async def analyst(self, request: Request) -> Response:
         committed = read_committed(self.state / "ledger")
-        reached = self.catalog.reached + 1
-        return answer({"reached": reached, "leaves": committed, "behind": committed - reached})
+        reached = self.catalog().reached + 1
+        return answer({"reached": reached, "leaves": committed, "behind": committed - reached,
+                       "witnesses": self._witnesses()})  # fmt: skip
+
+    async def rebuild(self, request: Request) -> Response:
+        """Make the catalog again from the ledger; answers when the new one is in use."""
+        try:
+            return answer({"leaves": await self._rebuild()})
+        except RuntimeError as error:
+            return refuse(409, "busy", str(error))
+
+    async def export(self, request: Request) -> Response:
+        """A model's decisions of a day as a file on this host; a leaf says so first."""
+        try:
+            asked = read_export(await request.body(), await asyncio.to_thread(self._models))
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        by = request.headers.get("x-headworks-person", "local")
+        identity = exchange_id(time.time_ns())
+        record = {"id": identity, "model": asked["model"], "days": [asked["day"]], "by": by,
+                  "values": asked["values"], "purpose": asked["purpose"]}  # fmt: skip
+        path = Path(asked["folder"]) / f"{asked['model']}-{asked['day']}-{identity[:13]}.parquet"
+        try:
+            await self._governor.tell("export", record)
+            told = await asyncio.to_thread(
+                write_export, self.catalog(), self.tables, self.bodies, self.state, path,
+                asked["model"], asked["day"], asked["values"],
+            )  # fmt: skip
+        except OSError as error:
+            return refuse(503, "export_failed", str(error))
+        return answer(told | {"id": identity})
 
     async def openapi(self, request: Request) -> Response:
         return answer(openapi.document())
 
 
-def make_app(catalog: Catalog, tables: TableStore, bodies: BodyReader, state: Path) -> Starlette:
-    api = Api(catalog, tables, bodies, state)
+def make_app(
+    catalog: Callable[[], Catalog],
+    tables: TableStore,
+    bodies: BodyReader,
+    state: Path,
+    witnesses: Callable[[], dict[str, Any]],
+    rebuild: Callable[[], Awaitable[int]],
+) -> Starlette:
+    """`catalog`: the one in use; `witnesses`: how they stand; `rebuild`: makes the catalog again
+    and says how many leaves it holds (RuntimeError: one is under way)."""
+    api = Api(catalog, tables, bodies, state, witnesses, rebuild)
     pages = Pages(api)
     return Starlette(
         routes=[
@@ -212,6 +281,8 @@ def make_app(catalog: Catalog, tables: TableStore, bodies: BodyReader, state: Pa
             Route("/api/v1/decisions", api.decisions),
             Route("/api/v1/decisions/{id:path}/reveal", api.reveal, methods=["POST"]),
             Route("/api/v1/decisions/{id:path}", api.decision),
+            Route("/api/v1/catalog/rebuild", api.rebuild, methods=["POST"]),
+            Route("/api/v1/exports", api.export, methods=["POST"]),
             Route("/api/v1/models", api.models),
             Route("/api/v1/monitor/{model}", api.monitor),
         ]

@@ -46,7 +46,7 @@ def show(
     decisions = _decisions(bodies, leaf)
     if row >= max(len(decisions), 1):
         return None
-    card = _card(tables, record)
+    card = card_of(tables, record)
     document: dict[str, Any] = {
         "id": f"{identity}/{row}",
         "leaf": found.leaf,
@@ -99,7 +99,7 @@ def _sealed(bodies: BodyReader, state: Path, found: queries.Found) -> dict[str, 
     return found.explanation | dict(orjson.loads(context)["explanation"])
 
 
-def _card(tables: TableStore, record: dict[str, Any]) -> Card | None:
+def card_of(tables: TableStore, record: dict[str, Any]) -> Card | None:
     revision, model, version = (record.get(key) for key in ("revision", "model", "version"))
     if not (revision and model and version):
         return None
@@ -146,6 +146,21 @@ def _inside(
     return inside
 
 
+def values_of(
+    bodies: BodyReader, leaf: dict[str, Any], card: Card | None
+) -> dict[str, list[Any]] | None:
+    """An exchange's feature columns as sent; None where they were erased or cannot be read."""
+    if card is None or leaf.get("body") is None:
+        return None
+    try:
+        context, request, _ = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
+        headers = {name.lower(): value for name, value in orjson.loads(context)["request_headers"]}
+        length = headers.get("inference-header-content-length")
+        return v2.read_columns(card, request.kept, length.encode() if length else None)
+    except (ValueError, OSError, v2.Unreadable):
+        return None
+
+
 def words(document: dict[str, Any], card: Card | None) -> list[str]:
     """The decision told to somebody who knows the business, not the program."""
     record, decision = document["record"], document["decision"]
@@ -156,9 +171,11 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
     if record["error"]:
         told.append(f"The gateway refused it: {record['error']}.")
     if record.get("arm"):
+        bucket = (document.get("context") or {}).get("bucket")
+        place = "" if bucket is None else f", bucket {bucket} of 1,000,000"
         told.append(
             f"Version {record['version']} answered as {record['arm']}, by rule "
-            f"{record['rule']!r} and {record['unit']}."
+            f"{record['rule']!r}{place} by {record['unit']}."
         )
     if document["withheld"]:
         told.append("The record became durable too late: the answer was withheld.")

@@ -71,7 +71,12 @@ MOMENT = of("string", format="date-time")
 
 def operation(name: str, summary: str, answer: Schema, *errors: int, **more: Any) -> Schema:
     """`errors` are the statuses peculiar to it; those of the front door are in `default`."""
-    told = {400: "A parameter is wrong.", 404: "There is none.", 422: "The file is not in order."}
+    told = {
+        400: "A parameter is wrong.",
+        404: "There is none.",
+        409: "It is under way.",
+        422: "The file is not in order.",
+    }
     responses: dict[str, Any] = {"200": _response("As asked.", answer)}
     for status in errors:
         responses[str(status)] = _response(told[status], refer("Error"))
@@ -147,6 +152,18 @@ def paths() -> dict[str, Any]:
                               requestBody=sent(purpose=of("string", "5 to 500 characters.")))
         },
         **custody_paths(),
+        "/api/v1/catalog/rebuild": {
+            "post": operation("rebuild_catalog", "Make the catalog again from the ledger.",
+                              fields(leaves=WHOLE), 409)
+        },
+        "/api/v1/exports": {
+            "post": operation("export", "Write a model's decisions of a day as a Parquet file.",
+                              fields(id=TEXT, file=TEXT_OR_NULL, rows=WHOLE, sha256=TEXT_OR_NULL),
+                              400, requestBody=sent(
+                                  model=TEXT, day=of("string", "UTC."), values=FLAG,
+                                  folder=of("string", "Absolute, on the gateway's host."),
+                                  purpose=of("string", "5 to 500 characters.")))
+        },
         "/api/v1/monitor/{model}": {
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
@@ -169,23 +186,23 @@ def custody_paths() -> dict[str, Any]:
     return {
         "/api/v1/subjects/find": {
             "post": operation("find_subject", "A subject's token and what is held under it.",
-                              fields(token=WHOLE, blobs=WHOLE, bytes=WHOLE, files=listed(TEXT)),
-                              400, 404, requestBody=sent(subject=TEXT))
+                              fields(token=of(["integer", "null"]), count=WHOLE, bytes=WHOLE,
+                                     files=listed(TEXT)), 400, requestBody=sent(subject=TEXT))
         },
         "/api/v1/subjects/erase": {
             "post": operation("erase_subject", "Destroy a subject's keys, rows and bodies.", erased,
                               400, 404, requestBody=sent(
                                   token=of("integer", "What find_subject says."),
-                                  decision=of("integer", "Or the leaf of a decision."),
+                                  decision=of("string", "Or the id of a decision."),
                                   reason=reason))
         },
         "/api/v1/holds": {
             "get": operation("holds", "Legal holds, and erasures that wait for their release.",
                              fields(holds=listed(of("object")), deferred=listed(of("object")))),
             "post": operation("change_hold", "Hold a model or decisions, or release a hold.",
-                              fields(id=TEXT), 400, 404, requestBody=sent(
+                              fields(hold=TEXT), 400, 404, requestBody=sent(
                                   action=of("string", enum=["hold", "release"]), model=TEXT,
-                                  decisions=listed(WHOLE), id=TEXT, reason=reason)),
+                                  decisions=listed(TEXT), hold=TEXT, reason=reason)),
         },
     }  # fmt: skip
 
@@ -229,6 +246,7 @@ def status_schemas() -> dict[str, Schema]:
             reached=of("integer", "Leaves taken in."),
             leaves=of("integer", "Leaves in the ledger."),
             behind=WHOLE,
+            witnesses=of("object", "How the witnesses stand."),
         ),
         "Reload": fields(
             changed=FLAG,

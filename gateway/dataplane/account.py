@@ -2,18 +2,21 @@
 
 The story (`handler.py`) fills it in as it goes; a refusal at any point leaves an account that says
 how far the exchange came. The header is in clear and holds nothing personal; caller's ids, path,
-kept headers, subjects and groups go into the sealed context.
+kept headers, subjects and groups, the bucket (a hash of the unit, which can be guessed from it) and
+the commitment's salt go into the sealed context.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
 from gateway.clock import Clock, isoformat
 from gateway.dataplane.headers import as_dict, kept
 from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
-from gateway.journal.record import EMPTY, Part, encode_parts
+from gateway.journal.receipt import Receipt
+from gateway.journal.record import EMPTY, SALT_BYTES, Part, commitment, encode_parts
 from gateway.protocol import v2
 from gateway.table import Model, Version
 
@@ -24,9 +27,10 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 class Account:
     __slots__ = (
         "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "error",
+        "frugal",
         "extra", "first", "headers", "id", "method", "model", "operation", "parent", "path",
-        "primary", "query", "request", "response", "response_headers", "revision", "runtime",
-        "status", "trace", "upstream_ns", "version", "wall_ns",
+        "primary", "query", "receipt", "request", "response", "response_headers", "revision",
+        "runtime", "salt", "status", "trace", "upstream_ns", "version", "wall_ns",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
@@ -53,6 +57,9 @@ class Account:
         self.runtime: dict[str, Any] | None = None
         self.primary: str | None = None
         self.extra: dict[str, Any] = {}
+        self.salt = os.urandom(SALT_BYTES).hex()
+        self.receipt: Receipt | None = None
+        self.frugal = False
 
     def shadowed(self, clock: Clock, version: Version) -> Account:
         """A new account for a copy of this exchange: its own id and times, the same request."""
@@ -69,8 +76,19 @@ class Account:
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
         self.status, self.response_headers = reply.status, reply.headers
-        keep = self.model.limits["keep"] if self.model else 65536
-        self.response = Part.of(reply.body, keep)
+        self.response = Part.of(reply.body, self._kept_bytes())
+
+    def _kept_bytes(self) -> int:
+        """How much of a body is kept: on a disk with little room, nothing that no decision is made
+        of."""
+        if self.frugal and (self.operation != "infer" or self.status != 200):
+            return 0
+        return self.model.limits["keep"] if self.model else 65536
+
+    def entry(self, kind: str = "exchange") -> tuple[dict[str, Any], bytes]:
+        """Header and sealed part, as `Journal.append` takes them; the one commits to the other."""
+        parts = self.parts()
+        return self.header(kind) | {"commitment": commitment(parts)}, parts
 
     def header(self, kind: str = "exchange") -> dict[str, Any]:
         self.answered_ns = self.clock.steady()
@@ -102,7 +120,7 @@ class Account:
             header |= {"version": self.version.name, "artifact": self.version.artifact}
         if self.choice is not None:
             header |= {"arm": self.choice.arm, "rule": self.choice.rule,
-                       "unit": self.choice.unit_kind, "bucket": self.choice.bucket_ppm}  # fmt: skip
+                       "unit": self.choice.unit_kind}  # fmt: skip
         if self.primary is not None:
             header["primary"] = self.primary
         if self.runtime is not None:
@@ -111,7 +129,6 @@ class Account:
 
     def parts(self) -> bytes:
         dropped = self.model.dropped if self.model else frozenset[bytes]()
-        keep = self.model.limits["keep"] if self.model else 65536
         request_id = self.first.get(b"x-request-id")
         context = {
             "path": self.path,
@@ -121,8 +138,10 @@ class Account:
             "response_headers": kept(self.response_headers, dropped),
             "subjects": self.context.subjects,
             "groups": self.context.groups,
+            "bucket": self.choice.bucket_ppm if self.choice else None,
+            "salt": self.salt,
         }
-        return encode_parts(context, Part.of(self.request, keep), self.response)
+        return encode_parts(context, Part.of(self.request, self._kept_bytes()), self.response)
 
 
 def _trace(identity: str, first: dict[bytes, bytes]) -> tuple[bytes, str | None]:

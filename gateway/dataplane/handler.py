@@ -53,6 +53,7 @@ class Handler:
         self.live: Live | None = None
         self.in_flight = 0
         self.journal_full = False
+        self.frugal = False  # the disk has little room: bodies without a decision are not kept
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,6 +64,7 @@ class Handler:
             return
         query = scope["query_string"].decode("latin-1")
         account = Account(self.clock, scope["method"], path, query, scope["headers"])
+        account.frugal = self.frugal
         self.in_flight += 1
         try:
             with ExitStack() as held:
@@ -111,7 +113,7 @@ class Handler:
         self._fits(account)  # 400
         account.choice, account.version = choice, model.versions[choice.version]
         if model.durability == "strict_intent":
-            await self._record(account, "intent")  # 503
+            await self._record(account, "intent", receipt=False)  # 503
         return await backend.call(account)  # 4xx, 5xx
 
     def _serving(self) -> Live:
@@ -165,11 +167,17 @@ class Handler:
             return True
         return self.refusals.admit(account.error, self.clock.steady())
 
-    async def _record(self, account: Account, kind: str) -> None:
-        durable = account.model is None or account.model.durability != "bounded"
+    async def _record(self, account: Account, kind: str, *, receipt: bool = True) -> None:
+        """A receipt is of the first record that asks for one: a stream's head carries its
+        intent's."""
+        model = account.model
+        durable = model is None or model.durability != "bounded"
         if self.journal is None:
             raise JournalUnavailable("the journal does not open")
-        await self.journal.append(account.header(kind), account.parts(), durable=durable)
+        wanted = receipt and account.receipt is None
+        asked = wanted and model is not None and "receipt" in model.expose
+        made = await self.journal.append(*account.entry(kind), durable=durable, receipt=asked)
+        account.receipt = account.receipt or made
 
     async def _relayed(self, account: Account, stream: Stream, send: Send) -> None:
         _, headers, answer = stream
@@ -194,6 +202,8 @@ class Handler:
             shown.append((b"x-headworks-arm", account.choice.arm.encode()))
         if "revision" in expose and account.revision is not None:
             shown.append((b"x-headworks-revision", account.revision.encode()))
+        if account.receipt is not None and account.error != "journal_unavailable":
+            shown.append((b"x-headworks-receipt", account.receipt.encode().encode()))
         if (request_id := account.first.get(b"x-request-id")) is not None:
             shown.append((b"x-request-id", request_id))
         return shown

@@ -40,6 +40,7 @@ class Shadow:
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.frugal = False  # the disk has little room: no copies
 
     def __repr__(self) -> str:
         return f"<Shadow {len(self._waiting)} waiting, {len(self._tasks)} under way>"
@@ -52,6 +53,8 @@ class Shadow:
         reason = None
         if self._closed:
             reason = "shutting_down"
+        elif self.frugal:
+            reason = "disk"
         elif size > bounds["body"]:
             reason = "body_too_large"
         elif len(self._waiting) >= bounds["items"]:
@@ -107,7 +110,7 @@ class Shadow:
         try:
             if self.journal is None:
                 raise JournalUnavailable("the journal does not open")
-            self.journal.append(account.header(), account.parts())
+            self.journal.append(*account.entry())
         except JournalUnavailable:
             self._drop(copy.backend.model.name, "journal")
             return

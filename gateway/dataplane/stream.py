@@ -2,6 +2,7 @@
 
 The intent is durable before the first byte leaves, and the last piece is withheld until the final
 record is durable. If that fails, the connection is cut and the record, should it appear, says so.
+A receipt stands in the head, so it is the intent's: not every client takes trailers.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ async def relay(
     except JournalUnavailable:
         answer.abort()
         raise
+    if account.receipt is not None:
+        headers = [*headers, (b"x-headworks-receipt", account.receipt.encode().encode())]
     tally = Tally(account.model.limits["keep"])
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     held = b""

@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
+from gateway.budget import Reserve, Room, Rung, read_rung, rung_of
 from gateway.clock import SystemClock
 from gateway.dataplane.handler import Handler
 from gateway.dataplane.live import prepare, retire
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.server import Protocol
 from gateway.dataplane.shadow import Shadow
+from gateway.disk import Occupied
 from gateway.errors import JournalUnavailable
 from gateway.exchange import exchange_id
 from gateway.journal.directory import JournalFolder, folders
+from gateway.journal.receipt import ReceiptKey
 from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import Journal, open_journal
 from gateway.settings import MILLION, Drain, JournalSettings
@@ -45,6 +49,8 @@ class WorkerSettings:
     keys: Path
     journal: JournalSettings
     drain: Drain
+    journal_at_most: int = 8 * 1024**3
+    reserve: int = 0
 
 
 class Worker:
@@ -59,6 +65,7 @@ class Worker:
         self.artifacts = Artifacts(settings.state)
         self.exit_code = 0
         self.journal: Journal | None = None
+        self.reserve = Reserve(settings.state / "reserve", settings.reserve)
         self._swap_after = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, int] = {}
@@ -91,8 +98,11 @@ class Worker:
                 stall_s=settings.stall,
                 queue_bytes=settings.queue,
                 on_failure=self._journal_failed,
+                segment_age_s=settings.segment_age,
+                receipt_key=ReceiptKey(Ed25519PrivateKey.generate()),
+                refuse_damage=settings.on_damage == "refuse",
             )
-        except OSError as error:
+        except (OSError, Occupied) as error:
             log.critical("the journal does not open: %s", error)
             self.probes.journal_writable = False
             return False
@@ -189,7 +199,7 @@ class Worker:
             self.journal.mark()
         self._tell_numbers()
         self._record_refusals(self.handler.refusals.due(self.clock.steady()))
-        self.handler.journal_full = self._backlog() > self._refuse_above()
+        self._climb()
 
     async def _swap(self) -> None:
         """Make the revision in force live; if it does not load, the old one stays."""
@@ -224,13 +234,32 @@ class Worker:
             except JournalUnavailable:
                 self.metrics.count("headworks_refusals", "journal_unavailable")
 
+    def _climb(self) -> None:
+        """Give up what the disk has no room for; the first worker keeps the reserve."""
+        rung = max(self._filesystem(), read_rung(self.settings.state))
+        self.handler.frugal = self.shadow.frugal = rung >= Rung.SPARE
+        full = rung is Rung.REFUSE or self._backlog() > self._refuse_above()
+        self.handler.journal_full = full
+        if self.settings.index == 0 and self.reserve.size:
+            self._keep(asyncio.to_thread(self._follow, rung))
+
+    def _filesystem(self) -> Rung:
+        free, total = self.reserve.free_beside()
+        return rung_of(Room(0, None, free, total), self.reserve.size)
+
+    def _follow(self, rung: Rung) -> None:
+        try:
+            self.reserve.follow(rung)
+        except OSError as error:
+            log.warning("the reserve is not whole: %s", error)
+
     def _backlog(self) -> int:
         known = folders(self.settings.state, self.settings.keys)
         return sum(folder.size() for folder in known)
 
     def _refuse_above(self) -> int:
         settings = self.settings.journal
-        return settings.budget * settings.refuse // MILLION
+        return self.settings.journal_at_most * settings.refuse // MILLION
 
     def _tell_numbers(self) -> None:
         """Journal statistics as counters, by what was added since the last time."""
@@ -242,11 +271,15 @@ class Worker:
             ("records", numbers.records, 1), ("bytes", numbers.bytes, 1),
             ("commits", numbers.commits, 1), ("commit_seconds", numbers.commit_ns, 1e-9),
             ("stalls", numbers.stalls, 1), ("refused", numbers.refused, 1),
+            ("late", numbers.late, 1), ("withheld", numbers.withheld, 1),
+            ("receipts", numbers.receipts, 1), ("signatures", numbers.signatures, 1),
         ):  # fmt: skip
             self.metrics.count(
                 f"headworks_journal_{name}", by=(value - self._told.get(name, 0)) * scale
             )
             self._told[name] = value
+        self.metrics.set("headworks_journal_at_risk", numbers.at_risk, self.name)
+        numbers.at_risk = 0
         self.metrics.set("headworks_in_flight", self.handler.in_flight, self.name)
 
 

@@ -2,7 +2,10 @@
 
 A reader remembers where it stands (segment, offset, checksum) and gives each durable record once.
 What is written but not yet followed by a commit marker is not given: a power loss could still take
-it back. Damage stops the reader for good; `damage` then says where.
+it back. Damage stops the reader; `damage` then says where. Once its loss is accepted (damage.py)
+and a sound segment follows, the reader gives a `Gap` in its place and goes on in that segment.
+Numbers have no holes: where a segment begins behind the number that is next, and what lies between
+was not retired, the records between are missing, which is damage too.
 """
 
 from __future__ import annotations
@@ -10,13 +13,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.journal import record
+from gateway.journal.damage import Damage, Gap
 from gateway.journal.directory import JournalFolder
 from gateway.journal.segment import (
     START,
@@ -44,12 +48,15 @@ class Entry:
 
 
 class JournalReader:
-    """Records of one folder with sequence >= `start`, then whatever is appended."""
+    """Records of one folder with sequence >= `start`, then whatever is appended.
+
+    `damage` is None while all is well. After a gap, `next_sequence` is the gap's end.
+    """
 
     def __init__(self, folder: JournalFolder, start: int = 0) -> None:
         self.folder = folder
         self.next_sequence = start
-        self.damage: str | None = None
+        self.damage: Damage | None = None
         self.marked_ns = 0
         self._number: int | None = None
         self._descriptor = -1
@@ -60,53 +67,77 @@ class JournalReader:
         self._durable = 0
         self._waiting: deque[Frame] = deque()
 
+    def __repr__(self) -> str:
+        state = str(self.damage) if self.damage else f"at {self._offset} of segment {self._number}"
+        return f"<JournalReader {self.folder.name} {state}, next {self.next_sequence}>"
+
     @property
     def segment(self) -> int | None:
         """The segment being read: all before it are done with."""
         return self._number
 
-    def read(self, at_most: int) -> Iterator[Entry]:
+    def read(self, at_most: int) -> Iterator[Entry | Gap]:
         """Up to `at_most` further durable records; fewer means that no more are there now."""
         given = 0
-        while given < at_most and self.damage is None:
-            if self._head is None and not self._open_next():
-                return
-            moved = self._has_ready() or self._advance()
-            while self._has_ready() and given < at_most:
-                frame = self._waiting.popleft()
-                if frame.sequence < self.next_sequence:
-                    continue
-                entry = self._entry(frame)
-                if entry is None:
+        while given < at_most:
+            if self._has_ready():
+                entry = self._entry(self._waiting.popleft())
+                if entry is not None:
+                    given += 1
+                    yield entry
+            elif self.damage is not None:
+                gap = self._step_over()
+                if gap is None:
                     return
-                self.next_sequence = frame.sequence + 1
                 given += 1
-                yield entry
-            if not moved and (given >= at_most or not self._leave()):
+                yield gap
+            elif self._head is None:
+                if not self._open_next() and self.damage is None:
+                    return
+            elif not self._advance() and self.damage is None and not self._leave():
                 return
+
+    def _step_over(self) -> Gap | None:
+        """Go on behind the damage, if its loss was accepted and its end is known."""
+        assert self.damage is not None
+        following = self.folder.sound_after(self.damage.segment)
+        if following is None:
+            return None
+        number, head = following
+        upto = max(head.first_sequence, self.damage.first)
+        self.damage = replace(self.damage, upto=upto)
+        accepted = next((a for a in self.folder.accepted() if a.covers(self.damage)), None)
+        if accepted is None:
+            return None
+        self.close()
+        first = self.damage.first
+        self._number, self.damage, self.next_sequence = number - 1, None, upto
+        return Gap(first, upto, accepted.reason, accepted.by)
 
     def _open_next(self) -> bool:
         """Open the next segment that has begun. The first one wanted is the last that can hold
         `next_sequence`."""
-        numbers = self.folder.segments()
-        if self._number is not None:
-            numbers = [number for number in numbers if number > self._number]
-        else:
-            numbers = self._from_wanted(numbers)
-        for number in numbers:
+        if self._number is None:
+            self._number = self._before_wanted()
+        while (found := self.folder.begun_after(self._number)) is not None:
+            number, head = found
+            if head is None:
+                self._damaged(number, 0, "the segment's head is damaged")
+                return False
+            if self._missing(head):
+                return False
             try:
                 descriptor = os.open(self.folder.segment(number), os.O_RDONLY)
             except FileNotFoundError:
+                self._number = number  # retired between two looks
                 continue
             try:
-                head = SegmentHead.decode(os.pread(descriptor, START, 0))
-                cipher = self.folder.cipher(number) if head is not None else None
+                cipher = self.folder.cipher(number)
             except (ValueError, FileNotFoundError) as error:
                 os.close(descriptor)
-                self.damage = f"{self.folder.name}/{number:08d}.segment: {error}"
-                return False
-            if head is None:
-                os.close(descriptor)
+                if not self.folder.segment(number).exists():
+                    continue
+                self._damaged(number, START, f"its key cannot be read: {error}")
                 return False
             self._number, self._descriptor = number, descriptor
             self._head, self._cipher = head, cipher
@@ -114,18 +145,36 @@ class JournalReader:
             return True
         return False
 
-    def _from_wanted(self, numbers: list[int]) -> list[int]:
-        """Leave out segments before the one that holds `next_sequence`: they are done with, and
-        their keys may be gone."""
-        for place in range(len(numbers) - 1, 0, -1):
+    def _before_wanted(self) -> int:
+        """The number before the segment that holds `next_sequence`: those before it are done with,
+        and their keys may be gone."""
+        for number in reversed(self.folder.segments()):
             try:
-                with open(self.folder.segment(numbers[place]), "rb") as file:
-                    head = SegmentHead.decode(file.read(START))
-            except (OSError, ValueError):
+                head = self.folder.head(number)
+            except (FileNotFoundError, ValueError):
                 continue
             if head is not None and head.first_sequence <= self.next_sequence:
-                return numbers[place:]
-        return numbers
+                return number - 1
+        return -1
+
+    def _missing(self, head: SegmentHead) -> bool:
+        """Whether records between the next one and this segment's first are not there."""
+        expected = self.next_sequence
+        if head.first_sequence <= expected:
+            return False
+        if head.first_sequence <= self.folder.retired().sequence:
+            self.next_sequence = head.first_sequence  # sealed and gone; the caller asked for less
+            return False
+        assert self._number is not None
+        upto = head.first_sequence - 1
+        self._damaged(self._number, self._offset, f"records {expected} to {upto} are missing")
+        return True
+
+    def _damaged(self, segment: int, offset: int, what: str, first: int | None = None) -> None:
+        following = self.folder.sound_after(segment)
+        upto = following[1].first_sequence if following is not None else None
+        first = self.next_sequence if first is None else first
+        self.damage = Damage(self.folder.name, segment, offset, first, upto, what)
 
     def _has_ready(self) -> bool:
         """Whether a record that was read is known to be durable."""
@@ -168,8 +217,10 @@ class JournalReader:
         following = max(following, self._head.first_sequence)
         behind = max(self._durable_behind(offset, following), self._first_after())
         if following < behind and not self._whole_now(offset):
-            place = f"{self.folder.name}/{self._number:08d}.segment"
-            self.damage = f"{place}: damaged at offset {offset}, record {following} on"
+            assert self._number is not None
+            self._durable = max(self._durable, following)  # as shown: what is before it is given
+            what = f"damaged at offset {offset}, record {following} on"
+            self._damaged(self._number, offset, what, max(following, self.next_sequence))
 
     def _durable_behind(self, offset: int, following: int) -> int:
         """What commit markers behind `offset` say is durable, as far as it is more than
@@ -200,21 +251,15 @@ class JournalReader:
             size *= 4
 
     def _first_after(self) -> int:
-        """First sequence of the following segment, if one has begun; else 0."""
-        later = [n for n in self.folder.segments() if self._number is not None and n > self._number]
-        for number in later[:1]:
-            try:
-                with open(self.folder.segment(number), "rb") as file:
-                    head = SegmentHead.decode(file.read(START))
-            except (OSError, ValueError):
-                return 0
-            return head.first_sequence if head else 0
-        return 0
+        """First sequence of the next sound segment, if one has begun; else 0."""
+        assert self._number is not None
+        following = self.folder.sound_after(self._number)
+        return following[1].first_sequence if following is not None else 0
 
     def _leave(self) -> bool:
         """Close the segment if the writer has gone on to another one; all of it is durable then."""
-        first_after = self._first_after()
-        if not first_after and not self._begun_after():
+        assert self._number is not None
+        if self.folder.begun_after(self._number) is None:
             return False
         size = os.fstat(self._descriptor).st_size
         if self._offset < size and os.pread(self._descriptor, 8, self._offset).strip(b"\0"):
@@ -226,31 +271,36 @@ class JournalReader:
         self._head, self._cipher = None, None
         return True
 
-    def _begun_after(self) -> bool:
-        later = [n for n in self.folder.segments() if self._number is not None and n > self._number]
-        for number in later[:1]:
-            try:
-                with open(self.folder.segment(number), "rb") as file:
-                    return bool(file.read(START).strip(b"\0"))
-            except FileNotFoundError:
-                return False
-        return False
-
     def _entry(self, frame: Frame) -> Entry | None:
+        """The frame as a record; None: not wanted, or it does not open, which is damage."""
+        if frame.sequence < self.next_sequence:
+            return None
         assert self._cipher is not None
         assert self._number is not None
         try:
             parts = record.unseal(self._cipher, frame.sequence, frame.header, frame.sealed)
         except InvalidTag:
-            place = f"{self.folder.name}/{self._number:08d}.segment"
-            self.damage = f"{place}: record {frame.sequence} does not open with its key"
+            what = f"record {frame.sequence} does not open with its key"
+            self._damaged(self._number, frame.offset, what)
+            self._waiting.clear()
             return None
+        self.next_sequence = frame.sequence + 1
         return Entry(self._number, frame.sequence, frame.header, parts)
+
+    def unsure_bytes(self) -> int:
+        """Bytes behind the last record given, in the open segment, that are no zeros: records not
+        yet known to be durable, a torn tail, or what lies behind damage."""
+        if self._head is None:
+            return 0
+        start = self._waiting[0].offset if self._waiting else self._offset
+        size = os.fstat(self._descriptor).st_size - start
+        return len(os.pread(self._descriptor, size, start).rstrip(b"\0"))
 
     def close(self) -> None:
         if self._head is not None:
             os.close(self._descriptor)
-            self._head = None
+            self._head, self._cipher = None, None
+        self._waiting.clear()
 
 
 def _mark_time(header: bytes) -> int:

@@ -4,6 +4,10 @@ The header is canonical JSON that we wrote ourselves: sorted keys, no spaces, no
 personal parts (context and kept headers, request bytes, response bytes) follow as counted bytes,
 each with its full length and SHA-256, and are encrypted together under the segment's key. A body is
 never inside JSON of ours: whatever it contains, it cannot close a record or forge a field.
+
+The header of a record with personal parts holds a *commitment* to them: a hash over the parts'
+lengths and digests. The context carries a random `salt`, so that nobody who guesses the parts can
+see from the commitment that the guess is right.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 FORMAT = 1
 PART = struct.Struct("<QI32s")  # full length, kept length, SHA-256 of the full bytes
 PARTS = 3
+SALT_BYTES = 16
+_COMMITMENT = b"headworks commitment v1\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,11 @@ def encode_parts(context: Mapping[str, Any], request: Part, response: Part) -> b
     parts = (own, request, response)
     heads = [PART.pack(part.length, len(part.kept), part.sha256) for part in parts]
     return b"".join((*heads, *(part.kept for part in parts)))
+
+
+def commitment(parts: bytes) -> str:
+    """Hex of SHA-256 over the heads (lengths and digests) of what `encode_parts` made."""
+    return hashlib.sha256(_COMMITMENT + parts[: PART.size * PARTS]).hexdigest()
 
 
 def decode_parts(data: bytes) -> tuple[bytes, Part, Part]:

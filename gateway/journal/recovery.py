@@ -1,8 +1,9 @@
 """What a start finds in a journal's folder, and what it does about it.
 
-A torn tail (records that no one was ever told of) is cut, the segment closed at its last whole
-record. Damage is left as it lies, for whoever wants to know what happened; the writer goes on
-behind it in a new segment, and whoever reads the journal stops in front of it.
+A torn tail (records that no one was told of since a commit) is cut, the segment closed at its last
+whole record. Damage is left as it lies, for whoever wants to know what happened; the writer goes on
+behind it in a new segment, and whoever reads the journal stops in front of it. A segment that was
+begun and is not there is damage too. No number is ever given twice.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from gateway.journal.damage import Damage
 from gateway.journal.directory import JournalFolder
 from gateway.journal.segment import Extent, SegmentHead, commits_behind, survey
 
@@ -22,7 +24,7 @@ class Recovered:
     next_segment: int
     next_sequence: int
     torn_bytes: int
-    damage: str | None
+    damage: Damage | None
 
 
 def recover(folder: JournalFolder) -> Recovered:
@@ -30,39 +32,66 @@ def recover(folder: JournalFolder) -> Recovered:
 
     Only the newest segment in use can be torn: each start closes the one it found.
     """
-    numbers = folder.segments()
-    following = numbers[-1] + 1 if numbers else 0
-    for number in reversed(numbers):
-        data = folder.segment(number).read_bytes()
-        try:
-            head = SegmentHead.decode(data)
-        except ValueError as error:
-            # Where its records began cannot be known: go on far behind the segment before it.
-            before = _last_sequence(folder, [n for n in numbers if n < number])
-            return Recovered(following, before + LEAP, 0, f"{number:08d}.segment: {error}")
-        if head is None:
+    begun, retired = folder.begun(), folder.retired()
+    for number in reversed(folder.segments()):
+        if _never_begun(folder, number):
             folder.destroy(number)
-            continue
-        extent = survey(data, head)
-        if extent.damaged_at is not None:
-            words = f"{number:08d}.segment: damaged at offset {extent.damaged_at}"
-            return Recovered(following, _promised(data, head, extent) + LEAP, 0, words)
-        _cut(folder, number, extent.end)
-        torn = len(data[extent.end :].rstrip(b"\0"))
-        return Recovered(following, extent.next_sequence, torn, None)
-    return Recovered(following, 0, 0, None)
+    numbers = folder.segments()
+    newest = numbers[-1] if numbers else -1
+    following = max(newest, begun.segment, retired.segment) + 1
+    if begun.segment > max(newest, retired.segment):
+        return _lost(folder, following, max(begun.sequence, retired.sequence))
+    if newest <= retired.segment:
+        return Recovered(following, retired.sequence, 0, None)
+    return _judge(folder, newest, following)
 
 
-def _last_sequence(folder: JournalFolder, numbers: list[int]) -> int:
-    for number in reversed(numbers):
+def _never_begun(folder: JournalFolder, number: int) -> bool:
+    try:
+        return folder.head(number) is None
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _lost(folder: JournalFolder, following: int, known: int) -> Recovered:
+    what = "the segment was begun and is not there"
+    damage = Damage(folder.name, following - 1, 0, known, known + LEAP, what)
+    return Recovered(following, known + LEAP, 0, damage)
+
+
+def _judge(folder: JournalFolder, number: int, following: int) -> Recovered:
+    data = folder.segment(number).read_bytes()
+    head = _sound_head(data)
+    if head is None:
+        # Where its records began is known from `begun` alone, where they end not at all.
+        known = max(folder.begun().sequence, _last_sequence(folder, number))
+        what = "the segment's head is damaged"
+        damage = Damage(folder.name, number, 0, known, known + LEAP, what)
+        return Recovered(following, known + LEAP, 0, damage)
+    extent = survey(data, head)
+    if extent.damaged_at is not None:
+        what = f"damaged at offset {extent.damaged_at}"
+        upto = _promised(data, head, extent) + LEAP
+        at, first = extent.damaged_at, extent.next_sequence
+        return Recovered(following, upto, 0, Damage(folder.name, number, at, first, upto, what))
+    _cut(folder, number, extent.end)
+    torn = len(data[extent.end :].rstrip(b"\0"))
+    return Recovered(following, extent.next_sequence, torn, None)
+
+
+def _sound_head(data: bytes) -> SegmentHead | None:
+    try:
+        return SegmentHead.decode(data)
+    except ValueError:
+        return None
+
+
+def _last_sequence(folder: JournalFolder, before: int) -> int:
+    for number in reversed([each for each in folder.segments() if each < before]):
         data = folder.segment(number).read_bytes()
-        try:
-            head = SegmentHead.decode(data)
-        except ValueError:
-            continue
-        if head is not None:
+        if (head := _sound_head(data)) is not None:
             return survey(data, head).next_sequence
-    return 0
+    return folder.retired().sequence
 
 
 def _promised(data: bytes, head: SegmentHead, extent: Extent) -> int:

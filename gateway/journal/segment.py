@@ -59,6 +59,8 @@ class SegmentHead:
         """None: zeros, a segment that was prepared and never used. ValueError: damage."""
         if not data[:START].strip(b"\0"):
             return None
+        if len(data) < START:
+            raise ValueError("the segment is shorter than its head")
         magic, form, _, salt, first, created, journal, check = SEGMENT_HEAD.unpack_from(data)
         if magic != MAGIC or check != crc32(data[: SEGMENT_HEAD.size - 4]):
             raise ValueError("the segment's head is damaged")

@@ -1,37 +1,51 @@
 """The journal's writer: group commit. Nothing is released before this file says so.
 
 Invariants:
-1. One writer a folder (a lock), one write and one fdatasync under way at a time.
+1. One writer a folder (a lock), one write and one fdatasync under way at a time; nothing is written
+   while one is under way.
 2. A record's future resolves after the fdatasync that covers it (`durable`), or after the write
-   (`bounded`: survives the process; the fdatasync that is under way or next covers it).
-3. A failed fdatasync is never retried: the segment is poisoned, every waiter fails, `on_failure` is
-   called and the process is expected to end. The next start recovers.
+   (`bounded`: survives the process; the fdatasync that is begun with it covers it).
+3. A failed write or fdatasync is never retried: the segment is poisoned, every waiter fails,
+   `on_failure` is called and the process is expected to end. The next start recovers. A segment
+   that is not under its name any more after a commit counts as failed.
 4. A commit under way for longer than `stall` fails its waiters, and new records are refused until
    the disk answers. Their records may become durable all the same: each is then followed by a
-   `withheld` record, so that the ledger never claims an answer that nobody got.
+   `withheld` record, so that the ledger never claims an answer that nobody got. A note of them
+   (withheld.py) is written before the waiters fail: a kill within the stall changes nothing.
 5. Recovery happens before the first append and always begins a new segment.
 6. No request's cancellation reaches a commit: callbacks of the loop do it, no request's task.
+7. The loop never waits for the disk but in `pwrite` (the page cache) and `stat`, and at its end.
+8. A receipt's key is durable before the receipt is made, its signature is made once a commit.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from gateway.clock import Clock
-from gateway.disk import hold, sync_folder
+from gateway.disk import hold
 from gateway.errors import JournalUnavailable
 from gateway.journal import record
+from gateway.journal.allocation import Allocation, OpenSegment, close_segment, make_segment
 from gateway.journal.directory import JournalFolder
-from gateway.journal.recovery import recover
+from gateway.journal.receipt import Receipt, ReceiptKey
+from gateway.journal.recovery import Recovered, recover
 from gateway.journal.segment import START, Kind, SegmentHead, encode_commit, encode_frame
 from gateway.journal.syncer import best_syncer
+from gateway.journal.waiter import Pending, Waiter, ids_of, introduction, reject, resolve, withheld
+from gateway.journal.withheld import WithheldNote
+
+LATE_NS = 50_000_000
+"""What `bounded` promises: a flush that lasts longer is counted, and holds back all answers."""
+NOTE_S = 0.25
+"""How long waiters of a stalled commit wait for the note of them."""
+log = logging.getLogger("headworks.journal")
 
 
 @dataclass(slots=True)
@@ -40,23 +54,23 @@ class Statistics:
     bytes: int = 0
     commits: int = 0
     commit_ns: int = 0  # time spent between write and durable, summed
+    late: int = 0  # commits longer than LATE_NS
     stalls: int = 0
     refused: int = 0
     withheld: int = 0
+    receipts: int = 0
+    signatures: int = 0
+    at_risk: int = 0  # most answers released before their flush, since somebody set it to 0
 
 
-@dataclass(slots=True)
-class _Segment:
-    number: int
-    descriptor: int
-    cipher: AESGCM
-    size: int
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What opening a folder gives: its lock, the note, what was found, a segment to begin."""
 
-
-@dataclass(slots=True)
-class _Waiter:
-    future: asyncio.Future[None]
-    id: str
+    lock: int
+    note: WithheldNote
+    recovered: Recovered
+    first: OpenSegment
 
 
 class Journal:
@@ -66,39 +80,39 @@ class Journal:
         self,
         folder: JournalFolder,
         clock: Clock,
+        opened: Opened,
         *,
         segment_bytes: int,
+        segment_age_s: float,
         stall_s: float,
         queue_bytes: int,
-        next_sequence: int,
-        first: _Segment,
-        lock: int,
+        receipt_key: ReceiptKey | None,
         on_failure: Callable[[OSError], None],
     ) -> None:
-        self.folder, self.clock = folder, clock
+        self.folder, self.clock, self.receipt_key = folder, clock, receipt_key
         self.statistics = Statistics()
+        self.damage = opened.recovered.damage
         self._loop = asyncio.get_running_loop()
         self._syncer = best_syncer(self._loop)
-        self._segment_bytes, self._stall_s, self._queue_bytes = segment_bytes, stall_s, queue_bytes
+        self._stall_s, self._queue_bytes = stall_s, queue_bytes
+        self._segment_age_ns = int(segment_age_s * 1e9)
         self._on_failure = on_failure
-        self._lock = lock
-        self._preparer = ThreadPoolExecutor(1, "segment")
-        self._prepared: Future[_Segment] | None = None
-        self._next = self._durable = self._written = next_sequence
-        self._pending: list[tuple[Kind, bytes, bytes, _Waiter | None, bool]] = []
+        self._lock, self._note = opened.lock, opened.note
+        self._noting = ThreadPoolExecutor(1, "withheld")
+        self._accepted_ns = 0
+        self._allocation = Allocation(folder, segment_bytes)
+        self._next = self._durable = opened.recovered.next_sequence
+        self._pending: list[Pending] = []
         self._pending_bytes = 0
-        self._committing: list[_Waiter] = []
+        self._committing: list[Waiter] = []
         self._unmarked = False
-        self._busy = self._scheduled = False
-        self._stalled = False
+        self._busy = self._scheduled = self._stalled = self._leave = False
         self._stall_timer: asyncio.TimerHandle | None = None
         self._failed: OSError | None = None
         self._closing: asyncio.Future[None] | None = None
         self._started_ns = 0
         self._checksum, self._head = 0, b""
-        self._begin(first)
-        self._write([])  # a segment that has begun tells readers that the one before is closed
-        os.fdatasync(first.descriptor)
+        self._begin(opened.first)
 
     def __repr__(self) -> str:
         state = "failed" if self._failed else "stalled" if self._stalled else "open"
@@ -116,9 +130,15 @@ class Journal:
         return self._durable
 
     def append(
-        self, header: Mapping[str, Any], sealed: bytes, *, durable: bool = True
-    ) -> asyncio.Future[None]:
-        """Queue a record; the future resolves when it may be relied on, by the rules above.
+        self,
+        header: Mapping[str, Any],
+        sealed: bytes,
+        *,
+        durable: bool = True,
+        receipt: bool = False,
+    ) -> asyncio.Future[Receipt | None]:
+        """Queue a record; the future resolves when it may be relied on, by the rules above, with
+        the receipt if one was asked for (the header has an `id`, an `at` and a `commitment` then).
 
         `sealed` is what `record.encode_parts` made. Raises JournalUnavailable at once when the
         journal is failed, stalled, closed, or its queue is full.
@@ -128,23 +148,36 @@ class Journal:
         if not self.writable or self._pending_bytes + size > self._queue_bytes:
             self.statistics.refused += 1
             raise JournalUnavailable(repr(self))
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._queue(Kind.RECORD, text, sealed, _Waiter(future, header["id"]), durable)
+        signed = None
+        if receipt and self.receipt_key is not None:
+            signed = (header["id"], header["at"], header["commitment"])
+        future: asyncio.Future[Receipt | None] = self._loop.create_future()
+        waiter = Waiter(future, header["id"], signed)
+        self._queue(Pending(Kind.RECORD, text, sealed, waiter, durable))
         return future
 
     def mark(self) -> None:
         """Say that the worker is alive at this time; written with the next commit."""
         if self.writable:
-            text = record.encode_header(
-                {"kind": "mark", "at": self.clock.steady(), "wall": self.clock.wall()}
-            )
-            self._queue(Kind.MARK, text, b"", None, True)
+            self._leave = self._leave or self._loss_accepted()
+            told = {"kind": "mark", "at": self.clock.steady(), "wall": self.clock.wall()}
+            self._queue(Pending(Kind.MARK, record.encode_header(told), b"", None, True))
 
-    def _queue(
-        self, kind: Kind, text: bytes, sealed: bytes, waiter: _Waiter | None, durable: bool
-    ) -> None:
-        self._pending.append((kind, text, sealed, waiter, durable))
-        self._pending_bytes += len(text) + len(sealed)
+    def _loss_accepted(self) -> bool:
+        """Whether somebody accepted a loss in this segment since the last look: readers can go on
+        only in the next one."""
+        try:
+            changed_ns = os.stat(self.folder.path / "accepted").st_mtime_ns
+            if changed_ns == self._accepted_ns:
+                return False
+            self._accepted_ns = changed_ns
+            return any(each.segment == self._segment.number for each in self.folder.accepted())
+        except (OSError, ValueError):
+            return False
+
+    def _queue(self, pending: Pending) -> None:
+        self._pending.append(pending)
+        self._pending_bytes += len(pending.text) + len(pending.sealed)
         if not self._busy and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._commit)
@@ -154,129 +187,221 @@ class Journal:
         self._scheduled = False
         if self._busy or self._failed or not (self._pending or self._unmarked):
             return
+        needed = 64 + sum(len(each.text) + len(each.sealed) + 64 for each in self._pending)
+        if self._pending and self._is_over(needed):
+            self._change(needed)
+            return
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         self._started_ns = self.clock.steady()
+        waiters = [each.waiter for each in pending if each.waiter is not None]
         try:
             self._write(pending)
-        except OSError as error:
-            self._fail(error, [waiter for *_, waiter, _ in pending if waiter])
-            return
-        if not pending:
-            return  # a lone marker: no one waits for it
-        self._busy = True
-        self.statistics.commits += 1
-        self._stall_timer = self._loop.call_later(self._stall_s, self._stall)
-        try:
+            if not pending:
+                return  # a lone marker: no one waits for it
+            self._committing = [each.waiter for each in pending if each.waiter and each.durable]
+            self._start_waiting()
             self._syncer.sync(self._segment.descriptor, self._synced)
         except OSError as error:
-            self._synced(error)
+            self._fail(error, waiters)
+            return
+        self._sign(waiters)
+        early = [each.waiter for each in pending if each.waiter and not each.durable]
+        self.statistics.at_risk = max(self.statistics.at_risk, len(early))
+        resolve(early)
 
-    def _write(self, pending: list[tuple[Kind, bytes, bytes, _Waiter | None, bool]]) -> None:
-        needed = 64 + sum(len(text) + len(sealed) + 64 for _, text, sealed, *_ in pending)
-        if self._offset + needed > self._segment.size and self._offset > START:
-            self._rotate(needed)
+    def _start_waiting(self) -> None:
+        self._busy = True
+        self._stall_timer = self._loop.call_later(self._stall_s, self._stall)
+
+    def _write(self, pending: list[Pending]) -> None:
         marker, self._checksum = encode_commit(self._durable, self._salt, self._checksum)
-        frames, early = [self._head, marker], list[_Waiter]()
+        frames = [self._head, marker]
         self._head = b""
-        for kind, text, parts, waiter, durable in pending:
+        for each in pending:
             sealed = b""
-            if kind is Kind.RECORD:
-                sealed = record.seal(self._segment.cipher, self._next, text, parts)
-            frame, self._checksum = encode_frame(kind, self._next, text, sealed, self._checksum)
+            if each.kind is Kind.RECORD:
+                cipher = self._segment.cipher
+                sealed = record.seal(cipher, self._next, each.text, each.sealed)
+            frame, self._checksum = encode_frame(
+                each.kind, self._next, each.text, sealed, self._checksum
+            )
             frames.append(frame)
-            if kind is Kind.RECORD:
+            if each.kind is Kind.RECORD:
                 self._next += 1
                 self.statistics.records += 1
-            if waiter is not None:
-                (self._committing if durable else early).append(waiter)
         data = b"".join(frames)
         if os.pwrite(self._segment.descriptor, data, self._offset) != len(data):
             raise OSError("a write to the journal was short")
         self._offset += len(data)
-        self._written = self._next
         self._unmarked = False
         self.statistics.bytes += len(data)
-        _resolve(early)
+        self.statistics.commits += bool(pending)
+
+    def _sign(self, waiters: list[Waiter]) -> None:
+        """Make the commit's receipts, in the time in which the disk is at work."""
+        asked = [waiter for waiter in waiters if waiter.signed is not None]
+        if not asked or self.receipt_key is None:
+            return
+        told = [waiter.signed for waiter in asked if waiter.signed is not None]
+        for waiter, receipt in zip(asked, self.receipt_key.sign(told)):
+            waiter.receipt = receipt
+        self.statistics.receipts += len(asked)
+        self.statistics.signatures += 1
 
     def _synced(self, error: OSError | None) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-        self._busy = False
+        self._stop_waiting()
         waiters, self._committing = self._committing, []
+        error = error or self._misplaced()
         if error is not None:
             self._fail(error, waiters)
             return
-        self.statistics.commit_ns += self.clock.steady() - self._started_ns
-        self._durable = self._written
+        took = self.clock.steady() - self._started_ns
+        self.statistics.commit_ns += took
+        self.statistics.late += took > LATE_NS
+        self._durable = self._next
         self._unmarked = True
         if self._stalled:
-            self._stalled = False
             self._withhold(waiters)
-        _resolve(waiters)
+        resolve(waiters)
+        self._go_on()
+
+    def _stop_waiting(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        self._busy = False
+
+    def _go_on(self) -> None:
         if self._closing is not None and not self._pending:
             self._finish()
-        else:
-            self._commit()
-        self._prepare_in_time()
+            return
+        self._commit()
+        if self._offset > self._segment.size // 2 or self._age_ns() > self._segment_age_ns // 2:
+            self._allocation.prepare(self._segment.number + 1)
+
+    def _misplaced(self) -> OSError | None:
+        """Whether the segment lost its name: what is written to it then is not in the journal."""
+        try:
+            ours = os.fstat(self._segment.descriptor)
+            there = os.stat(self._path)
+        except OSError as error:
+            return error
+        if ours.st_nlink == 0 or (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            return OSError(f"{self._path} is another file than the one that is written to")
+        return None
 
     def _stall(self) -> None:
         """The disk has not answered in time: fail those who wait, refuse new ones."""
         self._stalled = True
         self.statistics.stalls += 1
-        waiting = [waiter for *_, waiter, _ in self._pending if waiter]
+        waiting = [each.waiter for each in self._pending if each.waiter]
         error = JournalUnavailable(f"a commit lasts longer than {self._stall_s:g} s")
-        _reject([*self._committing, *waiting], error)
+        failed = [*self._committing, *waiting]
+        noted = self._loop.run_in_executor(self._noting, self._note.note, ids_of(failed))
+        timer = self._loop.call_later(NOTE_S, reject, failed, error)
 
-    def _withhold(self, waiters: list[_Waiter]) -> None:
-        """The stalled commit came through: say of each record that its answer was not given."""
-        late = waiters + [waiter for *_, waiter, _ in self._pending if waiter]
-        self._pending = [(*entry[:3], None, True) for entry in self._pending]
-        for waiter in late:
-            text = record.encode_header({"format": 1, "id": waiter.id, "kind": "withheld"})
-            parts = record.encode_parts({}, record.EMPTY, record.EMPTY)
-            self.statistics.withheld += 1
-            self._pending.append((Kind.RECORD, text, parts, None, True))
-            self._pending_bytes += len(text) + len(parts)
+        def done(noting: asyncio.Future[None]) -> None:
+            timer.cancel()
+            noting.exception()  # without a note a kill leaves one record too many, as documented
+            reject(failed, error)
 
-    def _fail(self, error: OSError, waiters: list[_Waiter]) -> None:
+        noted.add_done_callback(done)
+
+    def _withhold(self, waiters: list[Waiter]) -> None:
+        """The disk answers again: say of each record, before or behind it, that its answer was not
+        given. A reject that has not happened yet happens now."""
+        self._stalled = False
+        late = waiters + [each.waiter for each in self._pending if each.waiter]
+        reject(late, JournalUnavailable("the commit came too late"))
+        told = [withheld(identity) for identity in ids_of(late)]
+        self.statistics.withheld += len(told)
+        rest = [Pending(e.kind, e.text, e.sealed, None, True) for e in self._pending]
+        self._pending = [*told, *rest]
+        self._pending_bytes = sum(len(each.text) + len(each.sealed) for each in self._pending)
+        if told:
+            wiped = Waiter(self._loop.create_future(), "", None)
+            wiped.future.add_done_callback(self._wipe)
+            self._pending[len(told) - 1].waiter = wiped
+
+    def _wipe(self, said: asyncio.Future[Receipt | None]) -> None:
+        """The withheld records are durable: the note is no longer needed."""
+        if not said.cancelled() and said.exception() is None:
+            self._noting.submit(self._note.wipe)
+
+    def _fail(self, error: OSError, waiters: list[Waiter]) -> None:
         self._failed = error
-        waiting = [waiter for *_, waiter, _ in self._pending if waiter]
-        _reject([*waiters, *self._committing, *waiting], JournalUnavailable(str(error)))
+        self._stop_waiting()
+        waiting = [each.waiter for each in self._pending if each.waiter]
+        failed = [*waiters, *waiting]
+        try:
+            self._note.note(ids_of(waiters))
+        except OSError:
+            pass  # the disk is gone: nothing can be noted
+        reject(failed, JournalUnavailable(str(error)))
         self._pending, self._committing = [], []
         if self._closing is not None and not self._closing.done():
             self._closing.set_exception(error)
         self._on_failure(error)
 
-    def _begin(self, segment: _Segment) -> None:
+    def _begin(self, segment: OpenSegment) -> None:
         self._segment = segment
-        self._offset = 0
+        self._path = str(self.folder.segment(segment.number))
+        self._offset, self._leave = 0, False
+        self._first = self._next
+        self._began_ns = self.clock.steady()
         self._salt = int.from_bytes(os.urandom(4), "little")
         self._checksum = self._salt
         identity = self.folder.identity.encode()
-        self._head = SegmentHead(self._salt, self._next, self.clock.steady(), identity).encode()
+        self._head = SegmentHead(self._salt, self._next, self._began_ns, identity).encode()
 
-    def _rotate(self, needed: int) -> None:
-        """Close the full segment at its length and go on in the next. Nothing is under way."""
-        os.ftruncate(self._segment.descriptor, self._offset)
-        os.fsync(self._segment.descriptor)
-        os.close(self._segment.descriptor)
-        prepared, self._prepared = self._prepared, None
-        if prepared is None:
-            following = make_segment(self.folder, self._segment.number + 1, self._segment_bytes)
+    def _age_ns(self) -> int:
+        """Age of the segment; one without records does not age."""
+        return self.clock.steady() - self._began_ns if self._next > self._first else 0
+
+    def _is_over(self, needed: int) -> bool:
+        """Whether the segment is full, old or to be left."""
+        if self._offset <= START:
+            return False
+        full = self._offset + needed > self._segment.size
+        return full or self._leave or self._age_ns() > self._segment_age_ns
+
+    def _change(self, needed: int) -> None:
+        """Close the segment and go on in the next; under the stall rule, as a commit."""
+        self._start_waiting()
+        changed = self._allocation.change(self._segment, self._offset, self._next, needed + 128)
+        changed.add_done_callback(
+            lambda done: self._loop.call_soon_threadsafe(self._changed, done, needed)
+        )
+
+    def _stay(self, error: BaseException) -> None:
+        """There is no next segment now, but room in this one: try again after another age."""
+        log.error("%s: no new segment: %s", self.folder.name, error)
+        self._leave, self._began_ns = False, self.clock.steady()
+
+    def _changed(self, done: Future[OpenSegment], needed: int) -> None:
+        self._stop_waiting()
+        error = done.exception()
+        if error is None:
+            self._begin(done.result())
+        elif self._offset + needed <= self._segment.size:
+            self._stay(error)
         else:
-            following = prepared.result()  # waits: two makers of one segment would destroy it
-        if following.size < needed:
-            os.posix_fallocate(following.descriptor, 0, needed)
-            following.size = needed
-        self._begin(following)
+            self._fail(error if isinstance(error, OSError) else OSError(str(error)), [])
+            return
+        if self._stalled:
+            self._withhold([])
+        self._go_on()
 
-    def _prepare_in_time(self) -> None:
-        """Have the next segment made, with its key and its name on disk, before it is needed."""
-        if self._prepared is None and self._offset > self._segment.size // 2:
-            number = self._segment.number + 1
-            self._prepared = self._preparer.submit(
-                make_segment, self.folder, number, self._segment_bytes
-            )
+    async def say_first(self) -> None:
+        """Write what a run begins with, durably: that the segment has begun (readers then know the
+        one before is closed), what a former process could not say, the key of the receipts."""
+        first = [withheld(identity) for identity in self._note.found]
+        if self.receipt_key is not None:
+            first.append(introduction(self.receipt_key, self.folder.name, self.clock))
+        self._write(first)
+        await asyncio.to_thread(os.fdatasync, self._segment.descriptor)
+        self._durable, self._unmarked = self._next, True
+        if self._note.found:
+            await asyncio.to_thread(self._note.wipe)
 
     async def close(self) -> None:
         """Commit what waits, cut the segment at its length. Later appends are refused."""
@@ -286,53 +411,38 @@ class Journal:
                 self._finish()
             await self._closing
         self._syncer.close()
-        if self._prepared is not None:
-            unused = await asyncio.wrap_future(self._prepared)
-            os.close(unused.descriptor)
-            self.folder.destroy(unused.number)
-        self._preparer.shutdown(wait=True)
+        await asyncio.to_thread(self._allocation.close)
+        await asyncio.to_thread(self._noting.shutdown)
+        self._note.close()
         os.close(self._lock)
 
     def _finish(self) -> None:
         assert self._closing is not None
         try:
             self._write([])
-            os.ftruncate(self._segment.descriptor, self._offset)
-            os.fsync(self._segment.descriptor)
-            os.close(self._segment.descriptor)
+            close_segment(self._segment.descriptor, self._offset)
         except OSError as error:
             self._fail(error, [])
         else:
             self._closing.set_result(None)
 
 
-def _resolve(waiters: list[_Waiter]) -> None:
-    for waiter in waiters:
-        if not waiter.future.done():
-            waiter.future.set_result(None)
-
-
-def _reject(waiters: list[_Waiter], error: JournalUnavailable) -> None:
-    for waiter in waiters:
-        if not waiter.future.done():
-            waiter.future.set_exception(error)
-            waiter.future.exception()  # a waiter may have left: its error is no surprise
-
-
-def make_segment(folder: JournalFolder, number: int, size: int) -> _Segment:
-    """A preallocated file of zeros, with its key and its name durable."""
-    cipher = folder.make_key(number)
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(folder.segment(number), flags, 0o600)
+def _open(folder: JournalFolder, segment_bytes: int, refuse_damage: bool) -> Opened:
+    """Lock the folder, recover what a crash left, make a segment; may wait for the disk."""
+    folder.make()
+    lock = hold(folder.lock)
     try:
-        os.posix_fallocate(descriptor, 0, size)
-    except OSError:
-        os.close(descriptor)
-        folder.destroy(number)
+        recovered = recover(folder)
+        damage = recovered.damage if refuse_damage else None
+        if damage is not None and not any(each.covers(damage) for each in folder.accepted()):
+            raise OSError(f"{damage}; journal.on_damage is refuse")
+        note = WithheldNote(folder.path / "withheld")
+        first = make_segment(folder, recovered.next_segment, segment_bytes)
+        folder.begin(first.number, recovered.next_sequence)
+        return Opened(lock, note, recovered, first)
+    except BaseException:
+        os.close(lock)
         raise
-    os.fsync(descriptor)
-    sync_folder(folder.path)
-    return _Segment(number, descriptor, cipher, size)
 
 
 async def open_journal(
@@ -343,24 +453,25 @@ async def open_journal(
     stall_s: float,
     queue_bytes: int,
     on_failure: Callable[[OSError], None],
+    segment_age_s: float = 600.0,
+    receipt_key: ReceiptKey | None = None,
+    refuse_damage: bool = False,
 ) -> Journal:
-    """Lock the folder, recover what a crash left, begin a new segment."""
-    folder.make()
-    lock = hold(folder.path / "lock")
-    try:
-        state = recover(folder)
-        first = make_segment(folder, state.next_segment, segment_bytes)
-        return Journal(
-            folder,
-            clock,
-            segment_bytes=segment_bytes,
-            stall_s=stall_s,
-            queue_bytes=queue_bytes,
-            next_sequence=state.next_sequence,
-            first=first,
-            lock=lock,
-            on_failure=on_failure,
-        )
-    except BaseException:
-        os.close(lock)
-        raise
+    """Lock the folder, recover what a crash left, begin a new segment.
+
+    Occupied: another process writes to it. OSError: the disk, or damage that is to be refused.
+    """
+    opened = await asyncio.to_thread(_open, folder, segment_bytes, refuse_damage)
+    journal = Journal(
+        folder,
+        clock,
+        opened,
+        segment_bytes=segment_bytes,
+        segment_age_s=segment_age_s,
+        stall_s=stall_s,
+        queue_bytes=queue_bytes,
+        receipt_key=receipt_key,
+        on_failure=on_failure,
+    )
+    await journal.say_first()
+    return journal

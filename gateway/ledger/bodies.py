@@ -172,7 +172,7 @@ class Bodies:
         path = body_path(self.state, file)
         fresh = not path.exists()
         if not path.parent.exists():
-            path.parent.mkdir()
+            path.parent.mkdir(mode=0o700)
             sync_folder(path.parent.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)

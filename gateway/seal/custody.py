@@ -17,15 +17,16 @@ import orjson
 from gateway.ledger.bodies import BodyReader, body_files
 from gateway.ledger.entries import EntryReader
 from gateway.ledger.erasure import Erasure, Export
+from gateway.ledger.evidence import Missing, find_exchange
 from gateway.ledger.holds import Deferred, HeldExchange, Hold, Holds
-from gateway.ledger.log import LedgerReader
 from gateway.ledger.names import ROOT
 from gateway.ledger.retention import Log, drop_bodies, drop_log, due, sweep
 from gateway.seal.sealer import Sealer
 
 STEPS_MAX = 10_000
 RETENTION_EVERY_NS = 3600 * 10**9
-SUBJECT_MAX = 1024
+SUBJECT_MAX = 8192
+DECISIONS_MAX = 1000
 log = logging.getLogger("headworks.custody")
 
 
@@ -78,10 +79,31 @@ class Custody:
         if not 0 < len(subject) <= SUBJECT_MAX:
             raise Refused(400, "bad_parameter", f"subject: 1 to {SUBJECT_MAX} characters")
         token = self.sealer.subjects.token(subject)
-        if token is None:
-            raise Refused(404, "unknown_subject", "nothing is held of this subject")
-        plan = self.erasure.plan([token])
-        return {"token": token, "blobs": plan.blobs, "bytes": plan.bytes, "files": plan.files}
+        plan = self.erasure.plan([token] if token is not None else [])
+        return {"token": token, "count": plan.blobs, "bytes": plan.bytes, "files": plan.files}
+
+    def resolve(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Decisions named by their ids, found in the ledger's files; for any thread: it may take
+        seconds."""
+        ids = [asked["decision"]] if "decision" in asked else asked.get("decisions") or []
+        if not isinstance(ids, list) or len(ids) > DECISIONS_MAX:
+            raise Refused(400, "bad_parameter", f"decisions: at most {DECISIONS_MAX} ids")
+        return asked | {"exchanges": [self._exchange(one) for one in ids]}
+
+    def _exchange(self, identity: object) -> HeldExchange:
+        text = str(identity).partition("/")[0]
+        try:
+            leaf, _ = find_exchange(self.state / "ledger", str(uuid.UUID(text)))
+        except (ValueError, Missing):
+            words = f"no decision {str(identity)[:80]!r} is in the ledger"
+            raise Refused(404, "unknown_decision", words) from None
+        body = leaf.document.get("body")
+        if body is None:
+            raise Refused(404, "nothing_held", f"nothing is held of {text}")
+        try:
+            return HeldExchange(text, body["file"], self._bodies.numbers(body))
+        except ValueError as error:
+            raise Refused(404, "nothing_held", f"{text}: {error}") from None
 
     def erase(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
         """Erase `token` or the one subject of `decision`; what was destroyed."""
@@ -116,27 +138,17 @@ class Custody:
         raise Refused(503, "busy", "records come faster than they are sealed: try again")
 
     def _numbers(self, asked: Mapping[str, Any]) -> tuple[int, ...]:
-        token, decision = asked.get("token"), asked.get("decision")
-        if isinstance(token, int) and not isinstance(token, bool) and decision is None:
+        token, exchanges = asked.get("token"), asked["exchanges"]
+        if isinstance(token, int) and not isinstance(token, bool) and token >= 0 and not exchanges:
             return (token,)
-        if token is not None or not isinstance(decision, int):
-            words = "a token (a whole number) or a decision's leaf is wanted, one of both"
+        if token is not None or len(exchanges) != 1:
+            words = "a token (a whole number) or a decision is wanted, one of both"
             raise Refused(400, "bad_parameter", words)
-        leaf = self._leaf(decision)
-        if leaf.get("body") is None:
-            raise Refused(404, "nothing_held", "nothing is held of this decision")
-        numbers = self._bodies.numbers(leaf["body"])
+        numbers: tuple[int, ...] = exchanges[0].numbers
         if len(numbers) > 1:
             words = f"the decision is of several subjects; say which token: {list(numbers)}"
             raise Refused(409, "several_subjects", words)
         return numbers
-
-    def _leaf(self, number: int) -> dict[str, Any]:
-        for found, text in LedgerReader(self.state, number).read(1):
-            if found == number:
-                leaf: dict[str, Any] = orjson.loads(text)
-                return leaf
-        raise Refused(404, "unknown_decision", f"leaf {number} is not there")
 
     def _exports(self) -> list[Export]:
         return [
@@ -160,35 +172,35 @@ class Custody:
         }  # fmt: skip
 
     def change_hold(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
-        """`action`: hold (a model, or decisions by their leaves) or release (by id)."""
+        """`action`: hold (a model, or decisions) or release (a hold)."""
         reason, action = _reason(asked), asked.get("action")
         if action == "hold":
-            return self._hold(asked, reason, by)
+            return self._hold(asked.get("model"), asked["exchanges"], reason, by)
         if action == "release":
-            return self._release(str(asked.get("id")), reason, by)
+            return self._release(str(asked.get("hold")), reason, by)
         raise Refused(400, "bad_parameter", f"action={str(action)[:40]!r}: hold or release")
 
-    def _hold(self, asked: Mapping[str, Any], reason: str, by: str) -> dict[str, Any]:
-        exchanges = []
-        for number in asked.get("decisions", ()):
-            leaf = self._leaf(int(number))
-            if (body := leaf.get("body")) is not None:
-                numbers = self._bodies.numbers(body)
-                exchanges.append(HeldExchange(leaf["record"]["id"], body["file"], numbers))
-        model = asked.get("model")
-        hold = Hold(str(uuid.uuid4()), reason, by, self.sealer.clock.steady(), model,
-                    tuple(exchanges))  # fmt: skip
+    def _hold(
+        self, model: str | None, exchanges: list[HeldExchange], reason: str, by: str
+    ) -> dict[str, Any]:
+        if model is not None and model not in self._models():
+            raise Refused(404, "unknown_model", f"model {str(model)[:80]!r} is not configured")
+        now = self.sealer.clock.steady()
+        hold = Hold(str(uuid.uuid4()), reason, by, now, model, tuple(exchanges))
         self.holds.hold(hold)
         self._say("hold", {"id": hold.id, "model": model, "reason": reason, "by": by,
                            "exchanges": [one.id for one in exchanges]})  # fmt: skip
-        return {"id": hold.id}
+        return {"hold": hold.id}
 
     def _release(self, identity: str, reason: str, by: str) -> dict[str, Any]:
         if identity not in self.holds.holds:
             raise Refused(404, "unknown_hold", f"hold {identity[:80]!r} is not in force")
         self._say("release", {"id": identity, "reason": reason, "by": by})
         self.holds.release(identity)
-        erased = 0
+        return {"hold": identity, "erased": self._complete_deferred()}
+
+    def _complete_deferred(self) -> list[str]:
+        erased = []
         for waiting in list(self.holds.deferred.values()):
             plan = self.erasure.plan(waiting.numbers, self._exports())
             if self.holds.against(waiting.numbers, plan.files):
@@ -196,8 +208,15 @@ class Custody:
             told = plan.to_json() | {"by": waiting.by, "reason": waiting.reason, "id": waiting.id}
             self.erasure.carry_out(self._say("erasure", told) + 1, waiting.numbers)
             self.holds.done(waiting.id)
-            erased += 1
-        return {"id": identity, "erased": erased}
+            erased.append(waiting.id)
+        return erased
+
+    def _models(self) -> Mapping[str, Any]:
+        revision = self.sealer.tables.current
+        if revision is None:
+            return {}
+        found: Mapping[str, Any] = self.sealer.tables.load(revision).document["models"]
+        return found
 
     def retire(self) -> None:
         """Each hour: destroy what is older than its model's retention and not held."""
@@ -205,11 +224,9 @@ class Custody:
         if now - self._looked_at < RETENTION_EVERY_NS:
             return
         self._looked_at = now
-        revision = self.sealer.tables.current
-        if revision is None:
+        rules = {name: float(model["retention"]) for name, model in self._models().items()}
+        if not rules:
             return
-        models = self.sealer.tables.load(revision).document["models"]
-        rules = {name: float(model["retention"]) for name, model in models.items()}
         rules["-"] = max(rules.values())
         logs = [self._log(name) for name in self.sealer.ledger.logs if name != ROOT]
         found = due(logs, body_files(self.state), self.holds.holds.values(), now, rules)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -23,15 +24,27 @@ from gateway.ledger.log import Ledger
 from gateway.ledger.names import ROOT, log_of, origin_of, over
 from gateway.ledger.signer import Signer
 from gateway.seal.leaf import encode_leaf
+from gateway.settings import LedgerSettings
+
+
+def encode_policy(log: str, witnesses: Sequence[str], needed: int) -> bytes:
+    """c2sp.org/tlog-policy: the log, its witnesses, how many of them are needed."""
+    names = [f"w{number}" for number in range(1, len(witnesses) + 1)]
+    lines = [f"log {log}", *(f"witness {name} {vkey}" for name, vkey in zip(names, witnesses))]
+    if needed:
+        lines += [f"group witnesses {needed} {' '.join(names)}", "quorum witnesses"]
+    else:
+        lines.append("quorum none")
+    return ("\n".join(lines) + "\n").encode()
 
 
 class Notary:
     def __init__(
-        self, ledger: Ledger, signer: Signer, clock: Clock, checkpoint_s: float, heartbeat_s: float
+        self, ledger: Ledger, signer: Signer, clock: Clock, settings: LedgerSettings
     ) -> None:
-        self.ledger, self.signer, self.clock = ledger, signer, clock
-        self._checkpoint_ns = int(checkpoint_s * 1e9)
-        self._heartbeat_ns = int(heartbeat_s * 1e9)
+        self.ledger, self.signer, self.clock, self.settings = ledger, signer, clock, settings
+        self._checkpoint_ns = int(settings.checkpoint * 1e9)
+        self._heartbeat_ns = int(settings.heartbeat * 1e9)
         self._signed_at = 0
         self._beat_at = clock.steady()
         self.name = signer.key.name
@@ -49,7 +62,8 @@ class Notary:
     def _write_policy(self, vkey: str) -> None:
         """Whom to believe, for whoever fetches the ledger; their own copy is the one that counts
         (c2sp.org/tlog-policy)."""
-        text = f"log {vkey}\nquorum none\n".encode()
+        text = encode_policy(vkey, [one.vkey for one in self.settings.witnesses],
+                             self.settings.needed)  # fmt: skip
         path = self.ledger.root / "policy"
         if not path.exists() or path.read_bytes() != text:
             write_durably(path, text)

@@ -17,8 +17,10 @@ from typing import Any
 
 import orjson
 
+from gateway.budget import Rung, read_rung
 from gateway.card import Card
 from gateway.clock import Clock
+from gateway.journal.damage import Gap
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import decode_parts
@@ -44,6 +46,7 @@ CHUNK_BYTES = 8 * 1024**2
 """Sealed parts held in memory before a commit, for each journal."""
 TABLES_MAX = 16
 """Revisions kept compiled: records of more than a few are sealed only after many reloads."""
+RETIRE_EVERY_NS = 30 * 10**9
 log = logging.getLogger("headworks.sealer")
 Told = tuple[str, dict[str, Any], "Future[int]"]
 
@@ -55,7 +58,7 @@ class Sealer:
         self.state, self.keys, self.clock, self.metrics = state, keys, clock, metrics
         self.ledger = Ledger(state)
         signer = Signer(self.ledger, keys, settings.name)
-        self.notary = Notary(self.ledger, signer, clock, settings.checkpoint, settings.heartbeat)
+        self.notary = Notary(self.ledger, signer, clock, settings)
         self.subjects = Subjects(state, keys)
         self.bodies = Bodies(state, self.subjects, self._ends())
         self.tables = TableStore(state)
@@ -64,6 +67,8 @@ class Sealer:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._tables: dict[str, Table] = {}
         self._reported: set[str] = set()
+        self._looked_at = clock.steady()
+        self._rung = Rung.FINE
 
     def _ends(self) -> dict[str, int]:
         """Where the bodies end, by the newest leaves: more than one commit's."""
@@ -108,6 +113,7 @@ class Sealer:
         told = self._take_told()
         for folder in folders(self.state, self.keys):
             self._seal_journal(folder)
+        self._tell_disk()
         self.notary.beat()
         self.subjects.commit()
         self.bodies.commit()
@@ -117,6 +123,13 @@ class Sealer:
         self._tidy()
         self.notary.publish()
         return self.ledger.number - before
+
+    def _tell_disk(self) -> None:
+        """A leaf for each step that the disk's ladder goes up or down."""
+        rung = read_rung(self.state)
+        if rung is not self._rung:
+            self._rung = rung
+            self.notary.tell("disk", {"rung": rung.name.lower()})
 
     def _take_told(self) -> list[tuple[Future[int], int]]:
         told = []
@@ -153,6 +166,9 @@ class Sealer:
             reader = self.readers[source] = JournalReader(folder, start)
         size = 0
         for entry in reader.read(CHUNK):
+            if isinstance(entry, Gap):
+                self._tell_gap(source, entry)
+                continue
             self._seal(source, entry)
             size += len(entry.parts)
             if size > CHUNK_BYTES:
@@ -163,10 +179,16 @@ class Sealer:
                 self._tell_damage(source, reader)
 
     def _tell_damage(self, source: str, reader: JournalReader) -> None:
-        record = orjson.dumps({"damage": reader.damage, "at": self.clock.steady()})
+        record = orjson.dumps({"damage": str(reader.damage), "at": self.clock.steady()})
         place = f"damage:{source}"
         leaf = encode_leaf("damage", record, source=(place, reader.next_sequence))
         self.ledger.append(ROOT, leaf, place, reader.next_sequence)
+
+    def _tell_gap(self, source: str, gap: Gap) -> None:
+        told = {"first": gap.first, "upto": gap.upto, "reason": gap.reason, "by": gap.by}
+        record = orjson.dumps({"at": self.clock.steady(), **told})
+        leaf = encode_leaf("gap", record, source=(source, gap.upto - 1))
+        self.ledger.append(ROOT, leaf, source, gap.upto - 1)
 
     def _seal(self, source: str, entry: Entry) -> None:
         header = orjson.loads(entry.header)
@@ -189,7 +211,7 @@ class Sealer:
         numbers = tuple(context.get("keys", ())) or self.subjects.keys_for(
             context.get("subjects", ())
         )
-        day = day_of(self.clock.steady())
+        day = day_of(header.get("at") or self.clock.steady())
         try:
             body = self.bodies.append(model, day, header["id"], numbers, parts)
         except Erased:
@@ -227,15 +249,19 @@ class Sealer:
         return found.versions[version].card if found and version in found.versions else None
 
     def _tidy(self) -> None:
-        """Destroy segments that are sealed to their end: all before the one being read."""
+        """Destroy segments that are sealed to their end: those before the one being read at once,
+        a former worker's last one at the next look."""
+        now = self.clock.steady()
+        look = now - self._looked_at > RETIRE_EVERY_NS
         for source, reader in self.readers.items():
             if reader.segment is None or reader.damage is not None:
                 continue
             if self.ledger.positions.get(source, -1) + 1 < reader.next_sequence:
                 continue
-            for number in reader.folder.segments():
-                if number < reader.segment:
-                    reader.folder.destroy(number)
+            if look or any(number < reader.segment for number in reader.folder.segments()):
+                reader.folder.retire(reader.next_sequence)
+        if look:
+            self._looked_at = now
 
     def lag(self) -> dict[str, Any]:
         """How far sealing is behind, and what is wrong, by journal."""
@@ -243,7 +269,7 @@ class Sealer:
             source: {
                 "next_sequence": reader.next_sequence,
                 "bytes": reader.folder.size(),
-                "damage": reader.damage,
+                "damage": str(reader.damage) if reader.damage else None,
                 "marked_seconds_ago": round((self.clock.steady() - reader.marked_ns) / 1e9, 1)
                 if reader.marked_ns
                 else None,

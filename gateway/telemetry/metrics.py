@@ -27,19 +27,36 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_journal_commit_seconds": ("Time from write to durable, summed over commits.", ()),
     "headworks_journal_stalls": ("Commits that lasted longer than journal.stall.", ()),
     "headworks_journal_refused": ("Records refused: full, stalled or failed.", ()),
+    "headworks_journal_late": ("Commits that lasted longer than 50 ms.", ()),
+    "headworks_journal_withheld": ("Records told withheld: the commit came too late.", ()),
+    "headworks_journal_receipts": ("Receipts given.", ()),
+    "headworks_journal_signatures": ("Signatures made for receipts, one a commit.", ()),
     "headworks_table_rejected": ("Revisions that a worker could not load.", ()),
     "headworks_sealed": ("Records sealed into the ledger.", ("kind",)),
     "headworks_explained": ("Decisions explained.", ("model", "version", "method")),
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
     "headworks_spans_dropped": ("Spans not sent to the collector.", ()),
+    "headworks_witness_answers": ("What witnesses answered.", ("witness", "answer")),
     "headworks_restarts": ("Processes started again after their end.", ("role",)),
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_in_flight": ("Open exchanges.", ("worker",)),
+    "headworks_journal_at_risk": (
+        "Most answers of bounded models released before their flush, in the last second.",
+        ("worker",),
+    ),
+    "headworks_disk_rung": (
+        "What a store gives up: 0 nothing, 1 a word, 2 shadow and spare bodies, 3 answers.",
+        ("store",),
+    ),
+    "headworks_disk_bytes": ("Bytes on disk.", ("store",)),
     "headworks_lag_records": ("Records behind, by consumer.", ("consumer",)),
     "headworks_lag_seconds": ("Age of the oldest record not yet taken.", ("consumer",)),
     "headworks_lag_bytes": ("Journal bytes on disk.", ("consumer",)),
+    "headworks_witness_lag_records": ("Leaves not yet cosigned.", ("witness",)),
+    "headworks_witness_lag_seconds": ("For how long some leaf waits for it.", ("witness",)),
+    "headworks_witness_alarms": ("Logs it says do not go on from what it saw.", ("witness",)),
     "headworks_process_up": ("1 while the process runs.", ("role",)),
 }
 HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -20,7 +20,7 @@ KINDS = {"string": str, "integer": int, "number": (int, float), "boolean": bool,
 def routes(tmp_path: Path) -> set[tuple[str, str]]:
     """Of the analyst and of the front door; neither is asked anything, so neither needs a world."""
     supervisor = SimpleNamespace(state=tmp_path, settings=Settings.model_construct(people=[]))
-    apps = (make_app(None, None, None, tmp_path), Front(supervisor).app())
+    apps = (make_app(None, None, None, tmp_path, None, None), Front(supervisor).app())
     return {
         (route.path.replace(":path", ""), method.lower())
         for app in apps

@@ -462,13 +462,13 @@ def test_a_full_journal_refuses(local: World) -> None:
     """Above its disk budget the gateway answers no more: 503, with its own code."""
 
     async def story() -> None:
-        local.worker.settings.journal.__dict__["budget"] = 1
+        object.__setattr__(local.worker.settings, "journal_at_most", 1)
         try:
             await until(lambda: local.worker.handler.journal_full)
             reply = await local.ask(applicants())
             assert (reply.status, reply.error) == (503, "journal_full")
         finally:
-            local.worker.settings.journal.__dict__["budget"] = 8 << 30
+            object.__setattr__(local.worker.settings, "journal_at_most", 8 << 30)
         await until(lambda: not local.worker.handler.journal_full)
         assert (await local.ask(applicants())).status == 200
 

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from gateway.clock import SystemClock
+from gateway.disk import hold
 from gateway.journal import record
 from gateway.journal.directory import JournalFolder
 from gateway.journal.writer import open_journal
@@ -79,15 +80,17 @@ def test_each_record_becomes_one_leaf_with_its_body(tmp_path):
 
 
 def test_sealed_segments_go_with_their_keys(tmp_path):
-    """What is sealed to its end is destroyed, key first; the segment in use stays."""
+    """What is sealed to its end is destroyed, key first; a segment in use stays."""
     make_journal(tmp_path, 200)
     folder = JournalFolder(tmp_path, tmp_path / "keys", "0")
     before = folder.segments()
+    lock = hold(folder.lock)  # as a writer does
     seal_all(tmp_path)
 
     assert len(before) > 3
     assert before[-1:] == folder.segments()
     assert len(list((tmp_path / "keys" / "journal" / "0").glob("*.key"))) == 1
+    os.close(lock)
 
 
 def seal_until(folder, writes: int) -> bool:

@@ -25,7 +25,7 @@ def assert_all_found_once(gateway, clients: Clients) -> None:
     bodies = BodyReader(gateway.folder / "state", gateway.folder / "keys")
     found = leaves(gateway)
     exchanges = {leaf["record"]["id"]: leaf for leaf in found if leaf["kind"] == "exchange"}
-    places = Counter((leaf["source"], leaf["sequence"]) for leaf in found)
+    places = Counter((leaf["source"], leaf["sequence"]) for leaf in found if "source" in leaf)
     explained = Counter(
         leaf["record"]["exchange"] for leaf in found if leaf["kind"] == "explanation"
     )

@@ -9,11 +9,7 @@ import time
 
 import httpx2
 import orjson
-import pytest
 from gateway_process import KEY, body
-
-from gateway.ledger.bodies import Bodies, BodyReader
-from gateway.ledger.log import ENTRY_BYTES_MAX, Ledger
 
 
 def infer(gateway):
@@ -32,7 +28,8 @@ def test_nothing_of_state_and_keys_is_open_to_other_users(make_gateway):
         *(gateway.folder / "keys").rglob("*.key"),
         *(gateway.folder / "state" / "catalog").iterdir(),
         *(gateway.folder / "state" / "ledger").iterdir(),
-        *(gateway.folder / "state" / "bodies").iterdir(),
+        *(gateway.folder / "state" / "bodies").rglob("*"),
+        *(gateway.folder / "keys" / "subjects").iterdir(),
     ]
     assert len(secrets) > 5
     assert [] == [str(path) for path in secrets if path.stat().st_mode & 0o077]
@@ -132,31 +129,47 @@ def test_a_person_who_is_taken_out_is_refused_after_a_reload(make_gateway):
     assert httpx2.get(f"{url}/status").status_code == 401
 
 
-def test_a_leaf_that_could_not_be_read_is_never_written(tmp_path):
-    """The ledger refuses at writing what its readers would refuse for ever."""
-    ledger = Ledger(tmp_path)
-    with pytest.raises(ValueError, match=str(ENTRY_BYTES_MAX)):
-        ledger.append(bytes(ENTRY_BYTES_MAX + 1))
-    assert ledger.number == 0
-    ledger.close()
+def test_a_disk_that_fills_climbs_the_ladder_and_comes_down_again(make_gateway):
+    """Little room: a word. None: 503 journal_full, the reserve is free and a table still gets
+    published. Room again: answers again, and the reserve is taken again."""
+    gateway = make_gateway(settings={"journal.segment": "2MiB", "disk.reserve": "16MiB"})
+    state = gateway.folder / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", str(state)], check=True)
+    reserve, filler = state / "reserve", state / "filler"
 
+    def fill(leave: int) -> None:
+        found = os.statvfs(state)
+        with filler.open("ab") as file:
+            file.write(bytes(max(0, found.f_bavail * found.f_frsize - leave)))
 
-def test_one_reader_of_bodies_serves_many_threads(tmp_path, monkeypatch):
-    """Threads that read from several files at once each get their own body."""
-    from concurrent.futures import ThreadPoolExecutor
+    def until_true(what) -> bool:
+        until = time.monotonic() + 30
+        while not what() and time.monotonic() < until:
+            time.sleep(0.1)
+        return what()
 
-    from gateway.ledger import bodies as module
+    def refused() -> bool:
+        return infer(gateway).headers.get("x-headworks-error") == "journal_full"
 
-    monkeypatch.setattr(module, "FILE_BYTES", 500)
-    bodies = Bodies(tmp_path, tmp_path / "keys", None)
-    places = {}
-    for number in range(40):
-        places[f"id-{number}"] = bodies.append(f"id-{number}", os.urandom(100)).to_json()
-        bodies.commit()
-    bodies.close()
-    reader = BodyReader(tmp_path, tmp_path / "keys")
-    expected = {name: reader.read(name, place) for name, place in places.items()}
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(10):
-            found = dict(zip(places, pool.map(lambda item: reader.read(*item), places.items())))
-            assert expected == found
+    try:
+        gateway.start()
+        assert until_true(reserve.exists)
+        assert infer(gateway).status_code == 200
+        fill(20 << 20)
+        assert until_true(lambda: "disk: " in str(gateway.api("/api/v1/status")["words"]))
+        answer = infer(gateway)
+        assert (answer.status_code, answer.headers.get("x-headworks-error")) == (200, None)
+        fill(1 << 20)
+        assert until_true(refused)
+        assert until_true(lambda: not reserve.exists())
+        path = gateway.folder / "headworks.yaml"
+        path.write_text(path.read_text().replace("v1: 95%, v2: 5%", "v1: 96%, v2: 4%"))
+        assert gateway.run("reload").returncode == 0
+        filler.unlink()
+        assert until_true(lambda: infer(gateway).status_code == 200)
+        assert until_true(reserve.exists)
+        assert gateway.api("/api/v1/status")["disk"]["journal"]["bytes"] > 0
+    finally:
+        gateway.kill_all()
+        subprocess.run(["umount", "-l", str(state)], check=True)

@@ -1,0 +1,62 @@
+"""The goals of the data path, held against a run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from load.figures import Spread
+from load.tables import AT, MAIN, Samples, cpu_path, number, per_second, ranged, share
+
+WORKER_MIB = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`verdict`: met, missed (by how much), or not measured."""
+
+    words: str
+    wanted: str
+    found: str
+    verdict: str
+
+
+def judge(words: str, found: Spread | None, *, most: float = 0, least: float = 0,
+          unit: str = "") -> Goal:  # fmt: skip
+    """One goal: the median at `most`, or at `least`, whichever is given."""
+    wanted = f"≤ {most:g}{unit}" if most else f"≥ {least:g}{unit}"
+    if found is None:
+        return Goal(words, wanted, "–", "not measured")
+    met = found.median <= most if most else found.median >= least
+    factor = found.median / most if most else least / max(found.median, 1e-9)
+    verdict = "met" if met else f"**missed** by {number(factor)} ×"
+    return Goal(words, wanted, ranged(found, unit), verdict)
+
+
+def goals(samples: Samples) -> Iterator[Goal]:
+    """Each goal of the design, in its order."""
+    ours, main = ("headworks", MAIN), "v2 JSON 200 B"
+    envoy = samples.ratio(ours, ("envoy", MAIN), AT, cpu_path)
+    yield judge(f"CPU, {main}, {AT} connections, of Envoy's: bar", envoy, most=1.5, unit=" ×")
+    yield judge("the same: aim", envoy, most=1.0, unit=" ×")
+    mlserver = samples.ratio(ours, ("mlserver", MAIN), AT, per_second)
+    yield judge("requests/s, of MLServer's with an empty model", mlserver, least=5, unit=" ×")
+    for peer, title, least in (("portkey", "Portkey", 15), ("litellm", "LiteLLM", 80)):
+        chat = samples.ratio(("headworks", "chat"), (peer, "chat"), AT, per_second)
+        words = f"requests/s, chat body, of {title}'s"
+        if chat is None:  # rounds of two scenarios have the same numbers
+            chat = samples.ratio(ours, (peer, "chat"), AT, per_second)
+            words = f"requests/s, {main}, of {title}'s with a chat body"
+        yield judge(words, chat, least=least, unit=" ×")
+    hop = samples.ratio(("headworks", "onnx"), ours, AT, cpu_path)
+    yield judge("CPU, ONNX in the process, of our own HTTP hop", hop, most=1.0, unit=" ×")
+    for kind, most in (("p50", 0.5), ("p99", 2.0)):
+        added = samples.added("headworks", kind)
+        yield judge(f"added {kind} at half of saturation", added, most=most, unit=" ms")
+    tail = samples.ratio(ours, ("envoy", MAIN), 256, share("p99"))
+    yield judge("p99 at 256 connections, of Envoy's", tail, most=3, unit=" ×")
+    chunks = samples.ratio(("headworks", "sse"), ("envoy", "sse"), AT, per_second)
+    yield judge(f"SSE chunks/s, {AT} streams, of Envoy's", chunks, least=0.5, unit=" ×")
+    worker = samples.memory("headworks").get("worker")
+    size = Spread(worker, worker, worker) if worker else None
+    yield judge("memory of a worker", size, most=WORKER_MIB, unit=" MiB")
