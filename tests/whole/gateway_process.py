@@ -142,6 +142,7 @@ class Clients:
     def __init__(self, gateway: GatewayProcess, at_once: int = 16) -> None:
         self.gateway, self.at_once = gateway, at_once
         self.received: dict[str, bytes] = {}
+        self.receipts: dict[str, str] = {}
         self.refused: dict[int, int] = {}
         self.broken = 0
         self.stop = False
@@ -166,6 +167,9 @@ class Clients:
                 await asyncio.sleep(0.02)
                 continue
             if answer.status_code == 200:
-                self.received[answer.headers["x-headworks-id"]] = answer.content
+                identity = answer.headers["x-headworks-id"]
+                self.received[identity] = answer.content
+                if (receipt := answer.headers.get("x-headworks-receipt")) is not None:
+                    self.receipts[identity] = receipt
             else:
                 self.refused[answer.status_code] = self.refused.get(answer.status_code, 0) + 1

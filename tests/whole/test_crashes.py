@@ -10,6 +10,7 @@ import orjson
 import pytest
 from gateway_process import Clients
 
+from gateway.journal.receipt import decode
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
@@ -38,6 +39,20 @@ def assert_all_found_once(gateway, clients: Clients) -> None:
     for identity, received in clients.received.items():
         _, _, response = decode_parts(bodies.read(identity, exchanges[identity]["body"]))
         assert received == response.kept
+
+
+def assert_receipts_agree(gateway, clients: Clients) -> None:
+    """Each receipt is signed by a key that a leaf certifies, and commits to what the leaf does."""
+    found = leaves(gateway)
+    keys = {leaf["record"]["id"]: bytes.fromhex(leaf["record"]["public"])
+            for leaf in found if leaf["kind"] == "receipt_key"}  # fmt: skip
+    exchanges = {leaf["record"]["id"]: leaf for leaf in found if leaf["kind"] == "exchange"}
+    assert set(clients.receipts) == set(clients.received)
+    for identity, text in clients.receipts.items():
+        receipt = decode(text)
+        receipt.verify(keys[receipt.key_id])
+        record = exchanges[identity]["record"]
+        assert (identity, record["commitment"]) == (receipt.id, receipt.commitment)
 
 
 def kill_while_sending(gateway, clients: Clients, after_s: float, kill) -> None:

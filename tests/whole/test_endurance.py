@@ -4,12 +4,14 @@ import asyncio
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from gateway_process import KEY, Clients, body
-from test_crashes import assert_all_found_once
+from test_crashes import assert_all_found_once, assert_receipts_agree
 
 pytestmark = pytest.mark.long
 FIGURES = Path(__file__).parents[2] / "docs" / "long-tests.md"
@@ -72,18 +74,24 @@ def test_memory_stays_flat_over_200_000_requests(make_gateway, record_property):
     assert sizes["worker-0"][-1] <= 130
 
 
-@pytest.mark.timeout(1800)
-def test_two_hundred_random_kills_lose_and_double_nothing(make_gateway):
-    """SIGKILL of a random process, 200 times under load; then everything is there, once."""
+KILLS = 1000
+
+
+@pytest.mark.timeout(3000)
+def test_a_thousand_random_kills_lose_and_double_nothing(make_gateway):
+    """SIGKILL of a random process, 1,000 times under load; then everything is there, once, each
+    receipt is proven, and the ledger verifies."""
     dice = random.Random(1990)
-    gateway = make_gateway().start()
+    gateway = make_gateway(
+        edit=lambda text: text.replace("expose: [id,", "expose: [id, receipt,")
+    ).start()
     clients = Clients(gateway, at_once=8)
     kills = {"worker-0": 0, "governor": 0, "analyst": 0, "all": 0}
 
     async def storm():
-        sending = asyncio.get_running_loop().create_task(clients.run(1500))
-        while sum(kills.values()) < 200:
-            await asyncio.sleep(dice.uniform(0.05, 0.8))
+        sending = asyncio.get_running_loop().create_task(clients.run(2700))
+        while sum(kills.values()) < KILLS:
+            await asyncio.sleep(dice.uniform(0.02, 0.5))
             role = dice.choices(list(kills), [4, 4, 4, 1])[0]
             if role == "all":
                 await asyncio.to_thread(gateway.kill_all)
@@ -97,8 +105,15 @@ def test_two_hundred_random_kills_lose_and_double_nothing(make_gateway):
     asyncio.run(storm())
     gateway.wait_settled(patience_s=600)
     assert_all_found_once(gateway, clients)
-    note(f"kills {kills}: {len(clients.received)} answers received, each found once with its bytes "
-         "and its explanation")  # fmt: skip
+    assert_receipts_agree(gateway, clients)
+    verify = [sys.executable, "-m", "gateway", "ledger", "verify"]
+    done = subprocess.run(
+        [*verify, str(gateway.folder / "state" / "ledger")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    note(f"kills {kills}: {len(clients.received)} answers received, each found once with its "
+         "bytes, its explanation and its receipt; the ledger verifies: "
+         f"{done.stdout.splitlines()[-1]}")  # fmt: skip
 
 
 def kill(gateway, role: str) -> bool:
