@@ -241,6 +241,10 @@ def status_schemas() -> dict[str, Schema]:
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),
+            disk=keyed(
+                fields(bytes=WHOLE, at_most=of(["integer", "null"]), left=NUMBER,
+                       bytes_a_day=WHOLE, full_on=TEXT_OR_NULL, rung=TEXT)
+            ),
         ),
         "Analyst": fields(
             reached=of("integer", "Leaves taken in."),

@@ -277,7 +277,7 @@ class World:
             header = orjson.loads(entry.header)
             context, sent, given = decode_parts(entry.parts)
             card = self._cards.get((header.get("model", ""), header.get("version", "")))
-            findings = decisions_of(header, entry.parts, card)
+            findings = decisions_of(header, orjson.loads(context), given, card)
             self.told.append(Told(header, orjson.loads(context), sent, given, findings))
         assert self._reader.damage is None, self._reader.damage
         return self.told
