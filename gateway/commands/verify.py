@@ -60,9 +60,10 @@ def verify(
         fail(f"{place}: names no root log", EXIT_FOUND)
     if is_ledger(folder):
         beside = folder.resolve().parent / "bodies"
-        report = verify_ledger(folder, believed, beside if bodies and beside.is_dir() else None)
+        place_of_bodies = beside if bodies and beside.is_dir() else None
+        report = verify_ledger(folder, believed, place_of_bodies, strict=policy is not None)
     else:
-        report = verify_log(folder, believed)
+        report = verify_log(folder, believed, strict=policy is not None)
     report.seconds = round(time.perf_counter() - began, 3)
     if json:
         print(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2).decode())

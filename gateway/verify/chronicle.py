@@ -88,7 +88,8 @@ class Chronicle:
         elif kind == "retention":
             self._retire(index, record)
         elif kind == "gap":
-            self.gaps.append((record["journal"], int(record["first"]), int(record["upto"])))
+            journal = record.get("journal", leaf.get("source"))
+            self.gaps.append((str(journal), int(record["first"]), int(record["upto"])))
         elif kind == "damage":
             self.damages.append((str(leaf["source"]).removeprefix("damage:"), leaf["sequence"]))
 
@@ -132,6 +133,6 @@ class Chronicle:
         """Whether a leaf says that these sequences (`upto` not included) are lost."""
         for journal, start, end in self.gaps:
             mine = source == journal or source.startswith(f"{journal}.")
-            if mine and start <= first and upto <= end + 1:
+            if mine and start <= first and upto <= end:
                 return True
         return (source, first) in self.damages

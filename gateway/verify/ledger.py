@@ -67,24 +67,35 @@ def written_now(folder: Path) -> bool:
                if len(line.split()) > 5)  # fmt: skip
 
 
-def checkpoints(folder: LogFolder, origin: str, policy: Policy, report: LogReport) -> list[Claim]:
-    """What the log's signed notes claim. Found: one of them is not what it should be."""
+def checkpoints(
+    folder: LogFolder, policy: Policy, report: LogReport, notes: list[str], strict: bool
+) -> list[Claim]:
+    """What the log's signed notes claim. Found: one of them is not what it should be.
+
+    The ledger's own policy may have changed since an old log was witnessed, so that its quorum is
+    noted; the reader's own (`strict`) is kept to the letter.
+    """
     claims = []
-    # The newer file first: a live log's checkpoint may only grow between the two looks.
+    # The newer file last: a live log's checkpoint may only grow between the two looks.
     for name in ("witnessed", "checkpoint"):
         data = folder.read(name, POLICY_BYTES_MAX)
         if data is None:
             continue
-        told = _open(folder, name, data, origin, policy)
+        told = _open(folder, name, data, report.origin, policy)
         claims.append(Claim(told.size, told.root, name, folder.file(name)))
-        if name == "checkpoint":
-            report.signed = told.size
-            if told.size < report.witnessed:
-                raise folder.fault("log shrank", f"{report.witnessed} entries were witnessed", name)
+        for signer in told.unknown:
+            notes.append(f"{folder.file(name)}: a signature of {signer} is by no key of the policy")
+        if name == "witnessed":
+            report.witnessed, report.witnesses = told.size, told.times
             continue
-        report.witnessed, report.witnesses = told.size, told.times
-        if not policy.satisfied(set(told.times)):
-            raise folder.fault("quorum", f"{policy.quorum} did not cosign", name)
+        report.signed = told.size
+        if told.size < report.witnessed:
+            raise folder.fault("log shrank", f"{report.witnessed} entries were witnessed", name)
+    if not policy.satisfied(set(report.witnesses)):
+        words = f"{policy.quorum} did not cosign as the policy's quorum asks"
+        if strict:
+            raise folder.fault("quorum", words, "witnessed")
+        notes.append(f"{folder.file('witnessed')}: {words}")
     return sorted(claims, key=lambda claim: claim.size)
 
 
@@ -95,14 +106,10 @@ def _open(folder: LogFolder, name: str, data: bytes, origin: str, policy: Policy
         raise folder.fault("signature", str(wrong), name) from None
     if told.origin != origin:
         raise folder.fault("signature", f"it is of {told.origin}, not of {origin}", name)
-    if told.unknown:
-        raise folder.fault(
-            "signature", f"{', '.join(told.unknown)}: no such key in the policy", name
-        )
     return told
 
 
-def verify_log(folder: Path, policy: Policy) -> Report:
+def verify_log(folder: Path, policy: Policy, strict: bool = False) -> Report:
     """One log's folder: tiles, bundles and signatures; no order, no leaves' meaning."""
     report = Report(str(folder))
     parts = folder.resolve().parts
@@ -112,7 +119,7 @@ def verify_log(folder: Path, policy: Policy) -> Report:
     claims: list[Claim] = []
     early = None
     try:
-        claims = checkpoints(files, mine.origin, policy, mine)
+        claims = checkpoints(files, policy, mine, report.notes, strict)
         if not claims:
             raise files.fault("missing", "nothing is signed", "checkpoint")
     except Found as found:
@@ -120,7 +127,8 @@ def verify_log(folder: Path, policy: Policy) -> Report:
     check = LogCheck(files, mine, [claims], None, written_now(find_root(folder)))
     check.finish_alone()
     mine.fault = check.fault or early
-    report.logs, report.notes, report.leaves = [mine], check.notes, mine.entries
+    report.logs, report.leaves = [mine], mine.entries
+    report.notes += check.notes
     report.faults = [mine.fault] if mine.fault else []
     return report
 
@@ -134,8 +142,8 @@ def find_root(folder: Path) -> Path:
 class LedgerCheck:
     """One verification; `run` once. `bodies`: the folder of the blobs, None to leave them."""
 
-    def __init__(self, folder: Path, policy: Policy, bodies: Path | None) -> None:
-        self.folder, self.policy = folder, policy
+    def __init__(self, folder: Path, policy: Policy, bodies: Path | None, strict: bool) -> None:
+        self.folder, self.policy, self.strict = folder, policy, strict
         self.report = Report(str(folder))
         self.live = written_now(folder)
         self.prefix = policy.logs[0].name.removesuffix(ROOT)
@@ -180,8 +188,9 @@ class LedgerCheck:
         report = self._reports[name] = LogReport(name, self.prefix + name)
         try:
             self._claims[name] = checkpoints(
-                LogFolder(self.folder / name, name), report.origin, self.policy, report
-            )
+                LogFolder(self.folder / name, name), self.policy, report, self.report.notes,
+                self.strict,
+            )  # fmt: skip
         except Found as found:
             self.early[name] = found.fault
 
@@ -398,6 +407,9 @@ class LedgerCheck:
             yield Fault("order", "unknown file", "nothing accounts for it", name)
 
 
-def verify_ledger(folder: Path, policy: Policy, bodies: Path | None = None) -> Report:
-    """Everything that can be recomputed. The policy's first log is the root log."""
-    return LedgerCheck(folder, policy, bodies).run()
+def verify_ledger(
+    folder: Path, policy: Policy, bodies: Path | None = None, strict: bool = False
+) -> Report:
+    """Everything that can be recomputed. The policy's first log is the root log; `strict`: it is
+    the reader's own, and its quorum has to be met in every log."""
+    return LedgerCheck(folder, policy, bodies, strict).run()

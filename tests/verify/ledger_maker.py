@@ -226,6 +226,7 @@ def small_ledger(state: Path, *, quorum: bool = False, order_records: int = 10**
             maker.exchange(cards, 1000 + number)
             maker.publish()
             maker.beat()
+    maker.exchange(cards, 2000)
     explained = {"kind": "explanation", "exchange": exchange_id(7), "model": "mortgage", "of": 12}
     maker.append(new, {"kind": "explanation", "record": explained}, "analyst.bb")
     maker.publish(witness=True)
