@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 import time
 from pathlib import Path
@@ -102,10 +103,26 @@ def prove(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; evidence-ID.")] = None,
     folder: Annotated[Path, typer.Option("--ledger", help="The ledger's folder.")] = STATE,
+    body: Annotated[
+        str | None,
+        typer.Option(help="Put what was sent in, too; why you read it, for the ledger."),
+    ] = None,
+    config: Config = CONFIG,
+    set_: Set = None,
     json: Json = False,
 ) -> None:
-    """Write the evidence for one exchange; with a receipt say whether the ledger agrees."""
-    write_proof(folder, id, out, receipt, None, json)
+    """Write the evidence for one exchange; with a receipt say whether the ledger agrees.
+
+    --body asks the running gateway, which records who read it and why before it answers.
+    """
+    parts = None
+    if body is not None:
+        asked = {"purpose": body, "parts": True}
+        told = post(config, set_, f"/api/v1/decisions/{id}/reveal", asked)["parts"]
+        if told is None:
+            fail(f"{id}: its body is not there any more", EXIT_FOUND)
+        parts = base64.b64decode(told)
+    write_proof(folder, id, out, receipt, parts, json)
 
 
 def write_proof(

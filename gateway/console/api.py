@@ -7,6 +7,7 @@ the parameter and the value.
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -25,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 from gateway.catalog import queries
 from gateway.catalog.store import Catalog
 from gateway.console import openapi
-from gateway.console.decision import show
+from gateway.console.decision import parts_of, show
 from gateway.console.export import day_range, write_export
 from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
@@ -82,14 +83,17 @@ def read_filters(parameters: Any, now: datetime) -> queries.Filters:
     return queries.Filters(**found)
 
 
-def read_purpose(body: bytes) -> str:
-    """ValueError names what was sent."""
+def read_purpose(body: bytes) -> tuple[str, bool]:
+    """The purpose, and whether the sealed parts are wanted too. ValueError names what was sent."""
     try:
         told = orjson.loads(body)
     except ValueError:
         told = None
     purpose = told.get("purpose") if isinstance(told, dict) else None
-    return check_purpose(purpose)
+    parts = told.get("parts", False) if isinstance(told, dict) else False
+    if not isinstance(parts, bool):
+        raise ValueError(f"parts={str(parts)[:40]!r}: true or false is wanted")
+    return check_purpose(purpose), parts
 
 
 def read_export(body: bytes, models: list[dict[str, Any]]) -> dict[str, Any]:
@@ -150,10 +154,17 @@ class Api:
     async def reveal(self, request: Request) -> Response:
         """What people sent, once a leaf says durably who reads it and why."""
         try:
-            purpose = read_purpose(await request.body())
+            purpose, parts = read_purpose(await request.body())
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        return await self.revealed(request, purpose)
+        shown = await self.revealed(request, purpose)
+        if not parts or shown.status_code != 200:
+            return shown
+        found = await asyncio.to_thread(
+            self._asked, parts_of, self.bodies, self.state, request.path_params["id"]
+        )
+        told = base64.b64encode(found).decode() if found is not None else None
+        return answer(orjson.loads(shown.body) | {"parts": told})
 
     async def revealed(self, request: Request, purpose: str) -> Response:
         found = await self.decision(request)

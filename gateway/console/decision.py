@@ -161,6 +161,18 @@ def values_of(
         return None
 
 
+def parts_of(cursor: Any, bodies: BodyReader, state: Path, text: str) -> bytes | None:
+    """The exchange's sealed parts as the journal had them; None where they are not there."""
+    found = queries.exchange(cursor, split_id(text)[0])
+    leaf = _leaf(state, found.leaf) if found is not None else None
+    if leaf is None or leaf.get("body") is None:
+        return None
+    try:
+        return bodies.read(leaf["record"]["id"], leaf["body"])
+    except (ValueError, OSError):
+        return None
+
+
 def words(document: dict[str, Any], card: Card | None) -> list[str]:
     """The decision told to somebody who knows the business, not the program."""
     record, decision = document["record"], document["decision"]

@@ -146,12 +146,29 @@ def paths() -> dict[str, Any]:
             "get": operation("decision", "One decision, whole.", refer("Decision"), 400, 404,
                              parameters=[identity])
         },
+        **reading_paths(identity),
+        **custody_paths(),
+        "/api/v1/monitor/{model}": {
+            "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
+                             "series.", refer("Monitor"), 404, parameters=[model])
+        },
+    }  # fmt: skip
+
+
+def sent(**properties: Schema) -> dict[str, Any]:
+    """A request body: one JSON object."""
+    return {"content": {"application/json": {"schema": of("object", properties=properties)}}}
+
+
+def reading_paths(identity: Schema) -> dict[str, Any]:
+    return {
         "/api/v1/decisions/{id}/reveal": {
             "post": operation("reveal", "One decision with what was sent; a leaf says who read it.",
                               refer("Decision"), 400, 404, parameters=[identity],
-                              requestBody=sent(purpose=of("string", "5 to 500 characters.")))
+                              requestBody=sent(
+                                  purpose=of("string", "5 to 500 characters."),
+                                  parts=of("boolean", "The sealed parts too, as base64.")))
         },
-        **custody_paths(),
         "/api/v1/catalog/rebuild": {
             "post": operation("rebuild_catalog", "Make the catalog again from the ledger.",
                               fields(leaves=WHOLE), 409)
@@ -164,16 +181,7 @@ def paths() -> dict[str, Any]:
                                   folder=of("string", "Absolute, on the gateway's host."),
                                   purpose=of("string", "5 to 500 characters.")))
         },
-        "/api/v1/monitor/{model}": {
-            "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
-                             "series.", refer("Monitor"), 404, parameters=[model])
-        },
     }  # fmt: skip
-
-
-def sent(**properties: Schema) -> dict[str, Any]:
-    """A request body: one JSON object."""
-    return {"content": {"application/json": {"schema": of("object", properties=properties)}}}
 
 
 def custody_paths() -> dict[str, Any]:
@@ -315,7 +323,12 @@ def decision_schemas() -> dict[str, Schema]:
         words=listed(TEXT),
     )
     part = fields(length=WHOLE, sha256=TEXT, truncated=FLAG)
-    whole["properties"] |= {"request": part, "response": part, "body_error": TEXT}
+    whole["properties"] |= {
+        "request": part,
+        "response": part,
+        "body_error": TEXT,
+        "parts": of(["string", "null"], "Base64; where asked for."),
+    }
     return {
         "Row": fields(
             id=TEXT, leaf=WHOLE, at=MOMENT, model=TEXT_OR_NULL, version=TEXT_OR_NULL,

@@ -84,12 +84,13 @@ def test_a_stranger_checks_an_answer_with_its_receipt(gateway, tmp_path):
     identity, receipt = answer.headers["x-headworks-id"], tmp_path / "receipt.txt"
     receipt.write_text(answer.headers["x-headworks-receipt"])
     wait_signed(gateway)
-    code, text, words = offline(
-        "ledger", "prove", identity, "--receipt", str(receipt), "--out", str(tmp_path / "bundle"),
-        "--ledger", ledger(gateway),
+    code, text, words = command(
+        gateway, "ledger", "prove", identity, "--receipt", str(receipt), "--out",
+        str(tmp_path / "bundle"), "--ledger", ledger(gateway), "--body", "the caller's complaint",
     )  # fmt: skip
     assert code == 0, text + words
     assert "agree" in text
+    assert body() in (tmp_path / "bundle" / "body.bin").read_bytes()
     check = [sys.executable, "-I", str(tmp_path / "bundle" / "verify_evidence.py"),
              str(tmp_path / "bundle")]  # fmt: skip
     done = subprocess.run(check, capture_output=True, text=True, cwd="/")
