@@ -169,6 +169,14 @@ def status_schemas() -> dict[str, Schema]:
         damage=TEXT_OR_NULL,
         marked_seconds_ago=NUMBER_OR_NULL,
     )
+    store = fields(
+        bytes=WHOLE,
+        at_most=of(["integer", "null"], "Its budget; null: what the disk has."),
+        left=of("number", "Share of budget or filesystem, whichever is less."),
+        bytes_a_day=of("integer", "Its growth over the last hour."),
+        full_on=of(["string", "null"], "The day it is full at this growth."),
+        rung=of("string", enum=["fine", "warn", "spare", "refuse"]),
+    )
     return {
         "Status": fields(
             state=of("string", enum=["green", "yellow", "red"]),
@@ -181,6 +189,7 @@ def status_schemas() -> dict[str, Schema]:
                 fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL)
             ),
             analyst=may_be_null(refer("Analyst")),
+            disk=keyed(store),
         ),
         "Analyst": fields(
             reached=of("integer", "Leaves taken in."),

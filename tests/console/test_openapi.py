@@ -11,6 +11,7 @@ from gateway.console.api import make_app, read_filters
 from gateway.console.openapi import document
 from gateway.front import Front
 from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
 
 DOCUMENT = document()
 KINDS = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "object": dict,
@@ -19,7 +20,9 @@ KINDS = {"string": str, "integer": int, "number": (int, float), "boolean": bool,
 
 def routes(tmp_path: Path) -> set[tuple[str, str]]:
     """Of the analyst and of the front door; neither is asked anything, so neither needs a world."""
-    supervisor = SimpleNamespace(state=tmp_path, settings=Settings.model_construct(people=[]))
+    supervisor = SimpleNamespace(
+        state=tmp_path, settings=Settings.model_construct(people=[]), metrics=Metrics("supervisor")
+    )
     apps = (make_app(None, None, None, tmp_path), Front(supervisor).app())
     return {
         (route.path.replace(":path", ""), method.lower())
