@@ -127,6 +127,7 @@ def test_flipped_bits_of_a_closed_segment_are_noticed(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_every_bit_of_a_closed_segment_is_noticed(tmp_path):
     """All of 64 KiB, bit by bit: the rules that reader and recovery share call each one damage,
     unless it lies in the padding or the last marker, where no record is lost."""
