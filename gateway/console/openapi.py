@@ -236,6 +236,14 @@ def status_schemas() -> dict[str, Schema]:
         damage=TEXT_OR_NULL,
         marked_seconds_ago=NUMBER_OR_NULL,
     )
+    store = fields(
+        bytes=WHOLE,
+        at_most=of(["integer", "null"], "Its budget; null: what the disk has."),
+        left=of("number", "Share of budget or filesystem, whichever is less."),
+        bytes_a_day=of("integer", "Its growth over the last hour."),
+        full_on=of(["string", "null"], "The day it is full at this growth."),
+        rung=of("string", enum=["fine", "warn", "spare", "refuse"]),
+    )
     return {
         "Status": fields(
             state=of("string", enum=["green", "yellow", "red"]),
@@ -249,10 +257,7 @@ def status_schemas() -> dict[str, Schema]:
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),
-            disk=keyed(
-                fields(bytes=WHOLE, at_most=of(["integer", "null"]), left=NUMBER,
-                       bytes_a_day=WHOLE, full_on=TEXT_OR_NULL, rung=TEXT)
-            ),
+            disk=keyed(store),
         ),
         "Analyst": fields(
             reached=of("integer", "Leaves taken in."),

@@ -85,3 +85,29 @@ def test_our_own_refusals_have_receipts_too_and_nobody_else_does(world: World) -
             assert (await world.ask(b"hi")).get(b"x-headworks-receipt") is None
 
     world.run(story())
+
+
+def test_little_room_on_the_disk_stops_copies_and_spare_bodies_only(world: World) -> None:
+    """An inference keeps its bodies; a refusal leaves length and digest; a copy is counted."""
+
+    async def story() -> None:
+        async with origin(answering(OK)) as seen, origin(answering(OK)) as other:
+            await world.serve(
+                remote(seen.url)
+                .replace("split: {v1: 100%}}", "split: {v1: 100%}, shadow: {v2: 100%}}")
+                .replace("versions: {", f"versions: {{v2: {{upstream: '{other.url}'}}, ")
+            )
+            world.worker._climb = lambda: None  # type: ignore[method-assign]
+            world.worker.handler.frugal = world.worker.shadow.frugal = True
+            try:
+                kept = await world.record_of(await world.ask(b"hello"))
+                spared = await world.record_of(await world.ask(b"hello", method=b"GET"))
+            finally:
+                del world.worker._climb
+            assert (kept.request.kept, kept.response.kept) == (b"hello", b"ok")
+            assert spared.header["status"] != 200
+            assert (spared.response.kept, spared.response.truncated) == (b"", True)
+            assert world.count("headworks_shadow_dropped", model="mortgage", reason="disk") == 1
+            assert other.requests == []
+
+    world.run(story())
