@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -134,3 +136,50 @@ def test_a_change_is_told_once(store: TableStore, document: dict[str, object]) -
     assert (store.changed(), store.changed()) == (True, False)
     store.publish(document, revision)
     assert (store.changed(), store.changed()) == (True, False)
+
+
+CALLS = ("write", "fsync", "replace", "open")
+
+
+def publish_until(store: TableStore, document: dict[str, object], calls: int) -> bool:
+    """Publish in a process that is killed at the call behind so many; whether it ended well."""
+    child = os.fork()
+    if child == 0:
+        left = calls
+        real = {name: getattr(os, name) for name in CALLS}
+
+        def counted(name):  # type: ignore[no-untyped-def]
+            def call(*arguments, **named):  # type: ignore[no-untyped-def]
+                nonlocal left
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
+                return real[name](*arguments, **named)
+
+            return call
+
+        for name in CALLS:
+            setattr(os, name, counted(name))
+        store.publish(document, store.current)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL)
+    return status == 0
+
+
+def test_a_kill_at_each_single_write_leaves_one_whole_revision_in_force(
+    store: TableStore, document: dict[str, object]
+) -> None:
+    """Killed anywhere while it publishes: the old or the new revision is in force, whole, and the
+    next publication succeeds."""
+    first = store.publish(document, None)
+    calls = 0
+    while not publish_until(store, {**document, "reason": f"try {calls}"}, calls):
+        current = store.current
+        assert current is not None
+        assert store.load(current).document["reason"] in ("first", f"try {calls}", "again")
+        store.publish({**document, "reason": "again"}, current)
+        calls += 1
+
+    assert calls > 8
+    assert store.current != first

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import orjson
 import typer
 
-from gateway.commands.terminal import CONFIG, Config, Set, post
+from gateway.commands.terminal import CONFIG, Config, Set, overrides, post
 
 if TYPE_CHECKING:
     from gateway.verify.fault import Report
 
 EXIT_FOUND = 1
 EXIT_USAGE = 2
-STATE = Path("state/ledger")
 ledger = typer.Typer(help="Verify the ledger, prove what is in it.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -28,20 +27,39 @@ def fail(words: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def ledger_folder(config: Path, set_: list[str] | None) -> Path:
+    """Where the configured gateway has its ledger."""
+    from gateway.check import check
+
+    if not config.is_file():
+        fail(f"{config} is not there: say which folder", EXIT_USAGE)
+    checked = check(config, overrides(set_))
+    if checked.settings is None:
+        fail(f"{config}: {len(checked.problems)} problems; headworks check names them", EXIT_FOUND)
+    return checked.resolve(checked.settings.state) / "ledger"
+
+
 @ledger.command()
 def verify(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="A ledger, a copy of it, or one log's folder.")
-    ] = STATE,
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            help="A ledger, a copy of it, or one log's folder; absent: the configuration's.",
+        ),
+    ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="Whom to believe; absent: the ledger's own `policy`.")
     ] = None,
     bodies: Annotated[
         bool, typer.Option(help="Check the blobs of state/bodies, where it is beside.")
     ] = True,
+    config: Config = CONFIG,
+    set_: Set = None,
     json: Json = False,
 ) -> None:
     """Recompute everything from the raw files; exit code 1 if anything does not hold."""
+    folder = folder or ledger_folder(config, set_)
     from gateway.verify.ledger import find_policy, is_ledger, open_policy, verify_ledger, verify_log
     from gateway.verify.verify_evidence import Wrong
 
@@ -102,7 +120,10 @@ def prove(
         Path | None, typer.Option(help="A file with the receipt that the caller was given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder to write; evidence-ID.")] = None,
-    folder: Annotated[Path, typer.Option("--ledger", help="The ledger's folder.")] = STATE,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--ledger", help="The ledger's folder; absent: the configuration's."),
+    ] = None,
     body: Annotated[
         str | None,
         typer.Option(help="Put what was sent in, too; why you read it, for the ledger."),
@@ -122,7 +143,7 @@ def prove(
         if told is None:
             fail(f"{id}: its body is not there any more", EXIT_FOUND)
         parts = base64.b64decode(told)
-    write_proof(folder, id, out, receipt, parts, json)
+    write_proof(folder or ledger_folder(config, set_), id, out, receipt, parts, json)
 
 
 def write_proof(
