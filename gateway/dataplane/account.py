@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.clock import Clock, isoformat
 from gateway.dataplane.headers import as_dict, kept
+from gateway.dataplane.upload import Upload
 from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
 from gateway.journal.record import EMPTY, Part, encode_parts
 from gateway.protocol import v2
@@ -23,10 +24,10 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 
 class Account:
     __slots__ = (
-        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "error",
-        "extra", "first", "headers", "id", "method", "model", "operation", "parent", "path",
-        "primary", "query", "request", "response", "response_headers", "revision", "runtime",
-        "status", "trace", "upstream_ns", "version", "wall_ns",
+        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "deadline",
+        "error", "extra", "first", "headers", "id", "method", "model", "operation", "parent",
+        "path", "primary", "query", "request", "response", "response_headers", "revision",
+        "runtime", "status", "trace", "upload", "upstream_ns", "version", "wall_ns",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
@@ -45,6 +46,8 @@ class Account:
         self.version: Version | None = None
         self.choice: Choice | None = None
         self.request = b""
+        self.upload: Upload | None = None  # in place of `request`, of a body that passes by
+        self.deadline: float | None = None  # loop.time(), one for all attempts and the fallback
         self.response: Part = EMPTY
         self.response_headers: Headers = []
         self.status = 0
@@ -72,6 +75,13 @@ class Account:
         keep = self.model.limits["keep"] if self.model else 65536
         self.response = Part.of(reply.body, keep)
 
+    def note_departure(self, left: str | None, sent: int) -> None:
+        """How the client left before it was answered, if it did, and what it was given."""
+        if left is not None:
+            assert self.model is not None
+            policy = self.model.on_disconnect
+            self.extra["client"] = {"left": left, "policy": policy, "sent": sent}
+
     def header(self, kind: str = "exchange") -> dict[str, Any]:
         self.answered_ns = self.clock.steady()
         header: dict[str, Any] = {
@@ -91,7 +101,10 @@ class Account:
                 "upstream_us": self.upstream_ns // 1000,
             },
             "trace": {"parent": self.parent, "traceparent": self.trace.decode()},
-            "bytes": {"request": len(self.request), "response": self.response.length},
+            "bytes": {
+                "request": self.upload.tally.length if self.upload else len(self.request),
+                "response": self.response.length,
+            },
         }
         if self.model is not None:
             # The rest of a path is the caller's text: whole in the context, never in clear.
@@ -122,7 +135,8 @@ class Account:
             "subjects": self.context.subjects,
             "groups": self.context.groups,
         }
-        return encode_parts(context, Part.of(self.request, keep), self.response)
+        request = self.upload.tally.part() if self.upload else Part.of(self.request, keep)
+        return encode_parts(context, request, self.response)
 
 
 def _trace(identity: str, first: dict[bytes, bytes]) -> tuple[bytes, str | None]:

@@ -299,7 +299,9 @@ class World:
         live = self.worker.handler.live
         assert live is not None
         return not self.worker.handler.in_flight and not any(
-            backend.in_flight or backend.users or (backend.pool and backend.pool.stats.in_flight)
+            backend.in_flight
+            or backend.users
+            or (backend.remote and any(s.pool.stats.in_flight for s in backend.remote.servers))
             for backend in live.backends.values()
         )
 
