@@ -18,7 +18,6 @@ import select
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
 from gateway.dataplane.failures import (
@@ -27,35 +26,13 @@ from gateway.dataplane.failures import (
     UpstreamReset,
     UpstreamTimeout,
 )
+from gateway.dataplane.limits import PoolLimits, Timeouts
 from gateway.dataplane.response import Framing, MalformedResponse, ResponseReader
 
 BUFFER_BYTES: Final = 256 * 1024  # unread bytes of an answer at which the upstream has to wait
 RESUME_BYTES: Final = 64 * 1024  # unread bytes at which it may go on
 COPY_BYTES: Final = 64 * 1024  # bodies up to here are joined with their head into one write
 TIMER_SLACK_S: Final = 0.001  # event loops count milliseconds: a timer may be early by one
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """Bounds of one pool; at each of them something is refused, closed or counted."""
-
-    connections: int = 128
-    keep_idle: int = 32
-    pending: int = 64
-    retire_after_s: float = 600
-    head_bytes: int = 32768
-    header_count: int = 100
-    resolve_every_s: float = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds. `first_byte_s` runs from the request's last byte, `idle_s` between two reads."""
-
-    connect_s: float = 1
-    first_byte_s: float = 10
-    idle_s: float = 30
-    request_s: float = 10
 
 
 class Pieces(Protocol):

@@ -46,6 +46,29 @@ class ClientLimits:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """Bounds of one pool; at each of them something is refused, closed or counted."""
+
+    connections: int = 128
+    keep_idle: int = 32
+    pending: int = 64
+    retire_after_s: float = 600
+    head_bytes: int = 32768
+    header_count: int = 100
+    resolve_every_s: float = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. `first_byte_s` runs from the request's last byte, `idle_s` between two reads."""
+
+    connect_s: float = 1
+    first_byte_s: float = 10
+    idle_s: float = 30
+    request_s: float = 10
+
+
 class Load:
     """How much one worker has open, and whom it sheds for that: before a version is chosen, so that
     every arm is hit alike."""

@@ -27,8 +27,6 @@ from gateway.dataplane.connection import (
     Answer,
     Connection,
     Pieces,
-    PoolLimits,
-    Timeouts,
 )
 from gateway.dataplane.failures import (
     UpstreamConnectFailed,
@@ -38,6 +36,7 @@ from gateway.dataplane.failures import (
     UpstreamReset,
     UpstreamTimeout,
 )
+from gateway.dataplane.limits import PoolLimits, Timeouts
 
 __all__ = [
     "Answer",
