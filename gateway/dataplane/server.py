@@ -17,7 +17,10 @@ nobody counts. Here:
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import sys
+import termios
 from collections import deque
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -113,7 +116,7 @@ class Protocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         if self._writable is None:
             self._writable = self.loop.create_future()
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = self._untaken()
         self._await("write", self.limits.write_s)
 
     def resume_writing(self) -> None:
@@ -122,6 +125,14 @@ class Protocol(asyncio.Protocol):
         self._let_write()
         if self.turn is None:
             self._await("idle", self.limits.idle_s)
+
+    def _untaken(self) -> int:
+        """Bytes that the client has not taken, here and in the kernel, whose buffer is larger."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        queued = bytearray(4)
+        if descriptor >= 0:
+            fcntl.ioctl(descriptor, termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _let_write(self) -> None:
         waiter, self._writable = self._writable, None
@@ -401,7 +412,7 @@ class Protocol(asyncio.Protocol):
 
     def _write_late(self) -> None:
         """Who takes too little of an answer holds its bytes in our memory."""
-        unsent = self.transport.get_write_buffer_size()
+        unsent = self._untaken()
         if unsent + WRITE_PROGRESS_BYTES <= self._unsent:
             self._unsent = unsent
             self._await("write", self.limits.write_s)
