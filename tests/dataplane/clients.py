@@ -24,7 +24,7 @@ async def flood(client: Client, data: bytes) -> None:
     try:
         for start in range(0, len(data), 65536):
             await client.say(data[start : start + 65536])
-    except ConnectionError:
+    except (ConnectionError, RuntimeError):  # uvloop's word for a transport that is closed
         pass
 
 
