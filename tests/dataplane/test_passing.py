@@ -99,7 +99,10 @@ def test_a_passing_body_ends_at_its_limit(world: World) -> None:
         async with origin(reading) as seen:
             await world.serve(remote(seen.url, "limits: {hold: 1KiB, request: 100KiB}\n"))
             client = await world.connect()
-            sending = asyncio.ensure_future(flood(client, chunked([b"x" * 10_000] * 50)))
+            sent = chunked([b"x" * 10_000] * 50)
+            await client.say(sent[:20_000])
+            await until(lambda: seen.lines)
+            sending = asyncio.ensure_future(flood(client, sent[20_000:]))
             reply = await soon(client.answer())
             assert (reply.status, reply.error) == (413, "request_too_large")
             await soon(ended.wait())
