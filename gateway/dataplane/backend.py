@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 from gateway.dataplane.account import Account
 from gateway.dataplane.headers import to_client, to_upstream
@@ -57,14 +56,14 @@ class Backend:
         if remote is not None:
             remote.tick()
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Keeps the backend from being closed by a reload: from the choice to the last byte."""
+    def use(self, held: ExitStack) -> None:
+        """Keeps the backend from being closed by a reload: from the choice until `held` is closed,
+        after the last byte."""
         self.users += 1
-        try:
-            yield
-        finally:
-            self.users -= 1
+        held.callback(self._let_go)
+
+    def _let_go(self) -> None:
+        self.users -= 1
 
     async def call(
         self, account: Account, traffic: bytes | None = None, held: ExitStack | None = None

@@ -136,7 +136,7 @@ class Handler:
         forced = forced_version(model, target, account.first, caller)  # 403
         choice = force(forced, rule) if forced else choose(model, rule, account.first, account.id)
         backend = live.backend(model, choice.version)
-        held.enter_context(backend.used())
+        backend.use(held)
         await self._take_body(account, receive, held, backend)  # 408, 413
         self._fits(account)  # 400
         account.choice, account.version = choice, model.versions[choice.version]
@@ -189,7 +189,7 @@ class Handler:
                                      "status": status, "error": code}  # fmt: skip
         account.choice, account.version = instead, account.model.versions[instead.version]
         other = live.backend(account.model, instead.version)
-        held.enter_context(other.used())
+        other.use(held)
         try:
             return await other.call(account, held=held)
         except Refusal as second:
