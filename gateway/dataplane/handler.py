@@ -198,8 +198,9 @@ class Handler:
             account.extra["fallback"] = {"version": instead.version, "error": second.code}
             if refusal is not None:
                 raise refusal from None
-            assert isinstance(failed, Reply), "a stream that failed has a status of its own"
-            return failed
+            if isinstance(failed, Reply):
+                return failed
+            raise  # of the first one's 5xx only the head was taken
 
     def _serving(self) -> Live:
         if self.journal is None:

@@ -319,10 +319,10 @@ class Protocol(asyncio.Protocol):
         else:
             self.turn.keep_alive = False
 
-    def _close(self) -> None:
+    def _close(self, *, linger: bool = False) -> None:
         """When all is written, or, if the client does not take it, when `clients.write` is over."""
         self._refused = True
-        if self.reading is not None and self.transport.can_write_eof():
+        if (linger or self.reading is not None) and self.transport.can_write_eof():
             # Closing on bytes that nobody read is a reset, which may overtake the answer.
             self._await("flush", LINGER_S)
             self.transport.write_eof()
@@ -362,7 +362,7 @@ class Protocol(asyncio.Protocol):
             b"\r\nretry-after: 1" if status == 503 else b"",
             b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body), body,
         )))  # fmt: skip
-        self._close()
+        self._close(linger=code != "too_many_connections")
 
     # Waiting.
 

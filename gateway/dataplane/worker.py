@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 from dataclasses import dataclass
@@ -300,6 +301,8 @@ def serve(settings: WorkerSettings, clock: SystemClock, descriptor: int) -> int:
     """Run one worker on the inherited listening socket; the process's exit code."""
     import uvloop
 
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a descriptor
     listening = socket.socket(fileno=os.dup(descriptor))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Worker(settings, listening, clock).run())
