@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.settings import Clients, Overload
+from gateway.settings import Clients, Overload, Settings
 
 Priority = Literal["critical", "default", "batch", "shadow"]
 SHED_ABOVE: Mapping[str, int] = {"critical": 100, "default": 90, "batch": 70, "shadow": 50}
@@ -92,6 +92,20 @@ class Load:
 
     def release(self, size: int) -> None:
         self.held_bytes -= size
+
+
+def effective(settings: Settings, workers: int) -> dict[str, int]:
+    """What each worker has of the declared numbers, by their dotted keys."""
+    found = {
+        "clients.connections": divided(settings.clients.connections, workers),
+        "overload.in_flight": divided(settings.overload.in_flight, workers),
+        "overload.bodies": divided(settings.overload.bodies, workers),
+    }
+    for name, model in settings.models.items():
+        for what in ("in_flight", "pending", "connections"):
+            whole: int = getattr(model.limits, what)
+            found[f"models.{name}.limits.{what}"] = divided(whole, workers)
+    return found
 
 
 def retry_after(draw: int) -> bytes:
