@@ -57,7 +57,7 @@ ANSWERS = mutated(OK) | mutated(CHUNKS) | st.binary(max_size=200)
 BOUNDED = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-PATIENT = settings(BOUNDED, max_examples=5000)
+PATIENT = settings(BOUNDED, max_examples=1500)
 
 
 async def says_anything(world: World, sent: bytes, followed: bytes) -> None:
@@ -149,7 +149,7 @@ def test_any_answer(world: World, said: bytes, cut: bool) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@settings(PATIENT, max_examples=1500)
+@settings(PATIENT, max_examples=400)
 @given(ANSWERS, st.booleans())
 def test_any_answer_for_long(world: World, said: bytes, cut: bool) -> None:
     """The same, many more of them, differently each time."""
