@@ -85,12 +85,14 @@ def main() -> None:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"sealed {leaves} leaves: {1e6 * cpu / records:.1f} µs CPU a record "
-              f"({records / cpu:,.0f} a second of one core), {records / wall:,.0f} a second by the "
-              f"clock; peak memory {peak // 1024} MiB, before sealing {before // 1024}")  # fmt: skip
+              f"({records / cpu:,.0f} a second of one core), {records / wall:,.0f} a second by "
+              f"the clock; peak memory {peak // 1024} MiB, "
+              f"before sealing {before // 1024}")  # fmt: skip
         for words in ((), ("--no-bodies",)):
             began = os.times()
             done = subprocess.run(
-                [sys.executable, "-m", "gateway", "ledger", "verify", str(state / "ledger"), *words],
+                [sys.executable, "-m", "gateway", "ledger", "verify", str(state / "ledger"),
+                 *words],
                 capture_output=True, text=True,
             )  # fmt: skip
             ended = os.times()
