@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx2
 
+from gateway.tls import pinned_context
+
 
 class Unreachable(Exception):
     """No gateway answers there."""
@@ -21,12 +23,16 @@ class Refused(Exception):
 
 
 class AdminClient:
-    """`address` as in listen.admin; a person's token comes from HEADWORKS_TOKEN."""
+    """`address` as in listen.admin, `cert` the certificate it shows if it speaks TLS; a person's
+    token comes from HEADWORKS_TOKEN."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, cert: str | None = None) -> None:
+        scheme, verify = ("https", pinned_context(cert)) if cert is not None else ("http", True)
         token = os.environ.get("HEADWORKS_TOKEN")
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx2.Client(base_url=f"http://{address}", headers=headers, timeout=30)
+        self._client = httpx2.Client(
+            base_url=f"{scheme}://{address}", headers=headers, timeout=30, verify=verify
+        )
 
     def get(self, path: str, **parameters: Any) -> Any:
         given = {name: value for name, value in parameters.items() if value is not None}

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.check import Checked
 from gateway.clock import SystemClock
-from gateway.settings import LedgerSettings, WitnessSettings
+from gateway.settings import LedgerSettings, Listener, WitnessSettings
 
 PATIENCE_S = 20.0
 
@@ -42,6 +42,14 @@ def supervise(checked: Checked, overrides: dict[str, str]) -> int:
     return asyncio.run(_supervise(checked, overrides, state, keys))
 
 
+def tls_files(checked: Checked, listener: Listener) -> dict[str, str | None] | None:
+    """The listener's PEM files by their whole paths; None: plain HTTP."""
+    if listener.tls is None:
+        return None
+    files = listener.tls.model_dump()
+    return {what: str(checked.resolve(name)) if name else None for what, name in files.items()}
+
+
 async def _supervise(checked: Checked, overrides: dict[str, str], state: Path, keys: Path) -> int:
     import uvicorn
 
@@ -50,10 +58,12 @@ async def _supervise(checked: Checked, overrides: dict[str, str], state: Path, k
     from gateway.supervisor import Supervisor
 
     assert checked.settings is not None
-    supervisor = Supervisor(checked.path, overrides, checked.settings, state, keys)
+    data_tls = tls_files(checked, checked.settings.listen.of("data"))
+    supervisor = Supervisor(checked.path, overrides, checked.settings, state, keys, data_tls)
     front = Front(supervisor)
     config = uvicorn.Config(front.app(), log_config=None, access_log=False, lifespan="off")
-    server = Server(config)
+    admin = checked.settings.listen.of("admin")
+    server = Server(config, tls_files(checked, admin))
     supervisor.start(on_hangup=front.hang_up)
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[supervisor.admin]))
     watching = asyncio.get_running_loop().create_task(front.watch())
@@ -102,7 +112,7 @@ def _ledger(told: dict[str, Any]) -> LedgerSettings:
 
 def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -> int:
     from gateway.dataplane.worker import WorkerSettings, serve
-    from gateway.settings import Drain, JournalSettings
+    from gateway.settings import Clients, Drain, JournalSettings, Overload
 
     settings = WorkerSettings(
         index=told["index"],
@@ -113,5 +123,8 @@ def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -
         journal_at_most=told["disk"]["journal"]["at_most"],
         reserve=told["disk"]["reserve"],
         drain=Drain.model_construct(**told["drain"]),
+        clients=Clients.model_construct(**told["clients"]),
+        overload=Overload.model_construct(**told["overload"]),
+        tls=told["tls"],
     )
     return serve(settings, clock, told["data"])

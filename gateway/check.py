@@ -139,7 +139,8 @@ class _File:
                 elif item["type"] == "missing":
                     self.add(key, _NOTHING, "is missing")
                 else:
-                    self.add(key, item["input"], item["msg"].removeprefix("Value error, "))
+                    value = _NOTHING if "auth" in key else item["input"]  # it may be a secret
+                    self.add(key, value, item["msg"].removeprefix("Value error, "))
             return None
 
 
@@ -238,7 +239,9 @@ def _lay_over(tree: dict[str, Any], overrides: Mapping[str, str]) -> None:
         node = tree
         *parents, last = dotted_key.split(".")
         for part in parents:
-            node = node.setdefault(part, {})
+            if not isinstance(node.get(part), dict):
+                node[part] = {}
+            node = node[part]
         node[last] = yaml.safe_load(text)
 
 
@@ -266,6 +269,10 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
     for name, model in _models(tree):
         versions = _dict(model.get("versions"))
         at: Key = ("models", name)
+        fallback = model.get("fallback")
+        if isinstance(fallback, str) and fallback not in versions:
+            known = ", ".join(map(str, versions)) or "none"
+            yield (*at, "fallback"), fallback, f"no such version; known: {known}"
         groups = _dict(model.get("monitor")).get("groups")
         seen: set[str] = set()
         for number, rule in _rules(model):
@@ -298,6 +305,7 @@ def _principals(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
                     yield (section, number, what), value, "stands twice"
                 seen.add(str(value))
     admin = _dict(tree.get("listen")).get("admin")
+    admin = _dict(admin).get("address", admin)
     if (
         isinstance(admin, str)
         and admin.rpartition(":")[0] not in LOOPBACK
@@ -321,6 +329,16 @@ def _data_files(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
             value = _dict(model.get(section)).get(what)
             if isinstance(value, str):
                 yield ("models", name, section, what), value
+        for version, settings in _dict(model.get("versions")).items():
+            yield from _tls_files(("models", name, "versions", str(version)), _dict(settings))
+    for port, listener in _dict(tree.get("listen")).items():
+        yield from _tls_files(("listen", str(port)), _dict(listener))
+
+
+def _tls_files(at: Key, section: dict[Any, Any]) -> Iterator[tuple[Key, str]]:
+    for what, value in _dict(section.get("tls")).items():
+        if what in ("ca", "cert", "key", "client_ca") and isinstance(value, str):
+            yield (*at, "tls", what), value
 
 
 def _card(checked: Checked, file: _File, key: Key, name: str) -> Card | None:

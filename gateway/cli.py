@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -92,16 +92,28 @@ def check(
         from gateway.probe import misfits
 
         problems = misfits(checked)
+    each = each_worker(checked.settings) if checked.settings is not None else {}
     if json:
-        dump({"problems": problems, "restart_keys": RESTART_KEYS})
+        dump({"problems": problems, "restart_keys": RESTART_KEYS, "each_worker": each})
     else:
         for problem in problems:
             value = f" = {problem['value']}" if problem["value"] else ""
             print(f"{problem['file']}:{problem['line']}: {problem['key']}{value}: "
                   f"{problem['allowed']}")  # fmt: skip
+        for key, share in each.items():
+            print(f"each worker: {key} = {share}")
         print(f"{config}: {len(problems)} problems" if problems else f"{config}: fine")
     if problems:
         raise typer.Exit(EXIT_FOUND)
+
+
+def each_worker(settings: Any) -> dict[str, int]:
+    """The effective limits of one worker; none where there is only one, which has them whole."""
+    from gateway.dataplane.limits import effective
+    from gateway.supervisor import worker_count
+
+    workers = worker_count(settings)
+    return effective(settings, workers) if workers > 1 else {}
 
 
 @cli.command()

@@ -8,6 +8,7 @@ compare with other systems; an operator or NTP may step it.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -37,4 +38,9 @@ class SystemClock:
 def isoformat(nanoseconds: int) -> str:
     """UTC with milliseconds, as every page and record of ours prints a time."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest // 1_000_000:03d}Z"
+    return f"{_to_the_second(seconds)}.{rest // 1_000_000:03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _to_the_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -109,7 +109,8 @@ class Demo:
         self.checked, self.folder = checked, checked.path.parent
         self.settings = checked.settings
         self.count, self.seed = count, seed
-        self.admin = AdminClient(self.settings.listen.admin)
+        self.admin = AdminClient(self.settings.listen.of("admin").address)
+        self.data = self.settings.listen.of("data").address
         self.console = Console()
         self._arguments = ["--config", str(checked.path), *serve_arguments]
 
@@ -149,7 +150,7 @@ class Demo:
 
     def _wait_ready(self, server: subprocess.Popen[bytes]) -> bool:
         until = time.monotonic() + PATIENCE_S
-        url = f"http://{self.settings.listen.data}/-/ready"
+        url = f"http://{self.data}/-/ready"
         while time.monotonic() < until and server.poll() is None:
             try:
                 if httpx2.get(url).status_code == 200:
@@ -163,7 +164,7 @@ class Demo:
     async def _send(self, applications: list[Application]) -> Sent:
         sent = Sent()
         waiting = iter(applications)
-        base = f"http://{self.settings.listen.data}"
+        base = f"http://{self.data}"
         with Progress(console=self.console) as progress:
             task = progress.add_task("applications", total=len(applications))
             async with httpx2.AsyncClient(base_url=base, timeout=30) as client:
@@ -239,7 +240,7 @@ class Demo:
             )
         say("")
         report.status(self.console, self.admin.get("/api/v1/status"))
-        say(f"console: http://{self.settings.listen.admin}/")
+        say(f"console: http://{self.settings.listen.of('admin').address}/")
 
     def _check(self, sent: Sent) -> list[str]:
         """What must hold after the demo, each said in words where it does not."""

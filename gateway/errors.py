@@ -6,6 +6,7 @@ Refusal
 ├── Forbidden 403           force_not_allowed
 ├── NotFound 404            unknown_path, unknown_model, unknown_version, no_rule
 ├── MethodNotAllowed 405    method_not_allowed
+├── Late 408                request_timeout
 ├── TooLarge 413            request_too_large
 ├── Broken 500              internal_error
 ├── UpstreamFailed 502      upstream_connect_failed, upstream_reset, upstream_protocol_error, ...
@@ -30,7 +31,9 @@ CODES: dict[str, tuple[int, str]] = {
     "unknown_version": (404, "The model has no version of this name."),
     "no_rule": (404, "No rule of the model matches the request."),
     "method_not_allowed": (405, "The path does not take this method."),
-    "client_gone": (499, "The client left before its request was whole."),
+    "request_timeout": (408, "The body did not come in time (clients.body)."),
+    "client_gone": (499, "The client left before it was answered."),
+    "client_too_slow": (499, "The client did not take its answer in time (clients.write)."),
     "request_too_large": (413, "The body is longer than limits.request."),
     "headers_too_large": (431, "The head is longer or has more headers than allowed."),
     "internal_error": (500, "The gateway failed; its log says why."),
@@ -43,7 +46,12 @@ CODES: dict[str, tuple[int, str]] = {
     "journal_full": (503, "The disk, or a store's budget of it, is used up."),
     "no_table": (503, "No routing table has been published yet."),
     "overloaded": (503, "Too many open exchanges for this version."),
+    "shed": (503, "Too many open exchanges for the priority of this one."),
+    "memory_full": (503, "Request bodies take all of overload.bodies."),
+    "too_many_connections": (503, "Clients have clients.connections open already."),
     "upstream_overloaded": (503, "Too many exchanges wait for a connection to the upstream."),
+    "upstream_unavailable": (503, "No endpoint of the version is healthy."),
+    "upstream_credentials": (503, "The credential that the upstream wants is not there."),
     "draining": (503, "This process is about to stop."),
     "upstream_timeout": (504, "The upstream did not answer in time."),
 }

@@ -48,7 +48,7 @@ class Door:
 
     def __init__(self, app: ASGIApp, settings: Settings, tables: TableStore) -> None:
         self._app, self._tables = app, tables
-        listening = settings.listen.admin.rpartition(":")[0].strip("[]")
+        listening = settings.listen.of("admin").address.rpartition(":")[0].strip("[]")
         self._names = {*LOCAL_NAMES, listening}
         self._people = {
             person.token_sha256: (person.name, tuple(person.roles)) for person in settings.people

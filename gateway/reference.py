@@ -27,7 +27,7 @@ def fields(
             if "dict" in str(field.annotation)
             else ""
         )
-        key = f"{at}{name}" + (many if section else "")
+        key = f"{at}{field.alias or name}" + (many if section else "")
         yield key, field, section
         if section is not None:
             yield from fields(section, key + ".")
@@ -40,12 +40,17 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     return next((section for section in found if section is not None), None)
 
 
+def _is_plain(field: Any) -> bool:
+    """Whether it may be written as one value: no section, or one that a text stands for."""
+    return _section(field.annotation) is None or "Discriminator" in str(field.metadata)
+
+
 def environment_names() -> dict[str, str]:
     """Environment variable -> dotted key, for settings outside lists and maps."""
     return {
         PREFIX + key.upper().replace(".", "_"): key
-        for key, _, section in fields(Settings)
-        if section is None and "[]" not in key and "*" not in key
+        for key, field, _ in fields(Settings)
+        if _is_plain(field) and "[]" not in key and "*" not in key
     }
 
 
@@ -108,8 +113,8 @@ def configuration_page() -> str:
         "| key | default | meaning | environment |",
         "|---|---|---|---|",
     ]
-    for key, field, section in fields(Settings):
-        default = "" if section is not None else _shown(field)
+    for key, field, _ in fields(Settings):
+        default = _shown(field) if _is_plain(field) else ""
         variable = f"`{environment[key]}`" if key in environment else ""
         lines.append(f"| `{key}` | {default} | {field.description} | {variable} |")
     return "\n".join(lines) + "\n"

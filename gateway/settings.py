@@ -19,8 +19,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
+    Tag,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -32,6 +34,7 @@ _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"^(\d+)(B|KiB|MiB|GiB)$")
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_SECRET = re.compile(r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$")
 _SHARE = re.compile(r"^(\d+(?:\.\d+)?)(%|ppm)$")
 
 
@@ -75,6 +78,13 @@ def _witness_key(value: str) -> str:
     return value
 
 
+def _secret(value: object) -> str:
+    """Where a secret lies. The value is never in the words: it may be the secret."""
+    if not isinstance(value, str) or not _SECRET.match(value):
+        raise ValueError("env:NAME or file:PATH is wanted; a literal secret is refused")
+    return value
+
+
 def _text(pattern: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
@@ -86,6 +96,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+Secret = Annotated[str, BeforeValidator(_secret), _text(_SECRET.pattern, "env:MODEL_TOKEN")]
 WitnessKey = Annotated[
     str, StringConstraints(pattern=r"^[^\s+]{1,200}\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*$"),
     AfterValidator(_witness_key),
@@ -101,9 +112,58 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ListenTls(Section):
+    cert: str = Field(
+        description="PEM file of the certificate and its chain; read again on change."
+    )
+    key: str = Field(description="PEM file of its private key.")
+    client_ca: str | None = Field(
+        None, description="PEM file of authorities: who connects must have a certificate of theirs."
+    )
+
+
+class Listener(Section):
+    address: Address = Field(description="Host and port, where TLS is given too.")
+    tls: ListenTls | None = Field(None, description="TLS; absent: plain HTTP.")
+
+
+AddressOrListener = Annotated[
+    Annotated[Address, Tag("address")] | Annotated[Listener, Tag("listener")],
+    Discriminator(lambda value: "address" if isinstance(value, str) else "listener"),
+]
+
+
 class Listen(Section):
-    data: Address = Field("127.0.0.1:8080", description="Where applications call their models.")
-    admin: Address = Field("127.0.0.1:9901", description="Console, API and metrics.")
+    data: AddressOrListener = Field(
+        "127.0.0.1:8080", description="Where applications call their models."
+    )
+    admin: AddressOrListener = Field("127.0.0.1:9901", description="Console, API and metrics.")
+
+    def of(self, port: Literal["data", "admin"]) -> Listener:
+        """The listener, whichever way it is written."""
+        said: str | Listener = getattr(self, port)
+        return Listener(address=said) if isinstance(said, str) else said
+
+
+class Clients(Section):
+    head: Duration = Field(10.0, description="For the head of a request, from its first byte.")
+    body: Duration = Field(30.0, description="For the body of a request, from its head.")
+    write: Duration = Field(30.0, description="For a client to take 64 KiB of its answer.")
+    idle: Duration = Field(75.0, description="How long a connection may be without a request.")
+    head_bytes: Size = Field(32 * 1024, description="Longest head of a request.")
+    headers: int = Field(100, ge=1, le=10_000, description="Most headers of a request.")
+    connections: int = Field(
+        5000, ge=1, le=1_000_000, description="Open connections of clients; more get 503."
+    )
+
+
+class Overload(Section):
+    in_flight: int = Field(
+        2048, ge=1, le=1_000_000,
+        description="Open exchanges of the gateway: above it critical requests are shed, above 90 %"
+        " of it default ones, above 70 % batch ones, above 50 % copies for shadows.",
+    )  # fmt: skip
+    bodies: Size = Field(512 * 1024**2, description="Request bodies held in memory, all together.")
 
 
 class Telemetry(Section):
@@ -215,7 +275,7 @@ class Limits(Section):
     keep: Size = Field(1024**2, description="Bytes of each body kept; the rest leaves its digest.")
     in_flight: int = Field(256, ge=1, le=100_000, description="Open exchanges per version.")
     pending: int = Field(64, ge=0, le=100_000, description="Exchanges waiting for a connection.")
-    connections: int = Field(128, ge=1, le=10_000, description="Connections per upstream.")
+    connections: int = Field(128, ge=1, le=10_000, description="Connections per endpoint.")
 
 
 class Timeouts(Section):
@@ -223,17 +283,86 @@ class Timeouts(Section):
     request: Duration = Field(10.0, description="For the whole exchange, one absolute deadline.")
     first_byte: Duration = Field(10.0, description="From request sent to the first answer byte.")
     idle: Duration = Field(30.0, description="Between two pieces of a streamed answer.")
+    stream: Duration = Field(600.0, description="For a streamed answer as a whole.")
+
+
+class Retries(Section):
+    attempts: int = Field(1, ge=1, le=5, description="Further attempts of one exchange, at most.")
+    on: tuple[Literal["connect", "reused", "503"], ...] = Field(
+        ("connect", "reused", "503"), min_length=1,
+        description="connect: no connection; reused: an idle one closed without a byte; 503.",
+    )  # fmt: skip
+    budget: Share = Field(200_000, description="Retries under way, as a share of open exchanges.")
+    at_least: int = Field(3, ge=0, le=1000, description="Retries that the budget always allows.")
+
+
+class Health(Section):
+    path: Annotated[str, StringConstraints(pattern=r"^/[^\s?#]*$")] = Field(
+        "/v2/health/ready", description="What each endpoint is asked; 200 is healthy."
+    )
+    interval: Duration = Field(5.0, description="Between two checks, give or take a tenth.")
+    timeout: Duration = Field(1.0, description="For one check.")
+    down: int = Field(3, ge=1, le=100, description="Failures in a row that take it out.")
+    up: int = Field(2, ge=1, le=100, description="Successes in a row that bring it back.")
+
+
+class Ejection(Section):
+    failures: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Failures in a row (5xx, or no answer) that eject an endpoint.",
+    )
+    base: Duration = Field(10.0, description="First ejection; the next one lasts as much longer.")
+    at_most: Duration = Field(300.0, description="Longest ejection.")
+    share: Share = Field(500_000, description="Endpoints of a version ejected at once, at most.")
+
+
+class UpstreamTls(Section):
+    ca: str | None = Field(None, description="PEM file of authorities; absent: the system's.")
+    cert: str | None = Field(None, description="PEM file of a client certificate.")
+    key: str | None = Field(None, description="PEM file of its private key.")
+
+    @model_validator(mode="after")
+    def goes_together(self) -> UpstreamTls:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("`cert` and `key` are given together")
+        return self
+
+
+class UpstreamAuth(Section):
+    header: HeaderName = Field("authorization", description="Header that carries the credential.")
+    source: Secret = Field(
+        alias="from",
+        description="env:NAME or file:PATH of its value, as `Bearer ...`; never the value itself.",
+    )
 
 
 class VersionSettings(Section):
     artifact: str | None = Field(None, description="Folder with model.onnx and card.yaml.")
     upstream: Url | None = Field(None, description="Server that answers; absent: in the worker.")
+    endpoints: tuple[Url, ...] = Field(
+        (), max_length=256, description="Servers that answer, in place of `upstream`."
+    )
+    tls: UpstreamTls | None = Field(None, description="TLS to the servers, beside verification.")
+    auth: UpstreamAuth | None = Field(None, description="Credential that the servers want.")
 
     @model_validator(mode="after")
     def is_somewhere(self) -> VersionSettings:
-        if self.artifact is None and self.upstream is None:
+        if self.upstream is not None and self.endpoints:
+            raise ValueError("a version has an `upstream` or `endpoints`, not both")
+        if self.artifact is None and not self.urls:
             raise ValueError("a version needs an `artifact`, an `upstream` or both")
+        if len(set(self.endpoints)) < len(self.endpoints):
+            raise ValueError("one of `endpoints` stands twice")
+        if not self.urls and (self.tls or self.auth):
+            raise ValueError("`tls` and `auth` are for a version with an `upstream`")
         return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where it is served; none: in the worker."""
+        return self.endpoints or ((self.upstream,) if self.upstream is not None else ())
 
 
 class Condition(Section):
@@ -257,6 +386,9 @@ class RuleSettings(Section):
     )
     shadow: dict[Name, Share] = Field({}, description="Versions that get a copy, and of how much.")
     salt: str | None = Field(None, max_length=64, description="Bucketing salt; <model>/<rule>.")
+    priority: Literal["critical", "default", "batch"] = Field(
+        "default", description="Who is shed last and first, when there is too much."
+    )
 
     @field_validator("split")
     @classmethod
@@ -317,6 +449,15 @@ class ModelSettings(Section):
     )
     limits: Limits = Field(Limits(), description="Sizes and numbers.")
     timeouts: Timeouts = Field(Timeouts(), description="Times.")
+    retries: Retries | None = Field(None, description="Further attempts; absent: none.")
+    health: Health | None = Field(None, description="Active checks; absent: by the answers only.")
+    ejection: Ejection = Field(Ejection(), description="Endpoints that fail are left out.")
+    on_disconnect: Literal["drain", "cancel"] = Field(
+        "drain", description="A client left: the version is heard to its end, or cancelled."
+    )
+    fallback: Name | None = Field(
+        None, description="Version that answers where another one failed; absent: none does."
+    )
     versions: dict[Name, VersionSettings] = Field(min_length=1, description="The versions.")
     rules: tuple[RuleSettings, ...] = Field(min_length=1, description="First match wins.")
     shadow: ShadowSettings = Field(ShadowSettings(), description="Bounds of shadow traffic.")
@@ -339,6 +480,8 @@ class Settings(Section):
     state: str = Field("./state", description="Folder of journal, ledger, catalog, artifacts.")
     keys: str = Field("./keys", description="Folder of keys; never inside state.")
     telemetry: Telemetry = Field(Telemetry(), description="Where spans go.")
+    clients: Clients = Field(Clients(), description="What a client of the data port may take.")
+    overload: Overload = Field(Overload(), description="When there is too much, who is refused.")
     drain: Drain = Field(Drain(), description="How a stop proceeds.")
     journal: JournalSettings = Field(JournalSettings(), description="The durable log.")
     ledger: LedgerSettings = Field(LedgerSettings(), description="The sealed log, for ever.")
@@ -350,5 +493,6 @@ class Settings(Section):
     models: dict[Name, ModelSettings] = Field(min_length=1, description="The models.")
 
 
-RESTART_KEYS = ("listen", "workers", "state", "keys", "drain", "journal", "ledger", "disk")
+RESTART_KEYS = ("listen", "workers", "state", "keys", "clients", "overload",
+                "drain", "journal", "ledger", "disk")  # fmt: skip
 """Top-level keys that a reload cannot apply; all others are hot."""

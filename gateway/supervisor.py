@@ -72,15 +72,22 @@ def bind(address: str) -> socket.socket:
 
 class Supervisor:
     def __init__(
-        self, config: Path, overrides: dict[str, str], settings: Settings, state: Path, keys: Path
+        self,
+        config: Path,
+        overrides: dict[str, str],
+        settings: Settings,
+        state: Path,
+        keys: Path,
+        tls: dict[str, str | None] | None = None,
     ) -> None:
+        """`tls`: PEM files of the data port, by their whole paths."""
         self.settings, self.state = settings, state
         for folder in (state, state / "run", keys):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)  # sockets and files inside answer nobody else
         self._lock = hold(state / "lock")
-        self.data = bind(settings.listen.data)
-        self.admin = bind(settings.listen.admin)
+        self.data = bind(settings.listen.of("data").address)
+        self.admin = bind(settings.listen.of("admin").address)
         for path in (state / "metrics").glob("*.db"):
             path.unlink()
         self.metrics = Metrics("supervisor", state / "metrics")
@@ -94,6 +101,8 @@ class Supervisor:
             "ledger": settings.ledger.model_dump(),
             "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
             "disk": settings.disk.model_dump(),
+            "clients": settings.clients.model_dump(), "overload": settings.overload.model_dump(),
+            "tls": tls,
         }  # fmt: skip
         self.children = [
             self._child(f"worker-{index}", {**told, "index": index, "data": self.data.fileno()})

@@ -32,10 +32,19 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Version:
+    """`endpoints` is empty for a version that runs in the worker. `tls` (ca, cert, key) and `auth`
+    (header, source) name files and variables; what they hold is never here."""
+
     name: str
-    upstream: str | None
+    endpoints: tuple[str, ...]
     artifact: str | None
     card: Card | None
+    tls: Mapping[str, str | None] | None
+    auth: Mapping[str, str] | None
+
+    @property
+    def upstream(self) -> str | None:
+        return ", ".join(self.endpoints) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,7 @@ class Rule:
     intervals: tuple[Interval, ...]
     shadows: tuple[tuple[str, int], ...]
     salt: bytes
+    priority: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,11 @@ class Model:
     durability: str
     limits: Mapping[str, int]
     timeouts: Mapping[str, float]
+    retries: Mapping[str, Any] | None
+    health: Mapping[str, Any] | None
+    ejection: Mapping[str, Any]
+    on_disconnect: str
+    fallback: str | None
     shadow: Mapping[str, Any]
     expose: frozenset[str]
     dropped: frozenset[bytes]
@@ -108,9 +123,11 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
     versions = {
         version: Version(
             version,
-            settings["upstream"],
+            tuple(settings["endpoints"]),
             settings["artifact"],
             Card.model_validate(settings["card"]) if settings["card"] else None,
+            settings["tls"],
+            settings["auth"],
         )
         for version, settings in model["versions"].items()
     }
@@ -121,6 +138,11 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         durability=model["durability"],
         limits=model["limits"],
         timeouts=model["timeouts"],
+        retries=model["retries"],
+        health=model["health"],
+        ejection=model["ejection"],
+        on_disconnect=model["on_disconnect"],
+        fallback=model["fallback"],
         shadow=model["shadow"],
         expose=frozenset(model["expose"]),
         dropped=frozenset(header.encode() for header in model["headers"]["drop"]),
@@ -154,6 +176,7 @@ def _rule(model: str, rule: Mapping[str, Any]) -> Rule:
         intervals=tuple(intervals),
         shadows=tuple((version, share) for version, share in rule["shadow"]),
         salt=(rule["salt"] or f"{model}/{rule['name']}").encode(),
+        priority=rule["priority"],
     )
 
 
@@ -167,6 +190,7 @@ def make_document(
         for version, settings in model["versions"].items():
             card = checked.cards.get((name, version))
             settings["card"] = card.model_dump(mode="json") if card else None
+            _locate_servers(settings, checked)
             if settings["artifact"] is not None:
                 settings["artifact"] = artifacts.add_folder(checked.resolve(settings["artifact"]))
         for rule in model["rules"]:
@@ -188,6 +212,18 @@ def make_document(
         "people": tree["people"],
         "telemetry": tree["telemetry"],
     }
+
+
+def _locate_servers(settings: dict[str, Any], checked: Checked) -> None:
+    """One list of endpoints, and files by their whole paths: a table knows no folder."""
+    upstream = settings.pop("upstream")
+    settings["endpoints"] = [upstream] if upstream is not None else settings["endpoints"]
+    for what, name in (settings["tls"] or {}).items():
+        if name is not None:
+            settings["tls"][what] = str(checked.resolve(name))
+    kind, _, name = (settings["auth"] or {"source": ""})["source"].partition(":")
+    if kind == "file":
+        settings["auth"]["source"] = f"file:{checked.resolve(name)}"
 
 
 class Conflict(Exception):

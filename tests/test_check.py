@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.check import Checked, check
+from gateway.dataplane.limits import effective
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models" / "mortgage"
@@ -142,6 +143,20 @@ def test_an_artifact_other_than_its_cards_is_refused(tmp_path: Path) -> None:
     (problem,) = checked(tmp_path, text).problems
     assert (problem.file, problem.key) == ("v1/card.yaml", "artifact.sha256")
     assert problem.allowed.startswith("the file's digest is ")
+
+
+def test_limits_of_one_worker(tmp_path: Path) -> None:
+    """Declared for the gateway, divided by the workers, rounded up; 0 stays 0."""
+    text = (
+        "models: {m: {limits: {in_flight: 5, pending: 0, connections: 1}, versions: {v:"
+        " {upstream: 'http://a'}}, rules: [{name: a, split: {v: 100%}}]}}"
+    )
+    found = checked(tmp_path, text).settings
+    assert found is not None
+    each = effective(found, 4)
+    assert each["clients.connections"] == 1250
+    shares = [each[f"models.m.limits.{what}"] for what in ("in_flight", "pending", "connections")]
+    assert shares == [2, 0, 1]
 
 
 def test_overrides_are_laid_over_the_file(tmp_path: Path) -> None:

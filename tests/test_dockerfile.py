@@ -217,7 +217,8 @@ def test_ports_and_variables_are_the_programs_own():
     """EXPOSE has both of the demo's ports; each HEADWORKS_ variable of ENV is one it reads."""
     demo = check(ROOT / "headworks.yaml").settings
     assert demo is not None
-    ports = {address.rpartition(":")[2] for address in (demo.listen.data, demo.listen.admin)}
+    listeners = (demo.listen.of("data"), demo.listen.of("admin"))
+    ports = {listener.address.rpartition(":")[2] for listener in listeners}
     assert set(only("EXPOSE").split()) == ports
     ours = {name for name in environment() if name.startswith("HEADWORKS_")}
     assert ours <= environment_names().keys()

@@ -49,7 +49,7 @@ def test_commands_in_the_readme_exist():
     known = set(get_command(cli.cli).commands)
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         text = page.read_text()
-        named = set(re.findall(r"(?:\.venv/bin/|`)headworks ([a-z]+)", text))
+        named = set(re.findall(r"(?:\.venv/bin/|`)headworks ([a-z]+)\b(?! v\d)", text))
         assert named <= known, page
         for script in re.findall(r"scripts/([a-z]+)", text):
             assert (ROOT / "scripts" / script).exists(), f"{page}: {script}"

@@ -74,7 +74,9 @@ def admin(config: Path, set_: list[str] | None) -> Any:
         for problem in checked.problems:
             print(problem, file=sys.stderr)
         raise typer.Exit(EXIT_FOUND)
-    return AdminClient(checked.settings.listen.admin)
+    listener = checked.settings.listen.of("admin")
+    cert = str(checked.resolve(listener.tls.cert)) if listener.tls is not None else None
+    return AdminClient(listener.address, cert)
 
 
 def show(document: Any, json: bool, render: Any) -> None:

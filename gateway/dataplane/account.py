@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.clock import Clock, isoformat
 from gateway.dataplane.headers import as_dict, kept
+from gateway.dataplane.upload import Upload
 from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
 from gateway.journal.receipt import Receipt
 from gateway.journal.record import EMPTY, SALT_BYTES, Part, commitment, encode_parts
@@ -26,11 +27,11 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 
 class Account:
     __slots__ = (
-        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "error",
-        "frugal",
-        "extra", "first", "headers", "id", "method", "model", "operation", "parent", "path",
-        "primary", "query", "receipt", "request", "response", "response_headers", "revision",
-        "runtime", "salt", "status", "trace", "upstream_ns", "version", "wall_ns",
+        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "deadline",
+        "error", "extra", "first", "frugal", "headers", "id", "method", "model", "operation",
+        "parent", "path", "primary", "query", "receipt", "request", "response", "response_headers",
+        "revision", "runtime", "salt", "status", "trace", "upload", "upstream_ns", "version",
+        "wall_ns",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
@@ -49,6 +50,8 @@ class Account:
         self.version: Version | None = None
         self.choice: Choice | None = None
         self.request = b""
+        self.upload: Upload | None = None  # in place of `request`, of a body that passes by
+        self.deadline: float | None = None  # loop.time(), one for all attempts and the fallback
         self.response: Part = EMPTY
         self.response_headers: Headers = []
         self.status = 0
@@ -76,9 +79,9 @@ class Account:
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
         self.status, self.response_headers = reply.status, reply.headers
-        self.response = Part.of(reply.body, self._kept_bytes())
+        self.response = Part.of(reply.body, self.kept_bytes())
 
-    def _kept_bytes(self) -> int:
+    def kept_bytes(self) -> int:
         """How much of a body is kept: on a disk with little room, nothing that no decision is made
         of."""
         if self.frugal and (self.operation != "infer" or self.status != 200):
@@ -89,6 +92,13 @@ class Account:
         """Header and sealed part, as `Journal.append` takes them; the one commits to the other."""
         parts = self.parts()
         return self.header(kind) | {"commitment": commitment(parts)}, parts
+
+    def note_departure(self, left: str | None, sent: int) -> None:
+        """How the client left before it was answered, if it did, and what it was given."""
+        if left is not None:
+            assert self.model is not None
+            policy = self.model.on_disconnect
+            self.extra["client"] = {"left": left, "policy": policy, "sent": sent}
 
     def header(self, kind: str = "exchange") -> dict[str, Any]:
         self.answered_ns = self.clock.steady()
@@ -109,7 +119,10 @@ class Account:
                 "upstream_us": self.upstream_ns // 1000,
             },
             "trace": {"parent": self.parent, "traceparent": self.trace.decode()},
-            "bytes": {"request": len(self.request), "response": self.response.length},
+            "bytes": {
+                "request": self.upload.tally.length if self.upload else len(self.request),
+                "response": self.response.length,
+            },
         }
         if self.model is not None:
             # The rest of a path is the caller's text: whole in the context, never in clear.
@@ -141,7 +154,9 @@ class Account:
             "bucket": self.choice.bucket_ppm if self.choice else None,
             "salt": self.salt,
         }
-        return encode_parts(context, Part.of(self.request, self._kept_bytes()), self.response)
+        keep = self.kept_bytes()
+        request = self.upload.tally.part(keep) if self.upload else Part.of(self.request, keep)
+        return encode_parts(context, request, self.response)
 
 
 def _trace(identity: str, first: dict[bytes, bytes]) -> tuple[bytes, str | None]:

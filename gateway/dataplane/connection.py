@@ -17,10 +17,16 @@ import asyncio
 import select
 import ssl
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, cast
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol, cast
 
+from gateway.dataplane.failures import (
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamReset,
+    UpstreamTimeout,
+)
+from gateway.dataplane.limits import PoolLimits, Timeouts
 from gateway.dataplane.response import Framing, MalformedResponse, ResponseReader
 
 BUFFER_BYTES: Final = 256 * 1024  # unread bytes of an answer at which the upstream has to wait
@@ -29,69 +35,12 @@ COPY_BYTES: Final = 64 * 1024  # bodies up to here are joined with their head in
 TIMER_SLACK_S: Final = 0.001  # event loops count milliseconds: a timer may be early by one
 
 
-class UpstreamError(Exception):
-    """No good answer came from the upstream. `phase` says how far the exchange was."""
+class Pieces(Protocol):
+    """A request's body as it comes; `length` is None where it is not known before."""
 
-    code = "upstream_error"
+    length: int | None
 
-    def __init__(self, detail: str, phase: str) -> None:
-        super().__init__(f"{self.code} ({phase}): {detail}")
-        self.detail = detail
-        self.phase = phase
-
-
-class UpstreamConnectFailed(UpstreamError):
-    """Nothing was sent: phase resolve, connect, tls or closed (our pool is)."""
-
-    code = "upstream_connect_failed"
-
-
-class UpstreamTimeout(UpstreamError):
-    """Phase connect, first_byte, idle, or request: the absolute deadline."""
-
-    code = "upstream_timeout"
-
-
-class UpstreamReset(UpstreamError):
-    """Closed early: phase reused_closed (not a byte came, on a connection used before), head, body,
-    or aborted (by us)."""
-
-    code = "upstream_reset"
-
-
-class UpstreamProtocolError(UpstreamError):
-    """Bytes that HTTP/1.1 does not allow: phase early, head or body."""
-
-    code = "upstream_protocol_error"
-
-
-class UpstreamOverloaded(UpstreamError):
-    """Nothing was sent: phase pending, the queue for a connection is full."""
-
-    code = "upstream_overloaded"
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """Bounds of one pool; at each of them something is refused, closed or counted."""
-
-    connections: int = 128
-    keep_idle: int = 32
-    pending: int = 64
-    retire_after_s: float = 600
-    head_bytes: int = 32768
-    header_count: int = 100
-    resolve_every_s: float = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds. `first_byte_s` runs from the request's last byte, `idle_s` between two reads."""
-
-    connect_s: float = 1
-    first_byte_s: float = 10
-    idle_s: float = 30
-    request_s: float = 10
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
 class Answer:
@@ -106,6 +55,7 @@ class Answer:
         "_connection",
         "_error",
         "_over",
+        "_pump",
         "_size",
         "_waiter",
         "_window",
@@ -125,15 +75,27 @@ class Answer:
         self._over = False
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._pump: asyncio.Task[None] | None = None
 
-    async def read(self, at_most: int) -> bytes | None:
-        """The whole body if it has at most `at_most` bytes; None if longer, nothing consumed."""
+    async def read(self, at_most: int, patience_s: float | None = None) -> bytes | None:
+        """The whole body if it has at most `at_most` bytes; None if longer, nothing consumed.
+
+        With `patience_s` also None if its end is not known and does not come within these seconds.
+        """
         if self.length is not None and self.length > at_most:
             return None
         self._widen(max(BUFFER_BYTES, at_most))
-        while not self._over and self._size <= at_most:
-            await self._wait()
-        if self._size > at_most:
+        loop, timer, until = self._connection.loop, None, float("inf")
+        if patience_s is not None and self.length is None and not self._over:
+            until = loop.time() + patience_s
+            timer = loop.call_at(until, self._wake)
+        try:
+            while not self._over and self._size <= at_most and loop.time() + TIMER_SLACK_S < until:
+                await self._wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if not self._over or self._size > at_most:
             self._widen(BUFFER_BYTES)
             return None
         if self._error is not None:
@@ -159,6 +121,11 @@ class Answer:
         if not self._over and self._size <= RESUME_BYTES:
             self._connection.resume()
         return chunk
+
+    def extend(self, deadline: float) -> None:
+        """A stream has a deadline of its own: loop.time() by which its last byte has come."""
+        if not self._over:
+            self._connection.extend(self, deadline)
 
     def abort(self) -> None:
         """Take no more of it. Before its end this closes the connection; afterwards it is free."""
@@ -210,6 +177,8 @@ class Answer:
         self._size += len(chunk)
 
     def _end(self, error: UpstreamError | None) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
         self._over = True
         self._error = error
         self._wake()
@@ -235,6 +204,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.opened_at = self.loop.time()
+        self.address = ""
         self.exchanges = 0
         self.usable = False
         self.failure: UpstreamError | None = None  # of a connection without an exchange
@@ -249,7 +219,8 @@ class Connection(asyncio.Protocol):
         self._deadline = self._due = self._timer_at = 0.0
         self._phase = "first_byte"
         self._timer: asyncio.TimerHandle | None = None
-        self._unsent = self._paused = False
+        self._unsent = self._paused = self._uploading = False
+        self._drained: asyncio.Future[None] | None = None
         self._reader: ResponseReader | None = None
         self._silent = True  # not one byte of this answer has come
 
@@ -268,8 +239,14 @@ class Connection(asyncio.Protocol):
             self.failure = UpstreamReset("closed before the request", "head")
         return False
 
-    def begin(self, head: bytes, body: bytes, *, bodiless: bool, deadline: float) -> Answer:
-        """Write the request; the answer's head is still to come. `bodiless`: the method is HEAD."""
+    def begin(
+        self, head: bytes, body: bytes | Pieces, *, bodiless: bool, deadline: float
+    ) -> Answer:
+        """Write the request; the answer's head is still to come. `bodiless`: the method is HEAD.
+
+        Pieces are written as they come, no faster than the upstream takes them; it may answer
+        before their end. Until then only the deadline runs.
+        """
         assert self._answer is None
         assert self._transport is not None
         self.exchanges += 1
@@ -280,6 +257,12 @@ class Connection(asyncio.Protocol):
             limits.head_bytes, limits.header_count, bodiless, answer._push
         )
         self._deadline = deadline
+        if not isinstance(body, bytes):
+            self._uploading = True
+            self._transport.write(head)
+            self._wait_for("request", deadline)
+            answer._pump = self.loop.create_task(self._upload(answer, body))
+            return answer
         if len(body) <= COPY_BYTES:
             self._transport.write(head + body)
         else:
@@ -307,7 +290,40 @@ class Connection(asyncio.Protocol):
             self.abort(self._answer)
         self.close()
 
+    async def _upload(self, answer: Answer, pieces: Pieces) -> None:
+        """Cancelled when the answer has ended. Whatever the pieces raise ends the exchange."""
+        chunked = pieces.length is None
+        try:
+            async for piece in pieces:
+                if piece:
+                    await self._write_piece(
+                        b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+                    )
+        except Exception:
+            self.abort(answer)  # who gave the pieces knows why
+            return
+        if self._answer is answer and self._transport is not None:
+            if chunked:
+                self._transport.write(b"0\r\n\r\n")
+            self._uploading = False
+            self._deadline = min(self._deadline, self.loop.time() + self._timeouts.request_s)
+            if self._silent:
+                self._wait_for("first_byte", self._timeouts.first_byte_s)
+
+    async def _write_piece(self, piece: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(piece)
+        if self._unsent:
+            self._drained = self.loop.create_future()
+            await self._drained
+
     # The answer's side.
+
+    def extend(self, answer: Answer, deadline: float) -> None:
+        if self._answer is answer:
+            self._deadline = deadline
+            if not self._uploading:
+                self._wait_for("idle", self._timeouts.idle_s)
 
     def abort(self, answer: Answer) -> None:
         if self._answer is answer:
@@ -364,7 +380,9 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._unsent = False
-        if self._answer is not None and self._silent:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        if self._answer is not None and self._silent and not self._uploading:
             self._wait_for("first_byte", self._timeouts.first_byte_s)
 
     # Ends.
@@ -375,7 +393,7 @@ class Connection(asyncio.Protocol):
         assert transport is not None
         self._answer = self._reader = None
         # An answer may overtake its request: what is still to be written would follow the next one.
-        sent = not transport.get_write_buffer_size()
+        sent = not self._uploading and not transport.get_write_buffer_size()
         exact = reader.framing is not Framing.CLOSE and not self._paused
         self.usable = self.usable and reader.keep_alive and sent and exact
         answer._end(None)
@@ -434,7 +452,7 @@ class Connection(asyncio.Protocol):
         While we hold the upstream back, or it our request, only the deadline runs.
         """
         due = self.loop.time() + seconds
-        if due >= self._deadline or self._paused or self._unsent:
+        if due >= self._deadline or self._paused or self._unsent or self._uploading:
             due, phase = self._deadline, "request"
         self._due, self._phase = due, phase
         if self._timer is None or due < self._timer_at:

@@ -17,15 +17,20 @@ from typing import Any
 from gateway.clock import Clock
 from gateway.dataplane.access import forced_version
 from gateway.dataplane.account import Account
-from gateway.dataplane.backend import Stream, say_error
+from gateway.dataplane.backend import Backend, Stream, say_error
 from gateway.dataplane.choice import choose, force, shadows
+from gateway.dataplane.departure import Departure
+from gateway.dataplane.fallback import is_failure, stand_in
 from gateway.dataplane.identity import check_rows, identify, read_context
+from gateway.dataplane.limits import Load
 from gateway.dataplane.live import Live
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.refusals import Refusals
 from gateway.dataplane.routing import find_model, match
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
+from gateway.dataplane.turn import Turn
+from gateway.dataplane.upload import Upload, take_body
 from gateway.errors import CODES, JournalUnavailable, Refusal
 from gateway.exchange import Headers, Reply
 from gateway.journal.writer import Journal
@@ -46,14 +51,26 @@ class Handler:
         probes: Probes,
         clock: Clock,
         metrics: Metrics,
+        load: Load,
     ) -> None:
         self.journal, self.shadow, self.probes = journal, shadow, probes
         self.clock, self.metrics = clock, metrics
         self.refusals = Refusals()
         self.live: Live | None = None
-        self.in_flight = 0
+        self.load = load
+        self.open: set[Departure] = set()
         self.journal_full = False
         self.frugal = False  # the disk has little room: bodies without a decision are not kept
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that are open, streams to their last byte."""
+        return self.load.in_flight
+
+    def cut(self) -> None:
+        """The process ends: whatever is open ends now, and is recorded as it is."""
+        for departure in list(self.open):
+            departure.end("draining")
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,29 +82,37 @@ class Handler:
         query = scope["query_string"].decode("latin-1")
         account = Account(self.clock, scope["method"], path, query, scope["headers"])
         account.frugal = self.frugal
-        self.in_flight += 1
+        turn: Turn = scope["turn"]
+        departure = Departure()
+        turn.on_gone = departure.leave
+        self.load.in_flight += 1
+        self.open.add(departure)
         try:
             with ExitStack() as held:
-                reply = await self._answered(account, receive, held)
+                reply = await self._answered(account, receive, held, departure)
                 if isinstance(reply, Reply):
+                    account.note_departure(departure.left, 0)
                     reply = await self._durable(account, reply)
                     await _respond(send, reply, self._exposed(account))
-                else:
-                    await self._relayed(account, reply, send)
+                elif not await self._relayed(account, reply, send, departure):
+                    turn.cut()
             self._copy(account)
         finally:
-            self.in_flight -= 1
+            self.open.discard(departure)
+            self.load.in_flight -= 1
             self._count(account)
 
     async def _answered(
-        self, account: Account, receive: Receive, held: ExitStack
+        self, account: Account, receive: Receive, held: ExitStack, departure: Departure
     ) -> Reply | Stream:
         """The story, or the refusal at which it ended. `held` is let go after the last byte."""
         try:
-            return await self._story(account, receive, held)
+            with departure:
+                return await self._story(account, receive, held, departure)
         except Refusal as refusal:
             account.error = refusal.code
-            return say_error(refusal.code, refusal.status, refusal.message)
+            draw = int(account.id[-4:], 16)
+            return say_error(refusal.code, refusal.status, refusal.message, draw)
         except JournalUnavailable:
             account.error = "journal_unavailable"
             return say_error(account.error, 503, CODES[account.error][1])
@@ -96,7 +121,9 @@ class Handler:
             account.error = "internal_error"
             return say_error(account.error, 500, f"internal error; exchange {account.id}")
 
-    async def _story(self, account: Account, receive: Receive, held: ExitStack) -> Reply | Stream:
+    async def _story(
+        self, account: Account, receive: Receive, held: ExitStack, departure: Departure
+    ) -> Reply | Stream:
         live = self._serving()  # 503
         account.revision = live.table.revision
         caller = account.caller = identify(live.table, account.first)  # 401
@@ -105,16 +132,77 @@ class Handler:
         account.context, dropped = read_context(account.first, caller)  # 400
         self.metrics.count("headworks_context_dropped", by=dropped)
         rule = match(model, account.path, account.first, caller)  # 404
+        if self.load.sheds(rule.priority):
+            raise Refusal("shed", f"too much is open for priority {rule.priority!r}")  # 503
+        departure.cancels = model.on_disconnect == "cancel"
         forced = forced_version(model, target, account.first, caller)  # 403
         choice = force(forced, rule) if forced else choose(model, rule, account.first, account.id)
         backend = live.backend(model, choice.version)
-        held.enter_context(backend.used())
-        account.request = await _body(receive, account, model.limits["request"])  # 400, 413
+        backend.use(held)
+        await self._take_body(account, receive, held, backend)  # 408, 413
         self._fits(account)  # 400
         account.choice, account.version = choice, model.versions[choice.version]
         if model.durability == "strict_intent":
             await self._record(account, "intent", receipt=False)  # 503
-        return await backend.call(account)  # 4xx, 5xx
+        return await self._call(account, live, backend, held)  # 4xx, 5xx
+
+    async def _take_body(
+        self, account: Account, receive: Receive, held: ExitStack, backend: Backend
+    ) -> None:
+        """Bodies that have to be looked into, or recorded before they are sent, are held whole."""
+        model, context = backend.model, account.context
+        several = max(len(context.subjects), len(context.groups)) > 1
+        may_pass = (
+            backend.remote is not None and not several and model.durability != "strict_intent"
+        )
+        body = await take_body(receive, account.first, model.limits, self.load, may_pass=may_pass)
+        if isinstance(body, Upload):
+            account.upload = body
+        else:
+            account.request = body
+            held.callback(self.load.release, len(body))
+
+    async def _call(
+        self, account: Account, live: Live, backend: Backend, held: ExitStack
+    ) -> Reply | Stream:
+        """The chosen version's answer, or that of `fallback` where it gave none. The failure is the
+        first one's either way: the record says who should have answered."""
+        assert account.model is not None
+        assert account.choice is not None
+        choice, version = account.choice, account.version
+        instead = stand_in(account.model, choice, passes=account.upload is not None)
+        if instead is None:
+            return await backend.call(account, held=held)
+        refusal, failed = None, None
+        try:
+            failed = await backend.call(account, held=held)
+            status = failed.status if isinstance(failed, Reply) else failed[0]
+        except Refusal as error:
+            refusal, status = error, error.status
+        code = refusal.code if refusal is not None else None
+        if not is_failure(code, status):
+            if refusal is not None:
+                raise refusal
+            assert failed is not None
+            return failed
+        if failed is not None and not isinstance(failed, Reply):
+            failed[2].abort()
+        account.extra["assigned"] = {"version": choice.version, "arm": choice.arm,
+                                     "status": status, "error": code}  # fmt: skip
+        account.choice, account.version = instead, account.model.versions[instead.version]
+        other = live.backend(account.model, instead.version)
+        other.use(held)
+        try:
+            return await other.call(account, held=held)
+        except Refusal as second:
+            account.choice, account.version = choice, version
+            del account.extra["assigned"]
+            account.extra["fallback"] = {"version": instead.version, "error": second.code}
+            if refusal is not None:
+                raise refusal from None
+            if isinstance(failed, Reply):
+                return failed
+            raise  # of the first one's 5xx only the head was taken
 
     def _serving(self) -> Live:
         if self.journal is None:
@@ -179,16 +267,20 @@ class Handler:
         made = await self.journal.append(*account.entry(kind), durable=durable, receipt=asked)
         account.receipt = account.receipt or made
 
-    async def _relayed(self, account: Account, stream: Stream, send: Send) -> None:
+    async def _relayed(
+        self, account: Account, stream: Stream, send: Send, departure: Departure
+    ) -> bool:
+        """Whether the client was given all of it."""
         _, headers, answer = stream
         headers = _with_ours(headers, self._exposed(account))
         try:
-            await relay(account, answer, headers, send, self._record)
+            return await relay(account, answer, headers, send, self._record, departure)
         except JournalUnavailable:
             account.error = "journal_unavailable"
             refused = say_error(account.error, 503, CODES[account.error][1])
             account.status = refused.status
             await _respond(send, refused, self._exposed(account))
+            return True
 
     def _exposed(self, account: Account) -> Headers:
         model = account.model
@@ -218,6 +310,11 @@ class Handler:
         model, version = account.model.name, account.version.name
         arm, status = account.choice.arm, str(account.status)
         self.metrics.count("headworks_exchanges", model, version, arm, status)
+        if (first := account.extra.get("assigned")) is not None:  # its failure stays its own
+            said = (first["version"], first["arm"], str(first["status"]))
+            self.metrics.count("headworks_exchanges", model, *said)
+        if (client := account.extra.get("client")) is not None:
+            self.metrics.count("headworks_clients_left", model, client["left"], client["policy"])
         seconds = (self.clock.steady() - account.arrived_ns) / 1e9
         self.metrics.observe("headworks_exchange_seconds", seconds, model, version)
 
@@ -236,28 +333,12 @@ class Handler:
         assert account.model is not None
         assert account.choice is not None
         for version in shadows(rule, account.choice.version, account.id):
-            self.shadow.offer(account, live.shadow(account.model, version))
-
-
-async def _body(receive: Receive, account: Account, at_most: int) -> bytes:
-    """The whole body; refused as soon as it is known to be longer than `at_most`."""
-    stated = account.first.get(b"content-length")
-    if stated is not None and int(stated) > at_most:
-        words = f"content-length {int(stated)}; at most {at_most} bytes are taken"
-        raise Refusal("request_too_large", words)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refusal("client_gone", CODES["client_gone"][1])
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > at_most:
-            raise Refusal("request_too_large", f"more than {at_most} bytes; no more are taken")
-        chunks.append(chunk)
-        if not message.get("more_body"):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if account.upload is not None:
+                self.shadow.drop(account.model.name, "body_too_large")
+            elif self.load.sheds("shadow"):
+                self.shadow.drop(account.model.name, "shed")
+            else:
+                self.shadow.offer(account, live.shadow(account.model, version))
 
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:

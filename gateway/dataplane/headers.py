@@ -34,25 +34,26 @@ def to_upstream(
     headers: Headers,
     first: dict[bytes, bytes],
     *,
-    host: bytes,
     exchange: str,
     trace: bytes,
     traffic: bytes | None = None,
     own_authorization: bool,
+    credential: bytes | None = None,
 ) -> Headers:
-    """What an upstream gets: all but hop-by-hop and ours, with our id and the trace.
+    """What an upstream gets: all but host, hop-by-hop and ours, with our id and the trace.
 
     `own_authorization`: the bearer token was ours (a caller's key) and goes no further.
+    `credential`: name of the header in which the upstream gets our own.
     """
     dropped = _named_by_connection(headers) if b"connection" in first else frozenset()
-    sent = [(b"host", host)]
+    sent = []
     for item in headers:
         name = item[0]
         if name in HOP_BY_HOP or name in dropped or name.startswith(b"x-headworks-"):
             continue
         if name in (b"host", b"traceparent", b"content-length"):
             continue
-        if own_authorization and name == b"authorization":
+        if name == credential or (own_authorization and name == b"authorization"):
             continue
         sent.append(item)
     sent.append((b"x-headworks-id", exchange.encode()))

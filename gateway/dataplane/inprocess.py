@@ -47,6 +47,7 @@ class Session:
         )
         self.inputs = {item.name: item for item in self._session.get_inputs()}
         self.outputs = [item.name for item in self._session.get_outputs()]
+        self._dims = {name: item.shape for name, item in self.inputs.items()}
         self._types = {name: ONNX_TYPES.get(item.type, "") for name, item in self.inputs.items()}
         self._ns_a_row = 0.0
         for words in self.misfits():
@@ -74,11 +75,12 @@ class Session:
             words = f"tensor {min(unknown)!r} is unknown; expected: {', '.join(self.inputs)}"
             raise Refusal("bad_tensor", words)
         rows = request.rows
-        return {name: self._feed(name, request, rows) for name in self.inputs}
+        with np.errstate(over="ignore"):  # what overflows is an infinity, and refused as one
+            return {name: self._feed(name, request, rows) for name in self.inputs}
 
     def _feed(self, name: str, request: v2.Request, rows: int) -> Any:
         expected = self._types[name]
-        dims = self.inputs[name].shape
+        dims = self._dims[name]
         tensor = request.inputs.get(name)
         if tensor is None:
             words = f"tensor {name!r} is missing; expected: {expected} {_shape(dims)}"
@@ -97,7 +99,7 @@ class Session:
         feeds = self.feeds(request)
         started = time.perf_counter_ns()
         try:
-            values = self._session.run(None, feeds)
+            values = self._session.run(self.outputs, feeds)
         except Exception as error:
             self._blame_categories(request)
             raise Refusal("model_failed", f"{type(error).__name__}: {error}") from error
@@ -148,8 +150,7 @@ def _array(tensor: v2.Tensor) -> Any:
     try:
         if isinstance(tensor.data, list) and tensor.data:
             _check_numbers(tensor)
-        with np.errstate(over="ignore"):
-            array = np.asarray(tensor.data, dtype).reshape(tensor.shape)
+        array = np.asarray(tensor.data, dtype).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError) as error:
         words = f"tensor {tensor.name!r}: a value is not {tensor.datatype}: {error}"
         raise Refusal("bad_tensor", words) from None

@@ -35,7 +35,9 @@ class Live:
         return self.backends[model.name, version, "shadow"]
 
 
-def prepare(table: Table, artifacts: Artifacts, before: Live | None, workers: int) -> Live:
+def prepare(
+    table: Table, artifacts: Artifacts, before: Live | None, workers: int, body_s: float
+) -> Live:
     """ValueError or OSError where an artifact does not load: the old table stays in force."""
     backends: dict[tuple[str, str, Traffic], Backend] = {}
     for model in table.models.values():
@@ -48,9 +50,9 @@ def prepare(table: Table, artifacts: Artifacts, before: Live | None, workers: in
                 if old is not None and _same(old, model, version):
                     backends[key], session = old, old.session
                     continue
-                if version.upstream is None and session is None:
+                if not version.endpoints and session is None:
                     session = _load(model, version, artifacts)
-                backends[key] = Backend(model, version, session, workers)
+                backends[key] = Backend(model, version, session, workers, body_s)
     return Live(table, backends)
 
 
@@ -67,6 +69,9 @@ def _same(old: Backend, model: Model, version: Version) -> bool:
         and old.model.limits == model.limits
         and old.model.timeouts == model.timeouts
         and old.model.expose == model.expose
+        and old.model.retries == model.retries
+        and old.model.health == model.health
+        and old.model.ejection == model.ejection
         and old.model.shadow == model.shadow
     )
 

@@ -14,7 +14,6 @@ import orjson
 from gateway import __version__
 from gateway.dataplane.backend import JSON, Backend
 from gateway.dataplane.live import Live
-from gateway.dataplane.upstream import UpstreamError
 from gateway.exchange import Reply
 
 ASK_AGAIN_S = 1.0
@@ -61,19 +60,13 @@ class Probes:
         return all(await asyncio.gather(*(self._ready(backend) for backend in backends)))
 
     async def _ready(self, backend: Backend) -> bool:
-        if backend.pool is None:
+        if (remote := backend.remote) is None:
             return True
         at, ready = self._asked.get(id(backend), (0.0, False))
         if time.monotonic() - at < ASK_AGAIN_S:
             return ready
-        headers = [(b"host", backend.pool.endpoint.authority.encode())]
-        deadline = asyncio.get_running_loop().time() + 1.0
-        try:
-            answer = await backend.pool.send(b"GET", b"/v2/health/ready", headers, b"", deadline)
-            ready = await answer.read(4096) is not None and answer.status == 200
-            answer.abort()
-        except UpstreamError:
-            ready = False
+        asked = (remote.ask(server, "/v2/health/ready", 1.0) for server in remote.servers)
+        ready = any(await asyncio.gather(*asked))
         self._asked[id(backend)] = (time.monotonic(), ready)
         return ready
 

@@ -20,6 +20,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 INTERIM_COUNT: Final = 8  # 1xx answers before the final one
 HEAD_END: Final = b"\r\n\r\n"
+CONTROLS: Final = bytes(set(range(32)) - {9}) + b"\x7f"
 VERSIONS: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 VERSION_PREFIX: Final = b"HTTP/1."
 
@@ -132,8 +133,10 @@ class ResponseReader:
         if len(head) > self._head_bytes:
             raise MalformedResponse(f"head over {self._head_bytes} bytes")
         # llhttp would skip blank lines, take HTTP/2.0 and RTSP/1.0, and NUL in a reason.
-        if not head.startswith(VERSIONS) or b"\0" in head:
+        if not head.startswith(VERSIONS):
             raise MalformedResponse("not an HTTP/1.0 or HTTP/1.1 answer")
+        if len(head) - len(head.translate(None, CONTROLS)) != 2 * head.count(b"\r\n"):
+            raise MalformedResponse("a control character in the head")
         status, headers = self._parse(head)
         if 100 <= status < 200:
             self._skip_interim(status)

@@ -1,120 +1,335 @@
-"""The server's side of HTTP: uvicorn's httptools protocol with the limits it lacks.
+"""The server's side of HTTP/1.1: one connection of a client, as uvicorn's `http=` class.
 
-The stock class takes a head of any size and number of headers, keeps half a head open for ever, and
-answers its own 400s as text that nobody counts. Here a head has a size, a number of headers and a
-time; what cannot be parsed is answered in the dialect of the program and told to the handler.
+uvicorn's own takes a head of any size and number of headers, keeps half a head or half a body open
+for ever, waits for ever for a client that does not read, and answers its own 400s as text that
+nobody counts. Here:
+
+* **Every wait ends.** `_awaits` says for what the connection waits now, `_due` until when: a head,
+  a body, a client that reads, the next request. One timer a connection wakes at or before that time
+  and looks again, so a request costs no timer of its own.
+* **One way to read a request.** llhttp without leniency, and beyond it: exactly one host, no
+  control characters in values, and no name with underscores that some servers would read as one
+  of ours or of the message's framing (`x_headworks_id`, `content_length`).
+* **Answers go in the order of requests**, one under way at a time; what cannot be parsed is
+  answered by us, in turn, and ends the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import fcntl
+import logging
+import sys
+import termios
+from collections import deque
+from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway.dataplane.limits import ClientLimits
+from gateway.dataplane.response import CONTROLS
+from gateway.dataplane.turn import STATUS_LINES, Turn
 from gateway.errors import CODES
 from gateway.protocol import v2
 
-HEAD_BYTES_MAX = 32 * 1024
-HEADERS_MAX = 100
-HEAD_SECONDS_MAX = 10.0
+PIPELINE_MAX: Final = 128  # requests that wait behind the one under way
+WRITE_PROGRESS_BYTES: Final = 64 * 1024  # what a client has to take in `clients.write`
+LINGER_S: Final = 2.0  # how long what a refused client still sends is read and forgotten
+HOST_NOT: Final = b" \t,;/\\@?#<>\"'"
+FRAMING: Final = (b"content-length", b"transfer-encoding")
+DISGUISED: Final = frozenset((*FRAMING, b"host", b"connection", b"authorization"))
+log = logging.getLogger("headworks.server")
 
 
-class Protocol(HttpToolsProtocol):
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.parser = httptools.HttpRequestParser(self)  # without uvicorn's leniency
-        self._head_bytes = 0
-        self._in_head = True
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._begun = self._resuming = False
-        self._parsed_bytes = 0
-        self._refused = False
+def _is_disguised(name: bytes) -> bool:
+    """Some servers read underscores in names as dashes."""
+    read = name.replace(b"_", b"-")
+    return read in DISGUISED or read.startswith(b"x-headworks-")
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._start_timer()
+
+class Protocol(asyncio.Protocol):
+    """`config.app` is called with each request; its `limits`, `draining` and `refused(code)` are
+    what else is asked of it."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+        self.app = config.app
+        self.limits: ClientLimits = config.app.limits
+        self.loop = asyncio.get_running_loop()
+        self.connections, self.tasks = server_state.connections, server_state.tasks
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.parser = httptools.HttpRequestParser(self)
+        self.turn: Turn | None = None  # under way
+        self.reading: Turn | None = None  # whose body is being read
+        self.waiting: deque[Turn] = deque()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._hosts = self._head_bytes = self._unparsed_bytes = 0
+        self._in_head, self._begun = True, False
+        self._resuming = self._refused = self._held_back = False
+        self._writable: asyncio.Future[None] | None = None
+        self._unsent = 0
+        self._awaits = ""
+        self._due = self._timer_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.connections.add(self)
+        self._await("head", self.limits.head_s)
+        if len(self.connections) > self.limits.connections:
+            limit = self.limits.connections
+            self.refuse("too_many_connections", f"{limit} connections are open already")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
+        self.connections.discard(self)
+        self._rest()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._let_write()
+        for turn in (self.turn, *self.waiting):
+            if turn is not None:
+                turn.leave("client_gone")
+        self.waiting.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
         if self._in_head:
-            self._head_bytes += len(data)
-            self._start_timer()
-        self._unset_keepalive_if_required()
+            self._unparsed_bytes += len(data)
+            if not self._awaits and self.turn is None or self._awaits == "idle":
+                self._await("head", self.limits.head_s)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.refuse("bad_request", "the request is not valid HTTP/1.1")
-        if self._in_head and self._head_bytes > HEAD_BYTES_MAX:
-            self.refuse("headers_too_large", f"the head is longer than {HEAD_BYTES_MAX} bytes")
+        if self._in_head and self._unparsed_bytes > self.limits.head_bytes:
+            self._refuse_size()
+
+    def eof_received(self) -> None:
+        """Half a connection is none: it closes."""
+
+    def pause_writing(self) -> None:
+        if self._writable is None:
+            self._writable = self.loop.create_future()
+        self._unsent = self._untaken()
+        self._await("write", self.limits.write_s)
+
+    def resume_writing(self) -> None:
+        if self._awaits == "write":
+            self._rest()
+        self._let_write()
+        if self.turn is None:
+            self._await("idle", self.limits.idle_s)
+
+    def _untaken(self) -> int:
+        """Bytes that the client has not taken, here and in the kernel, whose buffer is larger."""
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        queued = bytearray(4)
+        if descriptor >= 0:
+            fcntl.ioctl(descriptor, termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+
+    def _let_write(self) -> None:
+        waiter, self._writable = self._writable, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # The parser's side.
+
+    def on_message_begin(self) -> None:
+        if self._resuming:
+            return
+        self._url, self._headers = b"", []
+        self._hosts = self._head_bytes = 0
+        self._in_head = self._begun = True
+        if self.turn is not None and self._awaits != "write":
+            self._await("head", self.limits.head_s)
+
+    def on_url(self, url: bytes) -> None:
+        if not self._resuming:
+            self._url += url
+            self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._refused or self._resuming:
+            return
+        self._count_head(len(name) + len(value) + 4)
+        name = name.lower()
+        if len(self._headers) >= self.limits.headers:
+            self.refuse("headers_too_large", f"more than {self.limits.headers} headers")
+        elif (b"_" in name and _is_disguised(name)) or (
+            len(value.translate(None, CONTROLS)) != len(value)
+        ):
+            self.refuse("bad_request", f"header {name.decode('latin-1')[:80]!r} is not taken")
+        elif name == b"host":
+            self._hosts += 1
+            if self._hosts > 1 or len(value.translate(None, HOST_NOT)) != len(value):
+                self.refuse("bad_request", "host: exactly one name is wanted")
+        self._headers.append((name, value))
+
+    def _count_head(self, size: int) -> None:
+        """A head that came whole in one read is measured here, one that never ends by its reads."""
+        self._head_bytes += size
+        if self._head_bytes > self.limits.head_bytes:
+            self._refuse_size()
+
+    def _refuse_size(self) -> None:
+        words = f"the head is longer than {self.limits.head_bytes} bytes"
+        self.refuse("headers_too_large", words)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = self._begun = False
+        self._unparsed_bytes = 0
+        if self._resuming:
+            self._resuming = False
+            return
+        if self._refused:
+            return
+        version = self.parser.get_http_version()
+        if not self._hosts and version != "1.0":
+            self.refuse("bad_request", "host: exactly one name is wanted")
+            return
+        if len(self.waiting) >= PIPELINE_MAX:
+            self.refuse("bad_request", f"more than {PIPELINE_MAX} requests wait for an answer")
+            return
+        self._take(version)
+
+    def _take(self, version: str) -> None:
+        """A whole head: a turn of its own, now or when it is its turn."""
+        url = httptools.parse_url(self._url)
+        path = url.path
+        method = self.parser.get_method().decode("ascii")
+        expects = any(name == b"expect" and value.lower() == b"100-continue"
+                      for name, value in self._headers)  # fmt: skip
+        keep_alive = version == "1.1" and self.parser.should_keep_alive()
+        turn = Turn(self, method, keep_alive, expects)
+        turn.scope = {
+            "type": "http",
+            "http_version": version,
+            "method": method,
+            "path": unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii"),
+            "raw_path": path,
+            "query_string": url.query or b"",
+            "headers": self._headers,
+            "turn": turn,
+        }
+        self.reading = turn
+        if self.turn is None:
+            self._start(turn)
+            self._await("body", self.limits.body_s)
+        else:
+            self.waiting.append(turn)
+            self._rest()
+            self.hold_back()
+
+    def on_body(self, body: bytes) -> None:
+        if self.reading is not None and not self._refused:
+            self.reading.push(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # its body is still to come
+        self._in_head = True
+        turn, self.reading = self.reading, None
+        if turn is not None and not self._refused:
+            if self._awaits in ("body", "head"):
+                self._rest()
+            turn.finish()
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """What follows is plain HTTP/1.1 all the same: Java's client offers h2c with each POST.
 
         The parser stops at an upgrade, so a new one is told how the body is framed and goes on.
         """
-        framing = (b"content-length", b"transfer-encoding")
-        lines = [b"%b: %b\r\n" % item for item in self.headers if item[0] in framing]
+        lines = [b"%b: %b\r\n" % item for item in self._headers if item[0] in FRAMING]
         self.parser = httptools.HttpRequestParser(self)
         self._resuming = True
         self.data_received(b"POST / HTTP/1.1\r\n%b\r\n%b" % (b"".join(lines), rest))
 
-    def on_message_begin(self) -> None:
-        if self._resuming:
+    # Turns.
+
+    def _start(self, turn: Turn) -> None:
+        self.turn = turn
+        if self.app.draining:
+            turn.keep_alive = False
+        self.tasks.add(self.loop.create_task(self._run(turn)))
+
+    async def _run(self, turn: Turn) -> None:
+        try:
+            await self.app(turn.scope, turn.receive, turn.send)
+        except Exception:
+            log.exception("%s was not answered", turn.scope["raw_path"][:200])
+        finally:
+            self.tasks.discard(asyncio.current_task())
+            if not turn.over:
+                self.cut(turn)
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def writable(self) -> asyncio.Future[None] | None:
+        """None: now."""
+        return self._writable
+
+    def hold_back(self) -> None:
+        if not self._held_back:
+            self._held_back = True
+            self.transport.pause_reading()
+
+    def read_on(self) -> None:
+        if self._held_back and not self.transport.is_closing():
+            self._held_back = False
+            self.transport.resume_reading()
+
+    def cut(self, turn: Turn) -> None:
+        if not self.transport.is_closing():
+            self.transport.abort()
+
+    def answered(self, turn: Turn) -> None:
+        """The last byte of an answer is written: the next request has its turn."""
+        self.turn = None
+        if self.transport.is_closing():
             return
-        super().on_message_begin()
-        self._in_head = self._begun = True
-        self._parsed_bytes = 0
-        self._start_timer()
-
-    def on_url(self, url: bytes) -> None:
-        if self._resuming:
+        if not turn.keep_alive:
+            self._close()
             return
-        super().on_url(url)
-        self._count_head(len(url))
+        if self.waiting:
+            following = self.waiting.popleft()
+            self._start(following)
+            if not following.whole:
+                self.read_on()
+                self._await("body", self.limits.body_s)
+        elif self._refused:
+            self._close()
+        else:
+            self.read_on()
+            if self._awaits != "write":
+                self._await("head" if self._begun else "idle",
+                            self.limits.head_s if self._begun else self.limits.idle_s)  # fmt: skip
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._refused or self._resuming:
+    def shutdown(self) -> None:
+        """The process is about to end: an idle connection closes, a busy one after its answer."""
+        if self.turn is None:
+            self._close()
+        else:
+            self.turn.keep_alive = False
+
+    def _close(self, *, linger: bool = False) -> None:
+        """When all is written, or, if the client does not take it, when `clients.write` is over."""
+        self._refused = True
+        if (linger or self.reading is not None) and self.transport.can_write_eof():
+            # Closing on bytes that nobody read is a reset, which may overtake the answer.
+            self._await("flush", LINGER_S)
+            self.transport.write_eof()
+            self.read_on()
             return
-        self._count_head(len(name) + len(value) + 4)
-        if len(self.headers) >= HEADERS_MAX:
-            self.refuse("headers_too_large", f"more than {HEADERS_MAX} headers")
-            return
-        super().on_header(name, value)
-
-    def _count_head(self, size: int) -> None:
-        """A head that came whole in one read is measured here, one that never ends by its reads."""
-        self._parsed_bytes += size
-        if self._parsed_bytes > HEAD_BYTES_MAX:
-            self.refuse("headers_too_large", f"the head is longer than {HEAD_BYTES_MAX} bytes")
-
-    def on_headers_complete(self) -> None:
-        self._in_head = self._begun = False
-        self._head_bytes = 0
-        self._stop_timer()
-        if self._resuming:
-            self._resuming = False
-        elif not self._refused:
-            super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        if not self._refused:
-            super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
-            return  # its body is still to come
-        self._in_head = True
-        if not self._refused:
-            super().on_message_complete()
+        self._await("flush", self.limits.write_s)
+        self.transport.close()
 
     def refuse(self, code: str, message: str) -> None:
         """Our answer to bytes that are no request; the connection ends with it.
@@ -125,36 +340,91 @@ class Protocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
-        self.config.app.refused(code)  # type: ignore[union-attr]
-        if self._in_head and self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
-            return
-        if self.pipeline:
-            self.transport.close()
-            return
+        self.app.refused(code)
+        broken, self.reading = self.reading, None  # its body will never be whole
+        if broken is not None and self.waiting:
+            self.waiting.pop()
+        if self.turn is None or (broken is self.turn and not broken.started):
+            self._say(code, message)
+        elif broken is self.turn:
+            self.transport.abort()
+        else:
+            (self.waiting[-1] if self.waiting else self.turn).keep_alive = False
+        if broken is not None:
+            broken.leave("client_gone")
+
+    def _say(self, code: str, message: str) -> None:
         body = v2.error_body(message)
-        self.transport.write(
-            b"".join((
-                STATUS_LINE[CODES[code][0]],
-                b"content-type: application/json\r\nx-headworks-error: ", code.encode(),
-                b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body),
-                body,
-            ))
-        )  # fmt: skip
-        self.transport.close()
+        status = CODES[code][0]
+        self.transport.write(b"".join((
+            STATUS_LINES[status],
+            b"content-type: application/json\r\nx-headworks-error: ", code.encode(),
+            b"\r\nretry-after: 1" if status == 503 else b"",
+            b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body), body,
+        )))  # fmt: skip
+        self._close(linger=code != "too_many_connections")
+
+    # Waiting.
+
+    def _await(self, what: str, seconds: float) -> None:
+        self._awaits, self._due = what, self.loop.time() + seconds
+        if self._timer is None or self._due < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._arm()
+
+    def _rest(self) -> None:
+        """Nothing is awaited of the client: it waits for us."""
+        self._awaits = ""
+
+    def _arm(self) -> None:
+        self._timer_at = self._due
+        self._timer = self.loop.call_at(self._due, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._awaits:
+            return
+        if self.loop.time() + 0.001 < self._due:  # event loops count milliseconds
+            self._arm()
+            return
+        awaited = self._awaits
+        self._rest()
+        getattr(self, f"_{awaited}_late")()
 
     def _head_late(self) -> None:
-        self._head_timer = None
         if self._begun:
-            self.refuse("bad_request", f"the head took longer than {HEAD_SECONDS_MAX:g} s")
-        elif self._in_head and (self.cycle is None):
-            self.transport.close()
+            self.refuse("bad_request", f"the head took longer than {self.limits.head_s:g} s")
+        elif self.turn is None:
+            self._close()
 
-    def _start_timer(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS_MAX, self._head_late)
+    def _body_late(self) -> None:
+        if self._held_back:  # it is us who do not read, until whoever we wait for has its own time
+            self._await("body", self.limits.body_s)
+        elif self.reading is not None:
+            self.reading.expire()
 
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _idle_late(self) -> None:
+        if self.transport.get_write_buffer_size():
+            self._give_up()
+        else:
+            self._close()
+
+    def _write_late(self) -> None:
+        """Who takes too little of an answer holds its bytes in our memory."""
+        unsent = self._untaken()
+        if unsent + WRITE_PROGRESS_BYTES <= self._unsent:
+            self._unsent = unsent
+            self._await("write", self.limits.write_s)
+        else:
+            self._give_up()
+
+    def _flush_late(self) -> None:
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self.turn is not None:
+            self.turn.leave("client_too_slow")
+        else:
+            self.app.refused("client_too_slow")
+        self.transport.abort()

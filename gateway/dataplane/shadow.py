@@ -62,7 +62,7 @@ class Shadow:
         elif self._bytes + size > bounds["bytes"]:
             reason = "queue_bytes"
         if reason is not None:
-            self._drop(model.name, reason)
+            self.drop(model.name, reason)
             return
         backend.users += 1
         self._waiting.append(Copy(account, backend, self._clock.steady()))
@@ -72,7 +72,8 @@ class Shadow:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _drop(self, model: str, reason: str) -> None:
+    def drop(self, model: str, reason: str) -> None:
+        """Count a copy that is not sent."""
         self._metrics.count("headworks_shadow_dropped", model, reason)
 
     async def _work(self) -> None:
@@ -82,7 +83,7 @@ class Shadow:
             self._bytes -= len(copy.account.request)
             try:
                 if self._clock.steady() - copy.offered_ns > AGE_NS_MAX:
-                    self._drop(copy.backend.model.name, "deadline")
+                    self.drop(copy.backend.model.name, "deadline")
                 else:
                     await self._send(copy)
             finally:
@@ -112,7 +113,7 @@ class Shadow:
                 raise JournalUnavailable("the journal does not open")
             self.journal.append(*account.entry())
         except JournalUnavailable:
-            self._drop(copy.backend.model.name, "journal")
+            self.drop(copy.backend.model.name, "journal")
             return
         version = copy.backend.version.name
         model = copy.backend.model.name
@@ -122,7 +123,7 @@ class Shadow:
         """Shadows get no extra time: what waits is dropped and counted."""
         self._closed = True
         for copy in self._waiting:
-            self._drop(copy.backend.model.name, "shutting_down")
+            self.drop(copy.backend.model.name, "shutting_down")
             copy.backend.users -= 1
         self._waiting.clear()
         for task in list(self._tasks):

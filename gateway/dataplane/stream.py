@@ -1,49 +1,104 @@
-"""Answers longer than `limits.hold`: relayed piece by piece, under the same promise.
+"""Answers that are relayed piece by piece, under the same promise as whole ones.
 
-The intent is durable before the first byte leaves, and the last piece is withheld until the final
-record is durable. If that fails, the connection is cut and the record, should it appear, says so.
-A receipt stands in the head, so it is the intent's: not every client takes trailers.
+The intent is durable before the first byte leaves; the end of the answer is withheld until the
+final record is durable. If that fails, the connection is cut and the record, should
+it appear, says so. A receipt stands in the head, so it is the intent's: not every client takes
+trailers.
+
+An answer is a stream where it says so (events, lines), where it is longer than `limits.hold`, or
+where its length is not known and its end does not come within `STREAM_AFTER_S` of its head. The
+first piece never waits for the last.
 """
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from gateway.dataplane.account import Account
+from gateway.dataplane.departure import Departure
+from gateway.dataplane.upload import Tally
 from gateway.dataplane.upstream import Answer, UpstreamError
-from gateway.errors import JournalUnavailable
+from gateway.errors import JournalUnavailable, Refusal
 from gateway.exchange import Headers
-from gateway.journal.record import Part
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Record = Callable[[Account, str], Awaitable[None]]
 
+STREAM_AFTER_S: Final = 0.1
+EVENTS: Final = b"text/event-stream"
+LINES: Final = (b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
+PARTIAL_BYTES_MAX: Final = 64 * 1024
+_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_TERMINAL = re.compile(
+    rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed))[ \t]*\r?$", re.MULTILINE
+)
 
-class Tally:
-    """Length, digest and the first bytes of what passes."""
 
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
-        self._digest = hashlib.sha256()
-        self._kept = bytearray()
-        self.length = 0
+def media_type(headers: Headers) -> bytes:
+    """In lower case, without parameters; empty where there is none."""
+    said = (value for name, value in headers if name.lower() == b"content-type")
+    return next(said, b"").partition(b";")[0].strip().lower()
 
-    def add(self, chunk: bytes) -> None:
-        self.length += len(chunk)
-        self._digest.update(chunk)
-        if len(self._kept) < self._keep:
-            self._kept += chunk[: self._keep - len(self._kept)]
 
-    def part(self) -> Part:
-        return Part(self.length, self._digest.digest(), bytes(self._kept))
+def is_stream(headers: Headers) -> bool:
+    """Whether an answer says that it comes piece by piece."""
+    kind = media_type(headers)
+    return kind == EVENTS or kind in LINES
+
+
+class Withheld:
+    """What of a stream may leave at once, and what waits for its record: pure.
+
+    Of events, whole ones leave and the terminal one waits; of lines, whole ones leave; of anything
+    else all but the last byte that is known. The end of a chunked message always waits.
+    """
+
+    def __init__(self, headers: Headers, length: int | None) -> None:
+        """`length` of the body, where it is known."""
+        self.rest = b""
+        self._kind = media_type(headers)
+        self._left = length
+        self._ended = False
+
+    def release(self, chunk: bytes) -> bytes:
+        """What may leave now; `rest` is what waits."""
+        data = self.rest + chunk
+        at = self._cut(data, chunk)
+        self.rest = data[at:]
+        return data[:at]
+
+    def _cut(self, data: bytes, chunk: bytes) -> int:
+        """How many bytes may leave."""
+        if self._left is not None:
+            self._left -= len(chunk)
+            return len(data) - (self._left <= 0)
+        if self._ended:
+            return max(0, len(data) - PARTIAL_BYTES_MAX)
+        if self._kind == EVENTS:
+            return self._after_events(data)
+        if self._kind in LINES:
+            at = data.rfind(b"\n") + 1
+            return len(data) if len(data) - at > PARTIAL_BYTES_MAX else at
+        return len(data) - 1
+
+    def _after_events(self, data: bytes) -> int:
+        at = 0
+        for blank in _BLANK_LINE.finditer(data):
+            if _TERMINAL.search(data, at, blank.end()):
+                self._ended = True
+                return at
+            at = blank.end()
+        return len(data) if len(data) - at > PARTIAL_BYTES_MAX else at
 
 
 async def relay(
-    account: Account, answer: Answer, headers: Headers, send: Send, record: Record
-) -> None:
-    """Raises JournalUnavailable only while nothing was sent; afterwards the connection is cut."""
+    account: Account, answer: Answer, headers: Headers, send: Send, record: Record,
+    departure: Departure,
+) -> bool:  # fmt: skip
+    """Whether the client was given all of it; if not, the connection is to be cut. Raises
+    JournalUnavailable only while nothing was sent."""
     assert account.model is not None
     account.status, account.response_headers = answer.status, headers
     try:
@@ -53,26 +108,39 @@ async def relay(
         raise
     if account.receipt is not None:
         headers = [*headers, (b"x-headworks-receipt", account.receipt.encode().encode())]
-    tally = Tally(account.model.limits["keep"])
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    held = b""
+    await send({"type": "http.response.body", "body": b"", "more_body": True})
+    withheld = await _pass(account, answer, headers, send, departure)
     try:
-        async for chunk in answer:
-            if held:
-                await send({"type": "http.response.body", "body": held, "more_body": True})
-            tally.add(chunk)
-            held = chunk
-    except UpstreamError as error:
+        await record(account, "exchange")
+    except JournalUnavailable:
+        account.error = "answer_cut"
+        return False
+    if account.error is not None:
+        return False
+    await send({"type": "http.response.body", "body": withheld, "more_body": False})
+    return True
+
+
+async def _pass(
+    account: Account, answer: Answer, headers: Headers, send: Send, departure: Departure
+) -> bytes:
+    """Relay all but what is withheld, which it gives back; the account says what came of it."""
+    assert account.model is not None
+    tally, withheld = Tally(account.kept_bytes()), Withheld(headers, answer.length)
+    sent = 0
+    try:
+        with departure:
+            async for chunk in answer:
+                tally.add(chunk)
+                if released := withheld.release(chunk):
+                    await send({"type": "http.response.body", "body": released, "more_body": True})
+                    sent += len(released) if departure.left is None else 0
+    except (UpstreamError, Refusal) as error:
         account.error = error.code
     finally:
         answer.abort()
         account.response = tally.part()
         account.extra["stream"] = True
-    try:
-        await record(account, "exchange")
-    except JournalUnavailable:
-        account.error = "answer_cut"
-        raise ConnectionAbortedError("the final record is not durable: the answer is cut") from None
-    if account.error is not None:
-        raise ConnectionAbortedError(f"the upstream failed within its answer: {account.error}")
-    await send({"type": "http.response.body", "body": held, "more_body": False})
+        account.note_departure(departure.left, sent)
+    return withheld.rest

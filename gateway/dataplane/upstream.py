@@ -9,7 +9,7 @@ Invariants kept here:
   while a slot is free.
 * **Nothing is retried.** An error says how far the exchange came; the caller decides.
 
-The tree of errors (`code` in brackets) is in `connection`.
+The tree of errors is in `failures`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -25,8 +26,9 @@ from urllib.parse import urlsplit
 from gateway.dataplane.connection import (
     Answer,
     Connection,
-    PoolLimits,
-    Timeouts,
+    Pieces,
+)
+from gateway.dataplane.failures import (
     UpstreamConnectFailed,
     UpstreamError,
     UpstreamOverloaded,
@@ -34,6 +36,7 @@ from gateway.dataplane.connection import (
     UpstreamReset,
     UpstreamTimeout,
 )
+from gateway.dataplane.limits import PoolLimits, Timeouts
 
 __all__ = [
     "Answer",
@@ -54,6 +57,7 @@ __all__ = [
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 NOT_IN_TARGET: Final = bytes(range(33)) + b"\x7f"
 METHODS_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+FOLLOW_AGAIN_S: Final = 1.0  # after a look-up that failed
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -112,9 +116,10 @@ class PoolStats:
 
 
 def request_head(
-    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body_length: int
+    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body_length: int | None
 ) -> bytes:
-    """Request line and headers as given, with a content-length where one is due.
+    """Request line and headers as given, with a content-length where one is due; chunked where the
+    length is None.
 
     `expect` is left out: the whole body follows at once. Raises ValueError for anything by which
     the upstream could read another request than ours: line ends, NUL, bad names, a content-length
@@ -128,7 +133,7 @@ def request_head(
             hosts += 1
         elif lowered == b"content-length":
             lengths += 1
-            if value != b"%d" % body_length:
+            if body_length is None or value != b"%d" % body_length:
                 raise ValueError(f"content-length {value!r} with a body of {body_length} bytes")
         elif lowered == b"transfer-encoding":
             raise ValueError("transfer-encoding is the pool's to decide")
@@ -139,7 +144,9 @@ def request_head(
         lines.append(b"%b: %b" % (name, value))
     if hosts != 1 or lengths > 1:
         raise ValueError(f"{hosts} host and {lengths} content-length headers")
-    if not lengths and (body_length or method in METHODS_WITH_BODY):
+    if body_length is None:
+        lines.append(b"transfer-encoding: chunked")
+    elif not lengths and (body_length or method in METHODS_WITH_BODY):
         lines.append(b"content-length: %d" % body_length)
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)
@@ -165,6 +172,8 @@ class Pool:
     ) -> None:
         """`tls` is for https only; the default verifies with the system's authorities."""
         self.endpoint = endpoint
+        self.authority = endpoint.authority.encode()
+        self.on_failure: Callable[[UpstreamError], None] | None = None
         self.stats = PoolStats()
         self._loop = asyncio.get_running_loop()
         self._limits = limits
@@ -179,25 +188,29 @@ class Pool:
         self._addresses: list[str] = []
         self._resolve_after = 0.0
         self._resolving = asyncio.Lock()
+        self._following: asyncio.Task[None] | None = None
+        self._follow_after = 0.0
 
     async def send(
         self,
         method: bytes,
         target: bytes,
         headers: list[tuple[bytes, bytes]],
-        body: bytes,
+        body: bytes | Pieces,
         deadline: float | None = None,
     ) -> Answer:
         """Send one request and return its answer as soon as the head has come.
 
         `target` is in origin form and follows the endpoint's base path. `deadline` (loop.time())
-        bounds everything up to the body's last byte; None means `timeouts.request_s` from now.
+        bounds everything up to the body's last byte, unless the answer is given another one; None
+        means `timeouts.request_s` from now.
         Raises UpstreamError, and ValueError for a request that must not be written. Whoever
         stops reading before the end calls `abort` or `aclose` on the answer.
         """
         if target[:1] == b"/":
             target = self._base_path + target
-        head = request_head(method, target, headers, len(body))
+        length = len(body) if isinstance(body, bytes) else body.length
+        head = request_head(method, target, headers, length)
         if deadline is None:
             deadline = self._loop.time() + self._timeouts.request_s
         elif deadline <= self._loop.time():
@@ -208,9 +221,35 @@ class Pool:
         await answer._head()
         return answer
 
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Connections made from now on use it; those that are open go on, once."""
+        self._tls = context
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def follow_names(self) -> None:
+        """Look the host up again if that is due; to be called now and then.
+
+        Connections to addresses that are its no more are not used again.
+        """
+        now = self._loop.time()
+        due = self._addresses and now >= max(self._resolve_after, self._follow_after)
+        if due and not self._closed and self._following is None:
+            self._follow_after = now + FOLLOW_AGAIN_S
+            self._following = self._loop.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        try:
+            await self._resolve()
+        finally:
+            self._following = None
+
     async def aclose(self) -> None:
         """Close everything at once; running exchanges fail as aborted. Returns when it is done."""
         self._closed = True
+        if self._following is not None:
+            self._following.cancel()
         for waiter in self._pending:
             if not waiter.done():
                 waiter.set_exception(self._closed_error())
@@ -304,7 +343,8 @@ class Pool:
         return connection.usable and not self._closed and self._is_fresh(connection)
 
     def _is_fresh(self, connection: Connection) -> bool:
-        if self._loop.time() - connection.opened_at < self._limits.retire_after_s:
+        young = self._loop.time() - connection.opened_at < self._limits.retire_after_s
+        if young and connection.address in self._addresses:
             return True
         self.stats.retired += 1
         return False
@@ -313,6 +353,8 @@ class Pool:
 
     def _exchange_ended(self, connection: Connection, error: UpstreamError | None) -> None:
         if error is not None:
+            if self.on_failure is not None:
+                self.on_failure(error)
             self.stats.closed_dirty += 1
             self.stats.timeouts += isinstance(error, UpstreamTimeout)
         self._give_back(connection)
@@ -373,6 +415,7 @@ class Pool:
             ssl=self._tls,
             server_hostname=self.endpoint.host if self._tls else None,
         )
+        connection.address = address
         self.stats.opened += 1
         if not connection.is_lost:
             self._open.add(connection)

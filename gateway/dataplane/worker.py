@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import resource
 import signal
 import socket
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from gateway.asgi import Server
 from gateway.budget import Reserve, Room, Rung, read_rung, rung_of
 from gateway.clock import SystemClock
 from gateway.dataplane.handler import Handler
-from gateway.dataplane.live import prepare, retire
+from gateway.dataplane.limits import ClientLimits, Load
+from gateway.dataplane.live import Live, prepare, retire
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.server import Protocol
 from gateway.dataplane.shadow import Shadow
@@ -30,7 +33,7 @@ from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.receipt import ReceiptKey
 from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import Journal, open_journal
-from gateway.settings import MILLION, Drain, JournalSettings
+from gateway.settings import MILLION, Clients, Drain, JournalSettings, Overload
 from gateway.table import TableStore
 from gateway.telemetry.metrics import Metrics
 
@@ -51,6 +54,9 @@ class WorkerSettings:
     drain: Drain
     journal_at_most: int = 8 * 1024**3
     reserve: int = 0
+    clients: Clients = Clients()
+    overload: Overload = Overload()
+    tls: dict[str, str | None] | None = None
 
 
 class Worker:
@@ -74,7 +80,11 @@ class Worker:
         """Serve until SIGTERM; the exit code."""
         self.shadow = Shadow(None, self.clock, self.metrics)
         self.probes = Probes()
-        self.handler = Handler(None, self.shadow, self.probes, self.clock, self.metrics)
+        workers = self.settings.workers
+        load = Load(self.settings.overload, workers)
+        self.handler = Handler(None, self.shadow, self.probes, self.clock, self.metrics, load)
+        limits = ClientLimits.of(self.settings.clients, workers)
+        self.app = _App(self.handler, self.refused, limits)
         if not await self._open_journal():
             self._keep(self._open_journal_later())
         self.server = self._make_server()
@@ -118,7 +128,7 @@ class Worker:
     def _make_server(self) -> Server:
         return Server(
             uvicorn.Config(
-                _App(self.handler, self.refused),
+                self.app,
                 http=Protocol,
                 lifespan="off",
                 access_log=False,
@@ -129,9 +139,10 @@ class Worker:
                 ws="none",
                 interface="asgi3",
                 backlog=2048,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=int(self.settings.drain.at_most),
-            )
+                # Beyond the drain's own end: what does not end then hangs.
+                timeout_graceful_shutdown=math.ceil(self.settings.drain.at_most) + 3,
+            ),
+            self.settings.tls,
         )
 
     def refused(self, code: str) -> None:
@@ -154,15 +165,19 @@ class Worker:
 
     def _begin_drain(self) -> None:
         if self.probes.draining:
+            self.handler.cut()
             self.server.force_exit = True
             return
-        self.probes.draining = True
+        self.probes.draining = self.app.draining = True
         self._keep(self._drain())
 
     async def _drain(self) -> None:
-        """Readiness says no first, so that balancers leave; then connections are closed."""
+        """Readiness says no first, so that balancers leave; then connections are closed as they
+        fall idle; what is open at the end of `drain.at_most` is cut, and recorded so."""
         await asyncio.sleep(self.settings.drain.settle)
         self.server.should_exit = True
+        await asyncio.sleep(self.settings.drain.at_most)
+        self.handler.cut()
 
     async def _end(self) -> None:
         await self.shadow.close()
@@ -187,6 +202,9 @@ class Worker:
             try:
                 if self._swap_after <= asyncio.get_running_loop().time() and self.tables.changed():
                     await self._swap()
+                if self.handler.live is not None:
+                    for backend in self.handler.live.backends.values():
+                        backend.tick()
                 if count % 10 == 0:
                     self._each_second()
             except Exception:
@@ -209,7 +227,8 @@ class Worker:
         before = self.handler.live
         try:
             table = self.tables.load(revision)
-            told = (table, self.artifacts, before, self.settings.workers)
+            settings = self.settings
+            told = (table, self.artifacts, before, settings.workers, settings.clients.body)
             live = await asyncio.to_thread(prepare, *told) if before else prepare(*told)
         except Exception as error:
             log.error("revision %s is not taken: %s", revision[:12], error)
@@ -281,13 +300,31 @@ class Worker:
         self.metrics.set("headworks_journal_at_risk", numbers.at_risk, self.name)
         numbers.at_risk = 0
         self.metrics.set("headworks_in_flight", self.handler.in_flight, self.name)
+        self.metrics.set(
+            "headworks_connections", len(self.server.server_state.connections), self.name
+        )
+        if self.handler.live is not None:
+            tell_endpoints(self.handler.live, self.metrics, self.name)
+
+
+def tell_endpoints(live: Live, metrics: Metrics, worker: str) -> None:
+    """What became of endpoints since the last time, and how many are how."""
+    for (model, version, traffic), backend in live.backends.items():
+        if not backend.version.endpoints or (remote := backend.remote) is None:
+            continue
+        for event, count in remote.statistics.take().items():
+            metrics.count("headworks_endpoint_events", model, version, event, by=count)
+        if traffic == "live":
+            for state, number in remote.states().items():
+                metrics.set("headworks_endpoints", number, model, version, state, worker)
 
 
 class _App:
-    """What uvicorn calls: the handler, and what the protocol tells beside it."""
+    """What uvicorn calls: the handler, and what the protocol asks and tells beside it."""
 
-    def __init__(self, handler: Handler, refused: Any) -> None:
-        self._handler, self.refused = handler, refused
+    def __init__(self, handler: Handler, refused: Any, limits: ClientLimits) -> None:
+        self._handler, self.refused, self.limits = handler, refused, limits
+        self.draining = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self._handler(scope, receive, send)
@@ -297,6 +334,8 @@ def serve(settings: WorkerSettings, clock: SystemClock, descriptor: int) -> int:
     """Run one worker on the inherited listening socket; the process's exit code."""
     import uvloop
 
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a descriptor
     listening = socket.socket(fileno=os.dup(descriptor))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Worker(settings, listening, clock).run())

@@ -19,6 +19,15 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_exchanges": ("Answers given.", ("model", "version", "arm", "status")),
     "headworks_refusals": ("Answers that the gateway made itself.", ("code",)),
+    "headworks_clients_left": (
+        "Exchanges whose client left or did not read before their end.",
+        ("model", "code", "policy"),
+    ),
+    "headworks_endpoint_events": (
+        "Of upstreams: retries, retries_denied by the budget, endpoints ejected_status and"
+        " ejected_failure, kept since too many are out, panics (all are tried).",
+        ("model", "version", "event"),
+    ),
     "headworks_shadow_dropped": ("Copies that were not sent.", ("model", "reason")),
     "headworks_context_dropped": ("Governance context from callers who may not send it.", ()),
     "headworks_journal_records": ("Records written.", ()),
@@ -51,6 +60,11 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("store",),
     ),
     "headworks_disk_bytes": ("Bytes on disk.", ("store",)),
+    "headworks_connections": ("Open connections of clients.", ("worker",)),
+    "headworks_endpoints": (
+        "Endpoints that are available, down or ejected.",
+        ("model", "version", "state", "worker"),
+    ),
     "headworks_lag_records": ("Records behind, by consumer.", ("consumer",)),
     "headworks_lag_seconds": ("Age of the oldest record not yet taken.", ("consumer",)),
     "headworks_lag_bytes": ("Journal bytes on disk.", ("consumer",)),

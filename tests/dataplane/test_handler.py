@@ -351,7 +351,7 @@ def test_above_the_limit_is_a_503(world: World, limits: str, code: str) -> None:
             await until(lambda: seen.requests)
             second = await world.ask(b"two")
             assert (second.status, second.error) == (503, code)
-            assert second.get(b"retry-after") == b"1"
+            assert second.get(b"retry-after") in (b"1", b"2", b"3", b"4")
             assert (await first).error == "upstream_timeout"
             await until(world.idle)
 

@@ -24,7 +24,6 @@ def sent(headers: Headers, *, own_authorization: bool = False, traffic: bytes | 
     return to_upstream(
         headers,
         as_dict(headers),
-        host=b"upstream.test",
         exchange="the-id",
         trace=b"the-trace",
         traffic=traffic,
@@ -42,7 +41,7 @@ def test_what_an_upstream_gets() -> None:
         (b"authorization", b"Bearer k"), (b"x_y", b""),
     ]  # fmt: skip
     assert sent(headers) == [
-        (b"host", b"upstream.test"), (b"x-b", b"1"), (b"accept-encoding", b"gzip"),
+        (b"x-b", b"1"), (b"accept-encoding", b"gzip"),
         (b"x-b", b"\xff"), (b"x-request-id", b"r"), (b"authorization", b"Bearer k"), (b"x_y", b""),
         (b"x-headworks-id", b"the-id"), (b"traceparent", b"the-trace"),
     ]  # fmt: skip

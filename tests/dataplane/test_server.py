@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from origins import Line, Origin, echo, origin
@@ -21,8 +22,6 @@ from world import (
     until,
 )
 
-from gateway.dataplane import server
-
 GET = b"GET /-/live HTTP/1.1\r\nhost: a\r\n"
 POST = b"POST " + INFER + b" HTTP/1.1\r\nhost: a\r\n"
 
@@ -31,6 +30,12 @@ POST = b"POST " + INFER + b" HTTP/1.1\r\nhost: a\r\n"
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running(tmp_path_factory.mktemp("world")) as found:
         yield found
+
+
+def limited(world: World, monkeypatch: pytest.MonkeyPatch, **limits: float) -> None:
+    """Other limits for connections that are made from now on."""
+    app = world.worker.app
+    monkeypatch.setattr(app, "limits", replace(app.limits, **limits))  # type: ignore[arg-type]
 
 
 async def refused(world: World, client: Client, code: str) -> Reply:
@@ -149,7 +154,7 @@ def test_a_head_at_the_limits_is_taken(world: World) -> None:
 
 def test_a_head_has_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a head is answered with 400 when its time is up, however steadily it drips."""
-    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.2)
+    limited(world, monkeypatch, head_s=0.2)
 
     async def story() -> None:
         client = await world.connect()
@@ -174,7 +179,7 @@ def test_half_a_head_behind_a_request_has_a_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It came in the same read as a whole request, and is let go like any other."""
-    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.2)
+    limited(world, monkeypatch, head_s=0.2)
 
     async def story() -> None:
         client = await world.connect()
@@ -187,7 +192,7 @@ def test_half_a_head_behind_a_request_has_a_time(
 
 def test_who_says_nothing_is_let_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection without a byte is closed without one."""
-    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.1)
+    limited(world, monkeypatch, head_s=0.1)
 
     async def story() -> None:
         client = await world.connect()
@@ -198,7 +203,7 @@ def test_who_says_nothing_is_let_go(world: World, monkeypatch: pytest.MonkeyPatc
 
 def test_a_stray_line_end_is_no_head(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Old clients send one more CRLF behind a body: an answer under way is not disturbed."""
-    monkeypatch.setattr(server, "HEAD_SECONDS_MAX", 0.1)
+    limited(world, monkeypatch, head_s=0.1)
 
     async def story() -> None:
         async def slow(seen: Origin, line: Line) -> None:

@@ -221,13 +221,14 @@ class World:
         )
         return self.tables.publish(document, self.tables.current)
 
-    async def start(self, stall_s: float) -> None:
+    async def start(self, stall_s: float, tls: dict[str, str | None] | None = None) -> None:
         settings = WorkerSettings(
             index=0,
             workers=1,
             state=self.state,
             keys=self.keys,
             journal=JournalSettings().model_copy(update={"stall": stall_s, "segment": 8 << 20}),
+            tls=tls,
             drain=Drain().model_copy(update={"settle": 0.0, "at_most": 2.0}),
         )
         self.worker = Worker(settings, self.listening)
@@ -299,7 +300,9 @@ class World:
         live = self.worker.handler.live
         assert live is not None
         return not self.worker.handler.in_flight and not any(
-            backend.in_flight or backend.users or (backend.pool and backend.pool.stats.in_flight)
+            backend.in_flight
+            or backend.users
+            or (backend.remote and any(s.pool.stats.in_flight for s in backend.remote.servers))
             for backend in live.backends.values()
         )
 
@@ -342,7 +345,12 @@ async def soon(work: Awaitable[T], seconds: float = 5) -> T:
 
 
 @contextmanager
-def running(folder: Path, text: str = LOCAL, stall_s: float = 30) -> Iterator[World]:
+def running(
+    folder: Path,
+    text: str = LOCAL,
+    stall_s: float = 30,
+    tls: dict[str, str | None] | None = None,
+) -> Iterator[World]:
     """A worker that serves `text`. `stall_s` is long since the loop stands still between tests."""
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -352,6 +360,6 @@ def running(folder: Path, text: str = LOCAL, stall_s: float = 30) -> Iterator[Wo
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder / "state" / "metrics"))
         world = World(folder, runner)
         world.publish(text)
-        world.run(world.start(stall_s))
+        world.run(world.start(stall_s, tls))
         yield world
         world.exit_code = world.run(world.stop())

@@ -1,0 +1,121 @@
+"""Request bodies: held whole up to `limits.hold`, longer ones pass to the upstream piece by piece.
+
+A held body can be looked into, sent again and copied to shadows; a passing one cannot, and leaves
+its length, its digest and its first `limits.keep` bytes. Either way it ends at `limits.request`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.dataplane.limits import Load
+from gateway.errors import CODES, Refusal
+from gateway.journal.record import Part
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Tally:
+    """Length, digest and the first bytes of what passes."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._digest = hashlib.sha256()
+        self._kept = bytearray()
+        self.length = 0
+
+    def add(self, chunk: bytes) -> None:
+        self.length += len(chunk)
+        self._digest.update(chunk)
+        if len(self._kept) < self._keep:
+            self._kept += chunk[: self._keep - len(self._kept)]
+
+    def part(self, at_most: int | None = None) -> Part:
+        """What passed, with its first bytes or, of those, at most so many."""
+        return Part(self.length, self._digest.digest(), bytes(self._kept[:at_most]))
+
+
+class Upload:
+    """A body on its way: an async iterator of its pieces, taken once.
+
+    `length` is None where the client does not say it. `failure` is why the body did not become
+    whole, for whoever sees only that the upstream was left.
+    """
+
+    def __init__(
+        self, receive: Receive, begun: bytes, length: int | None, at_most: int, keep: int
+    ) -> None:
+        self.length = length
+        self.failure: Refusal | None = None
+        self.tally = Tally(keep)
+        self._receive, self._begun, self._at_most = receive, begun, at_most
+        self._whole = False
+
+    def __aiter__(self) -> Upload:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._begun:
+            piece, self._begun = self._begun, b""
+            self.tally.add(piece)
+            return piece
+        if self._whole:
+            raise StopAsyncIteration
+        try:
+            piece, more = await _next(self._receive)
+            if self.tally.length + len(piece) > self._at_most:
+                raise _too_large(self._at_most)
+        except Refusal as refusal:
+            self.failure = refusal
+            raise
+        self._whole = not more
+        self.tally.add(piece)
+        return piece
+
+
+async def take_body(
+    receive: Receive, headers: dict[bytes, bytes], limits: Any, load: Load, *, may_pass: bool
+) -> bytes | Upload:
+    """The whole body, for whose bytes the caller gives back room in `load`; or an Upload, if it is
+    longer than `limits.hold` and `may_pass`. Refused as soon as it is known to be too long."""
+    at_most, hold = limits["request"], limits["hold"] if may_pass else limits["request"]
+    stated = headers.get(b"content-length")
+    length = int(stated) if stated is not None else None
+    if length is not None and length > at_most:
+        words = f"content-length {length}; at most {at_most} bytes are taken"
+        raise Refusal("request_too_large", words)
+    if length is not None and length > hold:
+        return Upload(receive, b"", length, at_most, limits["keep"])
+    held = 0
+    try:
+        chunks: list[bytes] = []
+        more = True
+        while more and held <= hold:
+            chunk, more = await _next(receive)
+            if held + len(chunk) > at_most:
+                raise _too_large(at_most)
+            if not load.hold(len(chunk)):
+                raise Refusal("memory_full", CODES["memory_full"][1])
+            held += len(chunk)
+            chunks.append(chunk)
+    except BaseException:
+        load.held_bytes -= held
+        raise
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if not more:
+        return body
+    load.held_bytes -= held
+    return Upload(receive, body, None, at_most, limits["keep"])
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise Refusal("client_gone", CODES["client_gone"][1])
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _too_large(at_most: int) -> Refusal:
+    return Refusal("request_too_large", f"more than {at_most} bytes; no more are taken")
