@@ -13,8 +13,9 @@ from gateway.catalog import queries
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
-from gateway.protocol import v2
-from gateway.table import TableStore
+from gateway.protocol.reader import reader_of
+from gateway.protocol.tensor import Unreadable
+from gateway.table import Model, TableStore
 
 
 def split_id(text: str) -> tuple[str, int]:
@@ -43,7 +44,7 @@ def show(
     decisions = leaf.get("decisions", [])
     if row >= max(len(decisions), 1):
         return None
-    card = _card(tables, record)
+    model, card = _judged_by(tables, record)
     document: dict[str, Any] = {
         "id": f"{identity}/{row}",
         "leaf": found.leaf,
@@ -56,16 +57,17 @@ def show(
         "windows": found.windows,
         "body": leaf.get("body"),
     }
-    document |= _inside(bodies, leaf, card, row)
+    document |= _inside(bodies, leaf, model, card, row)
     document["words"] = words(document, card)
     return document
 
 
-def _card(tables: TableStore, record: dict[str, Any]) -> Card | None:
-    revision, model, version = (record.get(key) for key in ("revision", "model", "version"))
-    if not (revision and model and version):
-        return None
-    return tables.load(revision).models[model].versions[version].card
+def _judged_by(tables: TableStore, record: dict[str, Any]) -> tuple[Model | None, Card | None]:
+    revision, name, version = (record.get(key) for key in ("revision", "model", "version"))
+    if not (revision and name and version):
+        return None, None
+    model = tables.load(revision).models[name]
+    return model, model.versions[version].card
 
 
 def _explanation(document: dict[str, Any] | None, row: int) -> dict[str, Any] | None:
@@ -79,7 +81,7 @@ def _explanation(document: dict[str, Any] | None, row: int) -> dict[str, Any] | 
 
 
 def _inside(
-    bodies: BodyReader, leaf: dict[str, Any], card: Card | None, row: int
+    bodies: BodyReader, leaf: dict[str, Any], model: Model | None, card: Card | None, row: int
 ) -> dict[str, Any]:
     """The personal parts: context, and the row's feature values where they can be read."""
     if leaf.get("body") is None:
@@ -98,12 +100,11 @@ def _inside(
                      "truncated": response.truncated},
     }  # fmt: skip
     if card is not None and leaf.get("decisions"):
-        headers = {name.lower(): value for name, value in told["request_headers"]}
-        length = headers.get("inference-header-content-length")
         try:
-            columns = v2.read_columns(card, request.kept, length.encode() if length else None)
+            reader = reader_of(leaf["record"], model)
+            columns = reader.columns(card, request.kept, told["request_headers"])
             inside["features"] = {name: column[row] for name, column in columns.items()}
-        except (v2.Unreadable, IndexError) as error:
+        except (Unreadable, IndexError) as error:
             inside["body_error"] = str(error)
     return inside
 

@@ -15,6 +15,8 @@ from gateway.dataplane.headers import as_dict, kept
 from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
 from gateway.journal.record import EMPTY, Part, encode_parts
 from gateway.protocol import v2
+from gateway.protocol.dialect import Dialect
+from gateway.protocol.message import Message
 from gateway.table import Model, Version
 
 FORMAT = 1
@@ -23,10 +25,11 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 
 class Account:
     __slots__ = (
-        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "error",
-        "extra", "first", "headers", "id", "method", "model", "operation", "parent", "path",
-        "primary", "query", "request", "response", "response_headers", "revision", "runtime",
-        "status", "trace", "upstream_ns", "version", "wall_ns",
+        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "dialect",
+        "error", "extra", "first", "headers", "id", "method", "model", "operation", "parent",
+        "patience_s", "path", "primary", "query", "request", "response", "response_headers",
+        "revision", "runtime", "sequence", "status", "target", "trace", "upstream_ns", "version",
+        "wall_ns",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
@@ -35,6 +38,10 @@ class Account:
         self.answered_ns = self.upstream_ns = 0
         self.id = exchange_id(self.wall_ns)
         self.method, self.path, self.query, self.headers = method, path, query, headers
+        self.target = path
+        self.dialect: Dialect = v2
+        self.sequence: str | None = None
+        self.patience_s: float | None = None
         self.first = as_dict(headers)
         self.trace, self.parent = _trace(self.id, self.first)
         self.revision: str | None = None
@@ -59,6 +66,7 @@ class Account:
         copy = Account(clock, self.method, self.path, self.query, self.headers)
         copy.revision, copy.caller, copy.context = self.revision, self.caller, self.context
         copy.model, copy.operation, copy.request = self.model, self.operation, self.request
+        copy.dialect, copy.target = self.dialect, self.target
         copy.version, copy.primary = version, self.id
         copy.trace, copy.parent = _trace_of(self.trace, copy.id), self.trace[36:52].decode()
         assert self.choice is not None
@@ -66,9 +74,16 @@ class Account:
         copy.choice = Choice(version.name, "shadow", rule, kind, ppm)
         return copy
 
+    def message(self) -> Message:
+        """The request as readers take it."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in self.first.items()
+        }
+        return Message(self.request, headers)
+
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
-        self.status, self.response_headers = reply.status, reply.headers
+        self.status, self.response_headers = reply.status, reply.headers + reply.trailers
         keep = self.model.limits["keep"] if self.model else 65536
         self.response = Part.of(reply.body, keep)
 
@@ -95,8 +110,8 @@ class Account:
         }
         if self.model is not None:
             # The rest of a path is the caller's text: whole in the context, never in clear.
-            said = self.operation if self.operation in v2.METHODS else "other"
-            header |= {"model": self.model.name, "protocol": self.model.protocol,
+            said = self.operation if self.operation in self.dialect.METHODS else "other"
+            header |= {"model": self.model.name, "protocol": self.dialect.NAME,
                        "operation": said}  # fmt: skip
         if self.version is not None:
             header |= {"version": self.version.name, "artifact": self.version.artifact}

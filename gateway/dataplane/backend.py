@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from gateway.dataplane.account import Account
 from gateway.dataplane.headers import to_client, to_upstream
 from gateway.dataplane.inprocess import RUNTIME, Session
+from gateway.dataplane.local import answer as answer_local
 from gateway.dataplane.upstream import (
     Answer,
     Endpoint,
@@ -21,10 +22,11 @@ from gateway.dataplane.upstream import (
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Headers, Reply
 from gateway.protocol import v2
+from gateway.protocol.dialect import Dialect
+from gateway.protocol.sse import is_event_stream
 from gateway.table import Model, Version
 
 Stream = tuple[int, Headers, Answer]
-JSON: Headers = [(b"content-type", v2.ERROR_TYPE)]
 
 
 class Backend:
@@ -85,29 +87,7 @@ class Backend:
     async def _run(self, account: Account) -> Reply:
         assert self.session is not None
         account.runtime = RUNTIME
-        if account.operation == "ready":
-            body = b'{"name":"%b","ready":true}' % self.model.name.encode()
-            return Reply(200, JSON, body)
-        if account.operation == "metadata":
-            import orjson
-
-            return Reply(200, JSON, orjson.dumps(self.session.metadata()))
-        if account.operation != "infer":
-            raise Refusal("unknown_path", f"{account.operation!r} is not served in-process")
-        if encoding := account.first.get(b"content-encoding"):
-            words = f"content-encoding {encoding.decode('latin-1')!r} is not read in-process"
-            raise Refusal("bad_body", words)
-        try:
-            request = v2.read_request(account.request, account.first.get(v2.INFERENCE_HEADER))
-        except v2.Unreadable as error:
-            raise Refusal("bad_body", str(error)) from None
-        say = "version" in self.model.expose
-        if self.session.slow(request.rows):
-            run = self.session.run
-            return Reply(
-                200, JSON, await asyncio.to_thread(run, request, request.id, say_version=say)
-            )
-        return Reply(200, JSON, self.session.run(request, request.id, say_version=say))
+        return await answer_local(self.session, self.model, account)
 
     async def _forward(self, pool: Pool, account: Account, traffic: bytes | None) -> Reply | Stream:
         headers = to_upstream(
@@ -119,7 +99,7 @@ class Backend:
             traffic=traffic,
             own_authorization=account.caller is not ANONYMOUS,
         )
-        target = v2.without_version(account.path) if "/versions/" in account.path else account.path
+        target = account.target
         if account.query:
             target += "?" + account.query
         timeout = self.model.timeouts["request"]
@@ -134,6 +114,8 @@ class Backend:
                 account.request,
                 deadline,
             )
+            if is_event_stream(answer.headers):
+                return answer.status, to_client(answer.headers), answer
             body = await answer.read(self.model.limits["hold"])
         except UpstreamError as error:
             raise Refusal(error.code, f"{self.version.name}: {error}") from None
@@ -148,9 +130,11 @@ class Backend:
             await self._pool.aclose()
 
 
-def say_error(code: str, status: int, message: str) -> Reply:
-    """Our own answer, in the protocol's dialect."""
-    headers: Headers = [(b"content-type", v2.ERROR_TYPE), (b"x-headworks-error", code.encode())]
+def say_error(code: str, status: int, message: str, dialect: Dialect = v2) -> Reply:
+    """Our own answer, in the caller's dialect."""
+    headers: Headers = [
+        (b"content-type", dialect.ERROR_TYPE), (b"x-headworks-error", code.encode())
+    ]  # fmt: skip
     if status == 503:
         headers.append((b"retry-after", b"1"))
-    return Reply(status, headers, v2.error_body(message))
+    return Reply(status, headers, dialect.error_body(code, status, message))

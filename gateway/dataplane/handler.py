@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from gateway.clock import Clock
+from gateway.dataplane import catalogue
 from gateway.dataplane.access import forced_version
 from gateway.dataplane.account import Account
 from gateway.dataplane.backend import Stream, say_error
@@ -23,13 +24,15 @@ from gateway.dataplane.identity import check_rows, identify, read_context
 from gateway.dataplane.live import Live
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.refusals import Refusals
-from gateway.dataplane.routing import find_model, match
+from gateway.dataplane.routing import Place, find_model, locate, match
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
 from gateway.errors import CODES, JournalUnavailable, Refusal
 from gateway.exchange import Headers, Reply
 from gateway.journal.writer import Journal
 from gateway.protocol import v2
+from gateway.protocol.dialects import dialect_at
+from gateway.protocol.tensor import Unreadable
 from gateway.table import Rule
 from gateway.telemetry.metrics import Metrics
 
@@ -58,11 +61,15 @@ class Handler:
         if scope["type"] != "http":
             return
         path = scope["raw_path"].decode("latin-1")
-        if (probe := await self.probes.answer(path, self.live)) is not None:
+        if (probe := await self.probes.answer(path, self.live, scope["headers"])) is not None:
             await _respond(send, probe, [])
             return
         query = scope["query_string"].decode("latin-1")
         account = Account(self.clock, scope["method"], path, query, scope["headers"])
+        await self.exchange(account, receive, send)
+
+    async def exchange(self, account: Account, receive: Receive, send: Send) -> None:
+        """One request and its answer, to the last byte; whatever brought it here."""
         self.in_flight += 1
         try:
             with ExitStack() as held:
@@ -85,30 +92,47 @@ class Handler:
             return await self._story(account, receive, held)
         except Refusal as refusal:
             account.error = refusal.code
-            return say_error(refusal.code, refusal.status, refusal.message)
+            return say_error(refusal.code, refusal.status, refusal.message, account.dialect)
         except JournalUnavailable:
             account.error = "journal_unavailable"
-            return say_error(account.error, 503, CODES[account.error][1])
+            return say_error(account.error, 503, CODES[account.error][1], account.dialect)
         except Exception:
             log.exception("exchange %s failed", account.id)
             account.error = "internal_error"
-            return say_error(account.error, 500, f"internal error; exchange {account.id}")
+            words = f"internal error; exchange {account.id}"
+            return say_error(account.error, 500, words, account.dialect)
 
     async def _story(self, account: Account, receive: Receive, held: ExitStack) -> Reply | Stream:
         live = self._serving()  # 503
         account.revision = live.table.revision
         caller = account.caller = identify(live.table, account.first)  # 401
-        target = self._locate(account)  # 404, 405
-        model = account.model = find_model(live.table, target)  # 404
+        place = self._locate(live, account)  # 404, 405
+        if place.in_body:
+            at_most = max((model.limits["request"] for model in place.models.values()), default=0)
+            account.request = await _body(receive, account, at_most)  # 400, 413
+        model, version = find_model(place, account.request)  # 404
+        if model is None:
+            return catalogue.answer(place)  # 404
+        account.model = model
         account.context, dropped = read_context(account.first, caller)  # 400
         self.metrics.count("headworks_context_dropped", by=dropped)
         rule = match(model, account.path, account.first, caller)  # 404
-        forced = forced_version(model, target, account.first, caller)  # 403
-        choice = force(forced, rule) if forced else choose(model, rule, account.first, account.id)
-        backend = live.backend(model, choice.version)
-        held.enter_context(backend.used())
-        account.request = await _body(receive, account, model.limits["request"])  # 400, 413
+        forced = forced_version(model, version, place.target, account.first, caller)  # 403
+        for name in (forced,) if forced else rule.versions:
+            held.enter_context(live.backend(model, name).used())
+        if not place.in_body:
+            account.request = await _body(receive, account, model.limits["request"])  # 400, 413
+        elif len(account.request) > model.limits["request"]:
+            words = f"more than {model.limits['request']} bytes; no more are taken"
+            raise Refusal("request_too_large", words)
         self._fits(account)  # 400
+        account.sequence = None if forced or not rule.intervals else _sequence(account)
+        choice = (
+            force(forced, rule)
+            if forced
+            else choose(model, rule, account.first, account.id, account.sequence)
+        )
+        backend = live.backend(model, choice.version)
         account.choice, account.version = choice, model.versions[choice.version]
         if model.durability == "strict_intent":
             await self._record(account, "intent")  # 503
@@ -123,25 +147,26 @@ class Handler:
             raise Refusal("journal_full", CODES["journal_full"][1])
         return self.live
 
-    def _locate(self, account: Account) -> v2.Target:
-        target = v2.locate(account.path)
-        if target is None:
-            raise Refusal("unknown_path", f"no model is served at {account.path[:200]!r}")
-        account.operation = target.operation
-        method = v2.METHODS.get(target.operation)
+    def _locate(self, live: Live, account: Account) -> Place:
+        account.dialect = dialect_at(account.path)  # in which an unknown path is refused
+        place = locate(live.table, _host(account.first), account.path)
+        account.dialect, account.target = place.dialect, place.path
+        account.operation = place.target.operation
+        method = place.dialect.METHODS.get(place.target.operation)
         if method is not None and account.method != method:
             words = f"{account.method} is not taken here; {method} is"
             raise Refusal("method_not_allowed", words)
-        return target
+        return place
 
     def _fits(self, account: Account) -> None:
-        """Several context values need as many rows: the only reason to look into a body here."""
+        """Several context values need as many rows: a reason to look into a body here."""
         context = account.context
         if max(len(context.subjects), len(context.groups)) <= 1:
             return
+        assert account.model is not None
         try:
-            rows = v2.read_request(account.request, account.first.get(v2.INFERENCE_HEADER)).rows
-        except v2.Unreadable as error:
+            rows = account.dialect.count_rows(account.model.mapping, account.message())
+        except Unreadable as error:
             raise Refusal("bad_body", str(error)) from None
         check_rows(context, rows)
 
@@ -155,7 +180,7 @@ class Handler:
         except JournalUnavailable as error:
             log.error("exchange %s withheld: %s", account.id, error)
             account.error = "journal_unavailable"
-            withheld = say_error(account.error, 503, CODES[account.error][1])
+            withheld = say_error(account.error, 503, CODES[account.error][1], account.dialect)
             account.status = withheld.status
             return withheld
 
@@ -178,7 +203,7 @@ class Handler:
             await relay(account, answer, headers, send, self._record)
         except JournalUnavailable:
             account.error = "journal_unavailable"
-            refused = say_error(account.error, 503, CODES[account.error][1])
+            refused = say_error(account.error, 503, CODES[account.error][1], account.dialect)
             account.status = refused.status
             await _respond(send, refused, self._exposed(account))
 
@@ -214,7 +239,9 @@ class Handler:
     def _copy(self, account: Account) -> None:
         """After the answer has left: offer the request to the rule's shadows."""
         choice, model, live = account.choice, account.model, self.live
-        if choice is None or model is None or live is None or account.operation != "infer":
+        if choice is None or model is None or live is None:
+            return
+        if account.operation not in account.dialect.INFERENCES:
             return
         if choice.arm == "forced" or account.error in ("bad_body", "bad_tensor"):
             return
@@ -225,8 +252,22 @@ class Handler:
     def _offer(self, account: Account, live: Live, rule: Rule) -> None:
         assert account.model is not None
         assert account.choice is not None
-        for version in shadows(rule, account.choice.version, account.id):
+        drawn = account.sequence or account.id
+        for version in shadows(rule, account.choice.version, drawn):
             self.shadow.offer(account, live.shadow(account.model, version))
+
+
+def _host(first: dict[bytes, bytes]) -> str:
+    """The host header without its port, in lower case."""
+    return first.get(b"host", b"").decode("latin-1").lower().rsplit(":", 1)[0]
+
+
+def _sequence(account: Account) -> str | None:
+    """The sequence that a request belongs to, where its parameters can be read."""
+    assert account.model is not None
+    if account.dialect is not v2 or len(account.request) > account.model.limits["hold"]:
+        return None
+    return v2.sequence_of(account.request, account.first.get(v2.INFERENCE_HEADER))
 
 
 async def _body(receive: Receive, account: Account, at_most: int) -> bytes:

@@ -132,7 +132,7 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:
             self.transport.close()
             return
-        body = v2.error_body(message)
+        body = v2.error_body(code, CODES[code][0], message)
         self.transport.write(
             b"".join((
                 STATUS_LINE[CODES[code][0]],

@@ -14,7 +14,9 @@ import orjson
 
 from gateway.card import Card
 from gateway.journal.record import decode_parts
-from gateway.protocol import v2
+from gateway.protocol.reader import reader_of
+from gateway.protocol.tensor import Unreadable
+from gateway.table import Model
 
 ROWS_MAX = 65_536
 """Decisions that one leaf may hold: it has to stay below `ledger.log.ENTRY_BYTES_MAX`."""
@@ -22,23 +24,30 @@ ROWS_MAX = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Scores and outcomes, one a row, or why there are none."""
+    """Scores and outcomes, one a row, or why there are none; what a generated answer says."""
 
     decisions: tuple[dict[str, Any], ...] = ()
     unreadable: str | None = None
+    completion: dict[str, Any] | None = None
 
 
-def decisions_of(header: dict[str, Any], parts: bytes, card: Card | None) -> Findings:
+def decisions_of(
+    header: dict[str, Any], parts: bytes, card: Card | None, model: Model | None = None
+) -> Findings:
     """The decisions of an exchange: rows of a successful inference of a version with a card."""
-    if header.get("operation") != "infer" or header.get("status") != 200 or card is None:
+    if header.get("status") != 200:
+        return Findings()
+    if header.get("protocol") == "openai":
+        return Findings(completion=_completion(header, parts))
+    if header.get("operation") != "infer" or card is None:
         return Findings()
     context, _, response = decode_parts(parts)
     if response.truncated:
         return Findings(unreadable="truncated")
-    length = _inference_header(context)
+    headers = orjson.loads(context)["response_headers"]
     try:
-        scores = v2.read_scores(card, response.kept, length)
-    except v2.Unreadable as error:
+        scores = reader_of(header, model).scores(card, response.kept, headers)
+    except Unreadable as error:
         return Findings(unreadable=str(error)[:200])
     if len(scores) > ROWS_MAX:
         return Findings(unreadable=f"{len(scores)} rows; at most {ROWS_MAX} are taken")
@@ -50,13 +59,14 @@ def decisions_of(header: dict[str, Any], parts: bytes, card: Card | None) -> Fin
     )
 
 
-def _inference_header(context: bytes) -> bytes | None:
-    if b"inference-header-content-length" not in context.lower():
+def _completion(header: dict[str, Any], parts: bytes) -> dict[str, Any] | None:
+    """Of a stream the worker has said it already."""
+    if "completion" in header:
         return None
-    for name, value in orjson.loads(context)["response_headers"]:
-        if name.lower() == "inference-header-content-length":
-            return str(value).encode()
-    return None
+    context, _, response = decode_parts(parts)
+    headers = orjson.loads(context)["response_headers"]
+    kept = b"" if response.truncated else response.kept
+    return reader_of(header, None).completion(header.get("operation"), kept, headers)
 
 
 def encode_leaf(
@@ -71,6 +81,9 @@ def encode_leaf(
     pieces = []
     if body is not None:
         pieces.append(b'"body":' + orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+    if findings.completion is not None:
+        said = orjson.dumps(findings.completion, option=orjson.OPT_SORT_KEYS)
+        pieces.append(b'"completion":' + said)
     if findings.decisions:
         pieces.append(
             b'"decisions":' + orjson.dumps(findings.decisions, option=orjson.OPT_SORT_KEYS)

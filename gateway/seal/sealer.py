@@ -14,14 +14,13 @@ from typing import Any
 
 import orjson
 
-from gateway.card import Card
 from gateway.clock import Clock
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
 from gateway.ledger.bodies import Bodies, Place
 from gateway.ledger.log import Ledger, LedgerReader
 from gateway.seal.leaf import Findings, decisions_of, encode_leaf
-from gateway.table import Table, TableStore
+from gateway.table import Model, Table, TableStore
 from gateway.telemetry.metrics import Metrics
 
 CHUNK = 512
@@ -115,15 +114,18 @@ class Sealer:
         kind = header.get("kind", "exchange")
         findings, body = Findings(), None
         if kind in KINDS_WITH_BODY:
-            findings = decisions_of(header, entry.parts, self._card(header))
+            model = self._model(header)
+            version = model.versions.get(header.get("version")) if model else None
+            card = version.card if version else None
+            findings = decisions_of(header, entry.parts, card, model)
             body = self.bodies.append(header["id"], entry.parts).to_json()
         leaf = encode_leaf(kind, source, entry.sequence, entry.header, body, findings)
         self.ledger.append(leaf, source, entry.sequence)
         self.metrics.count("headworks_sealed", kind)
 
-    def _card(self, header: dict[str, Any]) -> Card | None:
-        revision, model, version = (header.get(key) for key in ("revision", "model", "version"))
-        if not (isinstance(revision, str) and isinstance(model, str) and isinstance(version, str)):
+    def _model(self, header: dict[str, Any]) -> Model | None:
+        revision, model = header.get("revision"), header.get("model")
+        if not (isinstance(revision, str) and isinstance(model, str)):
             return None
         table = self._tables.get(revision)
         if table is None:
@@ -132,8 +134,7 @@ class Sealer:
             except (OSError, ValueError) as error:
                 log.error("revision %s cannot be read: %s", revision, error)
                 return None
-        found = table.models.get(model)
-        return found.versions[version].card if found and version in found.versions else None
+        return table.models.get(model)
 
     def _tidy(self) -> None:
         """Destroy segments that are sealed to their end: all before the one being read."""
