@@ -102,5 +102,6 @@ def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -
         keys=keys,
         journal=JournalSettings.model_construct(**told["journal"]),
         drain=Drain.model_construct(**told["drain"]),
+        grpc=told["grpc"],
     )
     return serve(settings, clock, told["data"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -265,6 +266,9 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
     """What only several values together can get wrong."""
     yield from _principals(tree)
     yield from _collisions(tree)
+    called = _dict(tree.get("listen")).get("grpc")
+    if called is not None and importlib.util.find_spec("grpc") is None:
+        yield ("listen", "grpc"), called, "needs the extra: pip install 'headworks[grpc]'"
     for name, model in _models(tree):
         versions = _dict(model.get("versions"))
         at: Key = ("models", name)

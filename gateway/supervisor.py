@@ -70,6 +70,18 @@ def bind(address: str) -> socket.socket:
     return listening
 
 
+def reserve(address: str) -> socket.socket:
+    """Keeps a port from others without listening: each worker listens on it for itself. OSError
+    where it is taken."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind((host, int(port)))
+    return reserved
+
+
 class Supervisor:
     def __init__(
         self, config: Path, overrides: dict[str, str], settings: Settings, state: Path, keys: Path
@@ -81,6 +93,7 @@ class Supervisor:
         self._lock = hold(state / "lock")
         self.data = bind(settings.listen.data)
         self.admin = bind(settings.listen.admin)
+        self.grpc = reserve(settings.listen.grpc) if settings.listen.grpc else None
         for path in (state / "metrics").glob("*.db"):
             path.unlink()
         self.metrics = Metrics("supervisor", state / "metrics")
@@ -91,6 +104,7 @@ class Supervisor:
             "config": str(config), "overrides": overrides, "state": str(state), "keys": str(keys),
             "lifeline": self._lifeline, "workers": count, "clock": clock.offset,
             "started": settings.model_dump(mode="json", include=set(RESTART_KEYS)),
+            "grpc": settings.listen.grpc,
             "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
         }  # fmt: skip
         self.children = [

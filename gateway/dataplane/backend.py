@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from gateway.dataplane.account import Account
 from gateway.dataplane.headers import to_client, to_upstream
@@ -21,10 +22,13 @@ from gateway.dataplane.upstream import (
 )
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Headers, Reply
-from gateway.protocol import v2
+from gateway.protocol import grpc, v2
 from gateway.protocol.dialect import Dialect
 from gateway.protocol.sse import is_event_stream
 from gateway.table import Model, Version
+
+if TYPE_CHECKING:  # gRPC is an extra
+    from gateway.dataplane.grpc_upstream import Channel
 
 Stream = tuple[int, Headers, Answer]
 
@@ -41,6 +45,7 @@ class Backend:
         self.limit = max(1, model.limits["in_flight"] // workers)
         self._endpoint = Endpoint.of(version.upstream) if version.upstream is not None else None
         self._pool: Pool | None = None
+        self._channel: Channel | None = None
         self._limits = PoolLimits(
             connections=max(1, model.limits["connections"] // workers),
             pending=-(-model.limits["pending"] // workers),  # 0 stays 0
@@ -79,6 +84,8 @@ class Backend:
             pool = self.pool
             if pool is None:
                 return await self._run(account)
+            if account.dialect is grpc:
+                return await self._call(account, traffic)
             return await self._forward(pool, account, traffic)
         finally:
             account.upstream_ns = time.perf_counter_ns() - started
@@ -88,6 +95,42 @@ class Backend:
         assert self.session is not None
         account.runtime = RUNTIME
         return await answer_local(self.session, self.model, account)
+
+    async def _call(self, account: Account, traffic: bytes | None) -> Reply:
+        """By gRPC, where the version has such a port."""
+        if self.version.grpc is None:
+            words = f"version {self.version.name!r} has no `grpc` address"
+            raise Refusal("unknown_path", words)
+        timeout = self.model.timeouts["request"]
+        if traffic is not None:
+            timeout = min(2 * timeout, self.model.shadow["timeout"])
+        elif account.patience_s is not None:
+            timeout = min(timeout, account.patience_s)
+        message = account.request
+        if account.operation is not None and grpc.names_model(account.operation):
+            message = grpc.without_version(message)
+        headers = to_upstream(
+            account.headers,
+            account.first,
+            host=b"",
+            exchange=account.id,
+            trace=account.trace,
+            traffic=traffic,
+            own_authorization=account.caller is not ANONYMOUS,
+        )
+        code, reply = await self._reached_by_call(self.version.grpc).call(
+            account.path, message, headers, timeout
+        )
+        if code:
+            account.extra["grpc_status"] = code
+        return reply
+
+    def _reached_by_call(self, address: str) -> Channel:
+        from gateway.dataplane.grpc_upstream import Channel
+
+        if self._channel is None:
+            self._channel = Channel(address)
+        return self._channel
 
     async def _forward(self, pool: Pool, account: Account, traffic: bytes | None) -> Reply | Stream:
         headers = to_upstream(
@@ -128,6 +171,8 @@ class Backend:
     async def aclose(self) -> None:
         if self._pool is not None:
             await self._pool.aclose()
+        if self._channel is not None:
+            await self._channel.aclose()
 
 
 def say_error(code: str, status: int, message: str, dialect: Dialect = v2) -> Reply:

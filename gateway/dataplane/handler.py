@@ -24,13 +24,13 @@ from gateway.dataplane.identity import check_rows, identify, read_context
 from gateway.dataplane.live import Live
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.refusals import Refusals
-from gateway.dataplane.routing import Place, find_model, locate, match
+from gateway.dataplane.routing import Place, find_model, locate, locate_call, match
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
 from gateway.errors import CODES, JournalUnavailable, Refusal
 from gateway.exchange import Headers, Reply
 from gateway.journal.writer import Journal
-from gateway.protocol import v2
+from gateway.protocol import grpc, v2
 from gateway.protocol.dialects import dialect_at
 from gateway.protocol.tensor import Unreadable
 from gateway.table import Rule
@@ -83,6 +83,24 @@ class Handler:
         finally:
             self.in_flight -= 1
             self._count(account)
+
+    async def call(self, account: Account, message: bytes) -> tuple[Reply, Headers]:
+        """One unary call: the answer, to be released, and the headers that we add to it."""
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": message, "more_body": False}
+
+        self.in_flight += 1
+        try:
+            with ExitStack() as held:
+                reply = await self._answered(account, receive, held)
+                assert isinstance(reply, Reply)
+                reply = await self._durable(account, reply)
+            self._copy(account)
+        finally:
+            self.in_flight -= 1
+            self._count(account)
+        return reply, self._exposed(account)
 
     async def _answered(
         self, account: Account, receive: Receive, held: ExitStack
@@ -148,8 +166,11 @@ class Handler:
         return self.live
 
     def _locate(self, live: Live, account: Account) -> Place:
-        account.dialect = dialect_at(account.path)  # in which an unknown path is refused
-        place = locate(live.table, _host(account.first), account.path)
+        if account.dialect is grpc:
+            place = locate_call(live.table, account.path)
+        else:
+            account.dialect = dialect_at(account.path)  # in which an unknown path is refused
+            place = locate(live.table, _host(account.first), account.path)
         account.dialect, account.target = place.dialect, place.path
         account.operation = place.target.operation
         method = place.dialect.METHODS.get(place.target.operation)

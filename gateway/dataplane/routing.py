@@ -44,8 +44,6 @@ def find_mount(table: Table, host: str, path: str) -> Mount | None:
 
 def locate(table: Table, host: str, path: str) -> Place:
     """Refusal `unknown_path` where no model's protocol has such a path."""
-    if path.startswith(grpc.SERVICE):
-        return _locate_call(table, path)
     mount = find_mount(table, host, path)
     if mount is not None:
         rest = path[len(mount.path) :] or "/"
@@ -71,7 +69,8 @@ def _meant(target: Target, models: Mapping[str, Model]) -> Target:
     return target
 
 
-def _locate_call(table: Table, path: str) -> Place:
+def locate_call(table: Table, path: str) -> Place:
+    """The same for a gRPC call, whose path is the method's name."""
     target = grpc.locate(path)
     models = {name: model for name, model in table.models.items() if model.protocol == "v2"}
     assert target is not None

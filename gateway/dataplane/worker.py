@@ -17,7 +17,7 @@ from gateway.artifacts import Artifacts
 from gateway.asgi import Server
 from gateway.clock import SystemClock
 from gateway.dataplane.handler import Handler
-from gateway.dataplane.live import prepare, retire
+from gateway.dataplane.live import Live, prepare, retire
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.server import Protocol
 from gateway.dataplane.shadow import Shadow
@@ -45,6 +45,7 @@ class WorkerSettings:
     keys: Path
     journal: JournalSettings
     drain: Drain
+    grpc: str | None = None
 
 
 class Worker:
@@ -59,6 +60,7 @@ class Worker:
         self.artifacts = Artifacts(settings.state)
         self.exit_code = 0
         self.journal: Journal | None = None
+        self.listener: Any = None
         self._swap_after = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, int] = {}
@@ -155,6 +157,8 @@ class Worker:
         self.server.should_exit = True
 
     async def _end(self) -> None:
+        if self.listener is not None:
+            await self.listener.stop(self.settings.drain.at_most)
         await self.shadow.close()
         for task in list(self._tasks):
             task.cancel()
@@ -208,9 +212,26 @@ class Worker:
             self._swap_after = asyncio.get_running_loop().time() + SWAP_AGAIN_S
             return
         self.handler.live = live
+        await self._listen_grpc(live)
         log.info("worker %s serves revision %s", self.name, revision[:12])
         if before is not None:
             self._keep(retire(before, live, self.settings.drain.at_most))
+
+    async def _listen_grpc(self, live: Live) -> None:
+        """A server's largest message is fixed at its start: another limit is another server."""
+        if self.settings.grpc is None:
+            return
+        models = live.table.models.values()
+        largest = max(model.limits["request"] for model in models)
+        before = self.listener
+        if before is not None and before.largest == largest:
+            return
+        from gateway.dataplane.grpc_listener import Listener
+
+        self.listener = Listener(self.handler, self.clock, self.settings.grpc, largest)
+        await self.listener.start()
+        if before is not None:
+            self._keep(before.stop(self.settings.drain.at_most))
 
     def _record_refusals(self, counts: dict[str, int]) -> None:
         for code, count in counts.items():

@@ -224,7 +224,7 @@ class World:
         self._models = self.tables.load(revision).models
         return revision
 
-    async def start(self, stall_s: float) -> None:
+    async def start(self, stall_s: float, grpc: str | None = None) -> None:
         settings = WorkerSettings(
             index=0,
             workers=1,
@@ -232,6 +232,7 @@ class World:
             keys=self.keys,
             journal=JournalSettings().model_copy(update={"stall": stall_s, "segment": 8 << 20}),
             drain=Drain().model_copy(update={"settle": 0.0, "at_most": 2.0}),
+            grpc=grpc,
         )
         self.worker = Worker(settings, self.listening)
         self.task = asyncio.get_running_loop().create_task(self.worker.run())
@@ -346,7 +347,9 @@ async def soon(work: Awaitable[T], seconds: float = 5) -> T:
 
 
 @contextmanager
-def running(folder: Path, text: str = LOCAL, stall_s: float = 30) -> Iterator[World]:
+def running(
+    folder: Path, text: str = LOCAL, stall_s: float = 30, grpc: str | None = None
+) -> Iterator[World]:
     """A worker that serves `text`. `stall_s` is long since the loop stands still between tests."""
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -356,6 +359,6 @@ def running(folder: Path, text: str = LOCAL, stall_s: float = 30) -> Iterator[Wo
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder / "state" / "metrics"))
         world = World(folder, runner)
         world.publish(text)
-        world.run(world.start(stall_s))
+        world.run(world.start(stall_s, grpc))
         yield world
         world.exit_code = world.run(world.stop())
