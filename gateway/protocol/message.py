@@ -63,10 +63,8 @@ def decoded(body: bytes, coding: str, at_most: int) -> bytes:
     if coding in ("gzip", "x-gzip"):
         return _inflated(body, zlib.MAX_WBITS | 16, at_most)
     if coding == "deflate":
-        try:
-            return _inflated(body, zlib.MAX_WBITS, at_most)
-        except Unreadable:
-            return _inflated(body, -zlib.MAX_WBITS, at_most)
+        wrapped = body[:1] and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
+        return _inflated(body, zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS, at_most)
     raise Unreadable(f"content-encoding {coding[:40]!r} is not read")
 
 
@@ -89,5 +87,5 @@ def _inflated(body: bytes, window: int, at_most: int) -> bytes:
         body = member.unused_data
         if not body:
             return b"".join(pieces)
-        if not window & 16:
+        if window != zlib.MAX_WBITS | 16:
             raise Unreadable("content-encoding: bytes stand behind its end")

@@ -3,7 +3,7 @@
 The messages of the inference protocol are few and their field numbers are published and fixed, so
 they are read and written here by number, without stubs: no generated code to keep in step with a
 protobuf runtime, nothing to import in the governor, tensors as views instead of copies.
-`tests/protocol/test_grpc.py` holds every message against NVIDIA's own stubs, both ways.
+`tests/protocol/test_grpc_messages.py` holds every message against NVIDIA's own stubs, both ways.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,8 @@ def test_the_stubs_read_what_is_written(tensors: list[tuple[str, Any]]) -> None:
 def test_any_bytes_are_a_message_or_unreadable(sent: bytes) -> None:
     """Strangers' bytes raise nothing else."""
     for read in (grpc.asked, grpc.read_request, grpc.read_outputs, grpc.without_version):
-        try:
+        with suppress(Unreadable):
             read(sent)
-        except Unreadable as error:
-            assert len(str(error)) < 500
 
 
 @given(st.lists(arrays(), min_size=1, max_size=2), st.data())
@@ -96,10 +95,8 @@ def test_a_damaged_message_is_read_or_unreadable(tensors: list[Any], data: Any) 
     """The same close to a right message: one byte changed or the end lost."""
     sent = bytearray(request_of(tensors, raw=data.draw(st.booleans())).SerializeToString())
     sent[data.draw(st.integers(0, len(sent) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(Unreadable):
         grpc.read_request(bytes(sent[: data.draw(st.integers(1, len(sent)))]))
-    except Unreadable:
-        pass
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=20))
