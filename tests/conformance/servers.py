@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -73,7 +75,10 @@ def free_port() -> int:
 @contextmanager
 def _process(command: list[str], url: str, folder: Path, patience_s: float) -> Iterator[None]:
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=folder, start_new_session=True,
+            env={**os.environ, "PATH": f"{Path(command[0]).parent}:{os.environ['PATH']}"},
+        )  # fmt: skip
     try:
         until = time.monotonic() + patience_s
         while not _answers(url):
@@ -82,11 +87,11 @@ def _process(command: list[str], url: str, folder: Path, patience_s: float) -> I
             time.sleep(0.2)
         yield
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

@@ -16,8 +16,9 @@ async def story():
     print(answer.to_dict()[0] if isinstance(answer.to_dict(), tuple) else answer.to_dict())
     print(await client.is_server_live(url), await client.is_server_ready(url))
     print(await client.is_model_ready(url, "iris"))
+    wrong = InferRequest("iris", [InferInput("x", [1], "BYTES", ["x"])], request_id="b")
     try:
-        await client.infer(url, sent, model_name="rose")
+        await client.infer(url, wrong, model_name="iris")
     except Exception as error:
         print(type(error).__name__, getattr(error, "status_code", ""))
 

@@ -29,7 +29,7 @@ except Exception as error:
 print(client.is_server_live(), client.is_server_ready(), client.is_model_ready("iris"))
 print(client.get_server_metadata()["name"], client.get_model_metadata("iris")["name"])
 print(client.get_model_repository_index())
-for name in ("iris", "rose"):
+for name in ("iris",):
     try:
         wrong = triton.InferInput("x", [1], "BYTES")
         wrong.set_data_from_numpy(np.array([b"x"], object), binary_data=False)
