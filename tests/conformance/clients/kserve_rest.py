@@ -14,8 +14,11 @@ async def story():
     sent = InferRequest("iris", [tensor], request_id="a")
     answer = await client.infer(url, sent, model_name="iris")
     print(answer.to_dict()[0] if isinstance(answer.to_dict(), tuple) else answer.to_dict())
-    print(await client.is_server_live(url), await client.is_server_ready(url))
-    print(await client.is_model_ready(url, "iris"))
+    for ask in (client.is_server_live(url), client.is_model_ready(url, "iris")):
+        try:
+            print(await ask)
+        except Exception as error:  # MLServer's health answers have no body
+            print(type(error).__name__)
     wrong = InferRequest("iris", [InferInput("x", [1], "BYTES", ["x"])], request_id="b")
     try:
         await client.infer(url, wrong, model_name="iris")
