@@ -101,6 +101,9 @@ WitnessKey = Annotated[
     str, StringConstraints(pattern=r"^[^\s+]{1,200}\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*$"),
     AfterValidator(_witness_key),
 ]  # fmt: skip
+Path = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~%:-]+)+$", max_length=256)]
+HostName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,252}$")]
+Pointer = Annotated[str, StringConstraints(pattern=r"^(/.*)?$", max_length=256)]
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 LedgerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./-]{0,127}[a-z0-9]$")]
 UnitSource = Annotated[str, StringConstraints(pattern=r"^(header:[a-z0-9][a-z0-9-]*|exchange)$")]
@@ -138,6 +141,9 @@ class Listen(Section):
         "127.0.0.1:8080", description="Where applications call their models."
     )
     admin: AddressOrListener = Field("127.0.0.1:9901", description="Console, API and metrics.")
+    grpc: Address | None = Field(
+        None, description="Where applications call v2 models by gRPC; needs the extra [grpc]."
+    )
 
     def of(self, port: Literal["data", "admin"]) -> Listener:
         """The listener, whichever way it is written."""
@@ -346,6 +352,7 @@ class VersionSettings(Section):
     )
     tls: UpstreamTls | None = Field(None, description="TLS to the servers, beside verification.")
     auth: UpstreamAuth | None = Field(None, description="Credential that the servers want.")
+    grpc: Address | None = Field(None, description="Where that server answers gRPC, if it does.")
 
     @model_validator(mode="after")
     def is_somewhere(self) -> VersionSettings:
@@ -357,6 +364,10 @@ class VersionSettings(Section):
             raise ValueError("one of `endpoints` stands twice")
         if not self.urls and (self.tls or self.auth):
             raise ValueError("`tls` and `auth` are for a version with an `upstream`")
+        if self.grpc is not None and not self.urls:
+            raise ValueError("`grpc` is the gRPC address of an `upstream`")
+        if self.grpc is not None and self.tls is not None:
+            raise ValueError("`grpc` is called without TLS: not beside `tls`")
         return self
 
     @property
@@ -413,6 +424,9 @@ class ShadowSettings(Section):
     bytes: Size = Field(64 * 1024**2, description="Copies waiting, by size.")
     concurrency: int = Field(32, ge=1, le=1000, description="Copies under way at once.")
     timeout: Duration = Field(10.0, description="How long one copy may take.")
+    idempotent: bool = Field(
+        False, description="raw, and openai with tools: such requests may be made twice."
+    )
 
 
 class ExplainSettings(Section):
@@ -435,12 +449,50 @@ class MonitorSettings(Section):
     groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
 
 
+class MappingSettings(Section):
+    """Where features and scores lie, as far as card and protocol leave it open."""
+
+    layout: Literal["columns", "matrix"] = Field(
+        "columns", description="v2: each tensor is what the card says, or one is all features."
+    )
+    input: str | None = Field(None, description="v2: the matrix, if there are several tensors.")
+    datatype: Literal["FP16", "FP32", "FP64", "INT32", "INT64"] | None = Field(
+        None, description="v2: type of a body that is nothing but a tensor."
+    )
+    order: tuple[Name, ...] = Field((), description="Features from a matrix's first column on.")
+    output: str | None = Field(None, description="Output, or key, of the score; else the card's.")
+    column: int | None = Field(None, ge=0, description="The score's column; else the card's.")
+    predict: Path | None = Field(None, description="raw: the path whose POSTs are inferences.")
+    rows: Pointer | None = Field(
+        None, description="raw: JSON pointer to the list of rows; absent: the body is one row."
+    )
+    features: dict[Name, Pointer] = Field(
+        {}, description="raw: JSON pointers into a row; a feature without one is a key."
+    )
+    scores: Pointer | None = Field(
+        None, description="raw: JSON pointer to the list of answers, or to the only one."
+    )
+    score: Pointer | None = Field(None, description="raw: JSON pointer into one answer.")
+
+
 class HeaderSettings(Section):
     drop: tuple[HeaderName, ...] = Field((), description="Further headers that are never kept.")
 
 
 class ModelSettings(Section):
-    protocol: Literal["v2"] = Field("v2", description="Wire format of the model's endpoints.")
+    protocol: Literal["v2", "v1", "openai", "mlflow", "raw"] = Field(
+        "v2", description="Wire format of the model's endpoints."
+    )
+    path: Path | None = Field(
+        None, description="Prefix of the model's paths, not passed on; absent: at the root."
+    )
+    host: HostName | None = Field(None, description="Host header that the model answers to.")
+    names: tuple[str, ...] = Field(
+        (), description="openai: what a body calls the model, where several share a path."
+    )
+    mapping: MappingSettings = Field(
+        MappingSettings(), description="Where features and scores lie in bodies."
+    )
     unit: tuple[UnitSource, ...] = Field(
         ("exchange",), min_length=1, description="Who is bucketed: first present, not empty."
     )

@@ -57,6 +57,7 @@ class WorkerSettings:
     clients: Clients = Clients()
     overload: Overload = Overload()
     tls: dict[str, str | None] | None = None
+    grpc: str | None = None
 
 
 class Worker:
@@ -72,6 +73,7 @@ class Worker:
         self.exit_code = 0
         self.journal: Journal | None = None
         self.reserve = Reserve(settings.state / "reserve", settings.reserve)
+        self.listener: Any = None
         self._swap_after = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, int] = {}
@@ -180,6 +182,8 @@ class Worker:
         self.handler.cut()
 
     async def _end(self) -> None:
+        if self.listener is not None:
+            await self.listener.stop(self.settings.drain.at_most)
         await self.shadow.close()
         for task in list(self._tasks):
             task.cancel()
@@ -237,9 +241,26 @@ class Worker:
             self._swap_after = asyncio.get_running_loop().time() + SWAP_AGAIN_S
             return
         self.handler.live = live
+        await self._listen_grpc(live)
         log.info("worker %s serves revision %s", self.name, revision[:12])
         if before is not None:
             self._keep(retire(before, live, self.settings.drain.at_most))
+
+    async def _listen_grpc(self, live: Live) -> None:
+        """A server's largest message is fixed at its start: another limit is another server."""
+        if self.settings.grpc is None:
+            return
+        models = live.table.models.values()
+        largest = max(model.limits["request"] for model in models)
+        before = self.listener
+        if before is not None and before.largest == largest:
+            return
+        from gateway.dataplane.grpc_listener import Listener
+
+        self.listener = Listener(self.handler, self.clock, self.settings.grpc, largest)
+        await self.listener.start()
+        if before is not None:
+            self._keep(before.stop(self.settings.drain.at_most))
 
     def _record_refusals(self, counts: dict[str, int]) -> None:
         for code, count in counts.items():
