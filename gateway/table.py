@@ -23,9 +23,9 @@ import orjson
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.check import Checked
+from gateway.declaration import MILLION
 from gateway.disk import hold, sync_folder, write_durably
 from gateway.exchange import Caller
-from gateway.settings import MILLION
 
 FORMAT = 1
 

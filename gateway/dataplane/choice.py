@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+from gateway.declaration import MILLION
 from gateway.exchange import Choice
-from gateway.settings import MILLION
 from gateway.table import Model, Rule
 
 

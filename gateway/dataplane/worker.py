@@ -26,6 +26,7 @@ from gateway.dataplane.live import Live, prepare, retire
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.server import Protocol
 from gateway.dataplane.shadow import Shadow
+from gateway.declaration import MILLION
 from gateway.disk import Occupied
 from gateway.errors import JournalUnavailable
 from gateway.exchange import exchange_id
@@ -33,7 +34,7 @@ from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.receipt import ReceiptKey
 from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import Journal, open_journal
-from gateway.settings import MILLION, Clients, Drain, JournalSettings, Overload
+from gateway.settings import Clients, Drain, JournalSettings, Overload
 from gateway.table import TableStore
 from gateway.telemetry.metrics import Metrics
 

@@ -18,7 +18,6 @@ from gateway.protocol.dialect import Target
 from gateway.protocol.dialects import DIALECTS, dialect_at
 from gateway.protocol.message import Message, decoded
 from gateway.protocol.reader import Reader, reader_of
-from gateway.protocol.sse import Withheld
 from gateway.protocol.tensor import Unreadable
 
 CARD = Card.model_validate(
@@ -297,35 +296,6 @@ def test_a_whole_answer_says_its_usage() -> None:
                             "tool_calls": True}  # fmt: skip
     assert (reader.completion("embeddings", b"\xff", ()) or {})["usage"] == "unknown"
     assert reader.completion("models", body, ()) is None
-
-
-@given(
-    st.lists(
-        st.sampled_from([b"data: [DONE]\n\n", b"data: x\n\n", b"data: [DO", b"\r\n", b"data:[DONE]",
-                         b"da", b"\n", b"x data: [DONE]"]),
-        max_size=12,
-    ),
-    st.integers(1, 9),
-)  # fmt: skip
-def test_the_terminal_event_waits_and_nothing_is_lost(parts: list[bytes], step: int) -> None:
-    """In whatever pieces: all bytes pass in order, and none from the terminal event on."""
-    sent = b"".join(parts)
-    tail = Withheld()
-    passed = b"".join(tail.pass_on(sent[at : at + step]) for at in range(0, len(sent), step))
-    assert passed + tail.held == sent
-    lines = passed.replace(b"\r", b"\n").split(b"\n")
-    assert not any(line.startswith((b"data: [DONE]", b"data:[DONE]")) for line in lines)
-
-
-def test_no_token_waits_for_the_next() -> None:
-    """A whole event leaves at once; what is held is bounded."""
-    tail = Withheld()
-    assert tail.pass_on(b"data: {}\n\n") == b"data: {}\n\n"
-    held = 0
-    for _ in range(100):
-        tail.pass_on(b"data: [DONE]" + b"x" * 4096)
-        held = max(held, len(tail.held))
-    assert held < 70_000
 
 
 def test_tools_are_not_called_twice() -> None:
