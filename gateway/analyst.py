@@ -40,7 +40,8 @@ from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows, decisions_of
 from gateway.outbound.witness import Witnesses
-from gateway.protocol import v2
+from gateway.protocol.reader import reader_of
+from gateway.protocol.tensor import Unreadable
 from gateway.settings import LedgerSettings
 from gateway.table import Model, Table, TableStore, Version
 from gateway.telemetry.metrics import Metrics
@@ -341,14 +342,12 @@ class Analyst:
             found.keys = self.bodies.numbers(leaf["body"])
             context, request, _ = decode_parts(parts)
             told = orjson.loads(context)
-            headers = {name.lower(): value for name, value in told["request_headers"]}
-            length = headers.get("inference-header-content-length")
             if request.truncated:
                 found.why = "truncated"
                 return
-            sent = length.encode() if length else None
-            found.rows = v2.read_columns(card, request.kept, sent)
-        except (v2.Unreadable, ValueError, OSError) as error:
+            reader = reader_of(leaf["record"], found.model)
+            found.rows = reader.columns(card, request.kept, told["request_headers"])
+        except (Unreadable, ValueError, OSError) as error:
             log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
             found.why = "unreadable"
             return

@@ -126,5 +126,6 @@ def _worker(told: dict[str, Any], state: Path, keys: Path, clock: SystemClock) -
         clients=Clients.model_construct(**told["clients"]),
         overload=Overload.model_construct(**told["overload"]),
         tls=told["tls"],
+        grpc=told["grpc"],
     )
     return serve(settings, clock, told["data"])

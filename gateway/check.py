@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from gateway.card import Card
 from gateway.settings import Settings
 
 Key = tuple[str | int, ...]
+Found = tuple[Key, object, str]
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -266,6 +268,10 @@ def _dict(value: Any) -> dict[Any, Any]:
 def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
     """What only several values together can get wrong."""
     yield from _principals(tree)
+    yield from _collisions(tree)
+    called = _dict(tree.get("listen")).get("grpc")
+    if called is not None and importlib.util.find_spec("grpc") is None:
+        yield ("listen", "grpc"), called, "needs the extra: pip install 'headworks[grpc]'"
     for name, model in _models(tree):
         versions = _dict(model.get("versions"))
         at: Key = ("models", name)
@@ -290,8 +296,56 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
             for header in _dict(_dict(rule.get("when")).get("header")):
                 if header in ("x-headworks-groups", "x-headworks-subject", "authorization"):
                     yield (*here, "when", "header", header), _NOTHING, "rules never match on it"
+        yield from _protocol(at, model, versions)
         if isinstance(groups, list) and len(set(map(str, groups))) < len(groups):
             yield (*at, "monitor", "groups"), groups, "a group stands twice"
+
+
+RAW_KEYS = ("predict", "rows", "features", "scores", "score")
+
+
+def _protocol(at: Key, model: dict[str, Any], versions: dict[Any, Any]) -> Iterator[Found]:
+    """What only some protocols take."""
+    protocol, mapping = model.get("protocol", "v2"), _dict(model.get("mapping"))
+    for version, settings in versions.items():
+        served = _dict(settings).get("upstream") or _dict(settings).get("endpoints")
+        if protocol != "v2" and not served:
+            words = f"a {protocol} model needs an `upstream`: versions in the process speak v2"
+            yield (*at, "versions", version), _NOTHING, words
+        if protocol != "v2" and _dict(settings).get("grpc") is not None:
+            yield (*at, "versions", version, "grpc"), _NOTHING, "only v2 models speak gRPC"
+    for key in RAW_KEYS:
+        if key in mapping and protocol != "raw":
+            yield (*at, "mapping", key), mapping[key], "is read for raw models only"
+    if protocol == "raw":
+        if "predict" not in mapping:
+            yield (*at, "mapping"), _NOTHING, "a raw model needs `predict`, the path it answers at"
+        if model.get("path") is None and model.get("host") is None:
+            yield (*at, "protocol"), protocol, "a raw model needs a `path` or `host` of its own"
+    if "names" in model and protocol != "openai":
+        yield (*at, "names"), model["names"], "is read for openai models only"
+
+
+ALONE = {"raw": "takes every path", "mlflow": "has no model name in its paths"}
+
+
+def _collisions(tree: dict[str, Any]) -> Iterator[Found]:
+    """Models of one `host` and `path` whose requests could not be told apart."""
+    first: dict[tuple[Any, Any], list[tuple[str, str]]] = {}
+    for name, model in _models(tree):
+        protocol = str(model.get("protocol", "v2"))
+        others = first.setdefault((model.get("host"), model.get("path")), [])
+        for other, spoken in others:
+            alone = {protocol, spoken} & ALONE.keys()
+            if "raw" in alone or (protocol == spoken and alone):
+                words = f"shares host and path with {other}: {min(alone)} {ALONE[min(alone)]}"
+            elif {protocol, spoken} == {"v1", "openai"}:
+                words = f"shares host and path with {other}: both serve /v1/models"
+            else:
+                continue
+            yield ("models", name, "path"), _NOTHING, words + "; give each a `path` of its own"
+            break
+        others.append((name, protocol))
 
 
 def _principals(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:

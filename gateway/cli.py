@@ -74,6 +74,7 @@ def check(
     config: Config = CONFIG,
     set_: Set = None,
     json: Json = False,
+    probe: Annotated[bool, typer.Option("--probe", help="Ask the upstreams too.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print JSON Schema and end.")] = False,
 ) -> None:
     """Say everything that is wrong with a configuration, each with file, line, key and value."""
@@ -89,9 +90,9 @@ def check(
         for problem in checked.problems
     ]
     if not problems:
-        from gateway.probe import misfits
+        from gateway.probe import misfits, upstream_misfits
 
-        problems = misfits(checked)
+        problems = misfits(checked) + (upstream_misfits(checked) if probe else [])
     each = each_worker(checked.settings) if checked.settings is not None else {}
     if json:
         dump({"problems": problems, "restart_keys": RESTART_KEYS, "each_worker": each})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Arm = Literal["stable", "canary", "control", "shadow", "forced", "holdout", "fallback", "explain"]
@@ -41,11 +41,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a version answered, whole."""
+    """What a version answered, whole. `trailers`: gRPC's metadata behind the message."""
 
     status: int
     headers: Headers
     body: bytes
+    trailers: Headers = field(default_factory=list)
 
 
 def exchange_id(now_ns: int, random: bytes | None = None) -> str:

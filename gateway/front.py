@@ -24,7 +24,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.clock import SystemClock
-from gateway.settings import MILLION, Settings
+from gateway.declaration import MILLION
+from gateway.settings import Settings
 from gateway.stores import Stores
 from gateway.supervisor import Supervisor
 from gateway.table import TableStore

@@ -60,3 +60,62 @@ def misfits(checked: Checked) -> list[dict[str, Any]]:
                      "allowed": str(error)}
                 )  # fmt: skip
     return found
+
+
+ASK_S = 3.0
+QUESTIONS = {
+    "v2": "/v2/models/{model}", "v1": "/v1/models/{model}", "openai": "/v1/models",
+    "mlflow": "/ping",
+}  # fmt: skip
+
+
+def upstream_misfits(checked: Checked) -> list[dict[str, Any]]:
+    """Ask each upstream for its metadata: who does not answer, and what does not fit the card."""
+    import httpx2
+
+    assert checked.settings is not None
+    found = []
+    with httpx2.Client(timeout=ASK_S, follow_redirects=False) as client:
+        for name, model in checked.settings.models.items():
+            question = QUESTIONS.get(model.protocol)
+            for version, settings in model.versions.items():
+                if question is None:
+                    continue
+                what = "upstream" if settings.upstream is not None else "endpoints"
+                for server in settings.urls:
+                    url = server.rstrip("/") + question.format(model=name)
+                    try:
+                        answer = client.get(url)
+                        words = _unfit(checked, name, version, answer.status_code, answer.content)
+                    except httpx2.HTTPError as error:
+                        words = [f"does not answer: {type(error).__name__}: {error}"]
+                    key = f"models.{name}.versions.{version}.{what}"
+                    found += [{"file": checked.path.name, "line": 1, "key": key, "value": url,
+                               "allowed": one} for one in words]  # fmt: skip
+    return found
+
+
+def _unfit(checked: Checked, name: str, version: str, status: int, body: bytes) -> list[str]:
+    import orjson
+
+    assert checked.settings is not None
+    if status != 200:
+        return [f"answered with status {status}; 200 is wanted"]
+    model, card = checked.settings.models[name], checked.cards.get((name, version))
+    if model.protocol != "v2" or card is None:
+        return []
+    try:
+        told = orjson.loads(body)
+        inputs = {item["name"] for item in told["inputs"]}
+        outputs = {item["name"] for item in told["outputs"]}
+    except (ValueError, KeyError, TypeError):
+        return ["its metadata is none of the protocol's"]
+    mapping = model.mapping
+    wanted = {feature.carrier for feature in card.features}
+    if mapping.layout == "matrix":
+        wanted = {mapping.input} if mapping.input else wanted & inputs
+        if mapping.input is None and len(inputs) != 1:
+            return [f"has {len(inputs)} inputs; mapping.input says which one is the matrix"]
+    score = mapping.output or card.outputs.score.tensor
+    lacking = [f"has no input {tensor!r}" for tensor in sorted(wanted - inputs)]
+    return lacking + ([] if score in outputs else [f"has no output {score!r}"])

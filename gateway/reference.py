@@ -102,8 +102,9 @@ def configuration_page() -> str:
     lines = [
         "# Configuration",
         "",
-        "Made from `gateway/settings.py` by `scripts/docs`; do not edit. `headworks check` says",
-        "what is wrong with a file, `headworks check --schema` prints this page as JSON Schema.",
+        "Made from `gateway/settings.py` and `gateway/modelsettings.py` by `scripts/docs`; do not",
+        "edit. `headworks check` says what is wrong with a file, `headworks check --schema` prints",
+        "this page as JSON Schema.",
         "",
         "Unknown keys are errors. Paths are relative to the file. A duration is written `50ms`,",
         "`2s`, `10m`, `1h`, `180d`; a size `512B`, `64KiB`, `1MiB`, `2GiB`; a share `5%` or",

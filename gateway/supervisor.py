@@ -70,6 +70,18 @@ def bind(address: str) -> socket.socket:
     return listening
 
 
+def reserve(address: str) -> socket.socket:
+    """Keeps a port from others without listening: each worker listens on it for itself. OSError
+    where it is taken."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind((host, int(port)))
+    return reserved
+
+
 class Supervisor:
     def __init__(
         self,
@@ -88,6 +100,7 @@ class Supervisor:
         self._lock = hold(state / "lock")
         self.data = bind(settings.listen.of("data").address)
         self.admin = bind(settings.listen.of("admin").address)
+        self.grpc = reserve(settings.listen.grpc) if settings.listen.grpc else None
         for path in (state / "metrics").glob("*.db"):
             path.unlink()
         self.metrics = Metrics("supervisor", state / "metrics")
@@ -99,6 +112,7 @@ class Supervisor:
             "lifeline": self._lifeline, "workers": count, "clock": clock.offset,
             "started": settings.model_dump(mode="json", include=set(RESTART_KEYS)),
             "ledger": settings.ledger.model_dump(),
+            "grpc": settings.listen.grpc,
             "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
             "disk": settings.disk.model_dump(),
             "clients": settings.clients.model_dump(), "overload": settings.overload.model_dump(),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ import orjson
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.check import Checked
+from gateway.declaration import MILLION
 from gateway.disk import hold, sync_folder, write_durably
 from gateway.exchange import Caller
-from gateway.settings import MILLION
 
 FORMAT = 1
 
@@ -41,6 +41,7 @@ class Version:
     card: Card | None
     tls: Mapping[str, str | None] | None
     auth: Mapping[str, str] | None
+    grpc: str | None = None
 
     @property
     def upstream(self) -> str | None:
@@ -68,6 +69,11 @@ class Rule:
     salt: bytes
     priority: str
 
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """Those that may answer."""
+        return (self.stable, *(interval.version for interval in self.intervals))
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -91,6 +97,10 @@ class Model:
     reference: str | None
     explain: Mapping[str, Any]
     monitor: Mapping[str, Any]
+    path: str = ""
+    host: str | None = None
+    names: frozenset[str] = frozenset()
+    mapping: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def stable(self) -> Version:
@@ -99,11 +109,28 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """Models that share a host (None: any) and a prefix of paths, by protocol."""
+
+    host: str | None
+    path: str
+    models: Mapping[str, Mapping[str, Model]]
+
+    def fits(self, host: str, path: str) -> bool:
+        if self.host is not None and self.host != host:
+            return False
+        return not self.path or path == self.path or path.startswith(self.path + "/")
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
+    """`mounts`: the first that fits a request has its models."""
+
     revision: str
     document: Mapping[str, Any]
     models: Mapping[str, Model]
     callers: Mapping[str, Caller]
+    mounts: tuple[Mount, ...]
 
 
 def compile_table(data: bytes) -> Table:
@@ -116,7 +143,18 @@ def compile_table(data: bytes) -> Table:
         for caller in document["callers"]
     }
     models = {name: _model(name, model) for name, model in document["models"].items()}
-    return Table(hashlib.sha256(data).hexdigest(), document, models, callers)
+    digest = hashlib.sha256(data).hexdigest()
+    return Table(digest, document, models, callers, _mounts(models))
+
+
+def _mounts(models: Mapping[str, Model]) -> tuple[Mount, ...]:
+    """Those with a host first, then by length: the nearest fit comes before the wider."""
+    found: dict[tuple[str | None, str], dict[str, dict[str, Model]]] = {}
+    for model in models.values():
+        at = found.setdefault((model.host, model.path), {})
+        at.setdefault(model.protocol, {})[model.name] = model
+    order = sorted(found, key=lambda place: (place[0] is None, -len(place[1])))
+    return tuple(Mount(host, path, found[host, path]) for host, path in order)
 
 
 def _model(name: str, model: Mapping[str, Any]) -> Model:
@@ -128,6 +166,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
             Card.model_validate(settings["card"]) if settings["card"] else None,
             settings["tls"],
             settings["auth"],
+            settings.get("grpc"),
         )
         for version, settings in model["versions"].items()
     }
@@ -152,6 +191,10 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         reference=model["reference"],
         explain=model["explain"],
         monitor=model["monitor"],
+        path=model.get("path") or "",
+        host=model.get("host"),
+        names=frozenset(model.get("names") or (name,)),
+        mapping=model.get("mapping") or {},
     )
 
 

@@ -13,8 +13,9 @@ from gateway.catalog import queries
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
-from gateway.protocol import v2
-from gateway.table import TableStore
+from gateway.protocol.reader import reader_of
+from gateway.protocol.tensor import Unreadable
+from gateway.table import Model, TableStore
 
 
 def split_id(text: str) -> tuple[str, int]:
@@ -46,7 +47,7 @@ def show(
     decisions = _decisions(bodies, leaf)
     if row >= max(len(decisions), 1):
         return None
-    card = card_of(tables, record)
+    model, card = judged_by(tables, record)
     document: dict[str, Any] = {
         "id": f"{identity}/{row}",
         "leaf": found.leaf,
@@ -61,7 +62,7 @@ def show(
     }
     document["revealed"] = revealed
     hidden: dict[str, Any] = {"context": None, "features": None}
-    document |= _inside(bodies, leaf, card, row) if revealed else hidden
+    document |= _inside(bodies, leaf, model, card, row) if revealed else hidden
     document["words"] = words(document, card)
     return document
 
@@ -99,11 +100,13 @@ def _sealed(bodies: BodyReader, state: Path, found: queries.Found) -> dict[str, 
     return found.explanation | dict(orjson.loads(context)["explanation"])
 
 
-def card_of(tables: TableStore, record: dict[str, Any]) -> Card | None:
-    revision, model, version = (record.get(key) for key in ("revision", "model", "version"))
-    if not (revision and model and version):
-        return None
-    return tables.load(revision).models[model].versions[version].card
+def judged_by(tables: TableStore, record: dict[str, Any]) -> tuple[Model | None, Card | None]:
+    """The model and the card that were in force, as far as the exchange came."""
+    revision, name, version = (record.get(key) for key in ("revision", "model", "version"))
+    if not (revision and name and version):
+        return None, None
+    model = tables.load(revision).models[name]
+    return model, model.versions[version].card
 
 
 def _explanation(document: dict[str, Any] | None, row: int) -> dict[str, Any] | None:
@@ -117,7 +120,7 @@ def _explanation(document: dict[str, Any] | None, row: int) -> dict[str, Any] | 
 
 
 def _inside(
-    bodies: BodyReader, leaf: dict[str, Any], card: Card | None, row: int
+    bodies: BodyReader, leaf: dict[str, Any], model: Model | None, card: Card | None, row: int
 ) -> dict[str, Any]:
     """The personal parts: context, and the row's feature values where they can be read."""
     if leaf.get("body") is None:
@@ -136,28 +139,26 @@ def _inside(
                      "truncated": response.truncated},
     }  # fmt: skip
     if card is not None and leaf.get("decisions"):
-        headers = {name.lower(): value for name, value in told["request_headers"]}
-        length = headers.get("inference-header-content-length")
         try:
-            columns = v2.read_columns(card, request.kept, length.encode() if length else None)
+            reader = reader_of(leaf["record"], model)
+            columns = reader.columns(card, request.kept, told["request_headers"])
             inside["features"] = {name: column[row] for name, column in columns.items()}
-        except (v2.Unreadable, IndexError) as error:
+        except (Unreadable, IndexError) as error:
             inside["body_error"] = str(error)
     return inside
 
 
 def values_of(
-    bodies: BodyReader, leaf: dict[str, Any], card: Card | None
+    bodies: BodyReader, leaf: dict[str, Any], model: Model | None, card: Card | None
 ) -> dict[str, list[Any]] | None:
     """An exchange's feature columns as sent; None where they were erased or cannot be read."""
     if card is None or leaf.get("body") is None:
         return None
     try:
         context, request, _ = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
-        headers = {name.lower(): value for name, value in orjson.loads(context)["request_headers"]}
-        length = headers.get("inference-header-content-length")
-        return v2.read_columns(card, request.kept, length.encode() if length else None)
-    except (ValueError, OSError, v2.Unreadable):
+        headers = orjson.loads(context)["request_headers"]
+        return reader_of(leaf["record"], model).columns(card, request.kept, headers)
+    except (ValueError, OSError, Unreadable):
         return None
 
 

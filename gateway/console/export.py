@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gateway.catalog.store import Catalog
-from gateway.console.decision import card_of, values_of
+from gateway.console.decision import judged_by, values_of
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.table import TableStore
@@ -91,7 +91,7 @@ def _values(
         for number, text in LedgerReader(state, leaf_number).read(1):
             if number == leaf_number:
                 leaf = orjson.loads(text)
-                found[number] = values_of(bodies, leaf, card_of(tables, leaf["record"]))
+                found[number] = values_of(bodies, leaf, *judged_by(tables, leaf["record"]))
     texts = []
     for _, row, *_, leaf_number in batch:
         columns = found.get(leaf_number)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from gateway.errors import Refusal
 from gateway.exchange import Caller
-from gateway.protocol.v2 import Target
+from gateway.protocol.dialect import Target
 from gateway.table import Model
 
 
 def forced_version(
-    model: Model, target: Target, headers: dict[bytes, bytes], caller: Caller
+    model: Model,
+    asked: str | None,
+    target: Target,
+    headers: dict[bytes, bytes],
+    caller: Caller,
 ) -> str | None:
-    """The version asked for by path or header, if any; refused where the caller may not."""
-    asked = target.version
+    """The version `asked` for by path or message, or by header; refused where the caller may not.
+
+    Loading and unloading a model changes what answers, and so needs the same permission.
+    """
+    if target.operation == "control" and "force" not in caller.may:
+        raise Refusal("force_not_allowed", f"caller {caller.name!r} may not load or unload models")
     if asked is None and (value := headers.get(b"x-headworks-version")):
         asked = value.decode("latin-1")
     if asked is None:

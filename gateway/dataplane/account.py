@@ -19,6 +19,8 @@ from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_i
 from gateway.journal.receipt import Receipt
 from gateway.journal.record import EMPTY, SALT_BYTES, Part, commitment, encode_parts
 from gateway.protocol import v2
+from gateway.protocol.dialect import Dialect
+from gateway.protocol.message import Message
 from gateway.table import Model, Version
 
 FORMAT = 1
@@ -28,9 +30,10 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 class Account:
     __slots__ = (
         "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "deadline",
-        "error", "extra", "first", "frugal", "headers", "id", "method", "model", "operation",
-        "parent", "path", "primary", "query", "receipt", "request", "response", "response_headers",
-        "revision", "runtime", "salt", "status", "trace", "upload", "upstream_ns", "version",
+        "dialect", "error", "extra", "first", "frugal", "headers", "id", "method", "model",
+        "operation", "parent", "patience_s", "path", "primary", "query", "receipt", "request",
+        "response", "response_headers", "revision", "runtime", "salt", "sequence", "status",
+        "target", "trace", "upload", "upstream_ns", "version",
         "wall_ns",
     )  # fmt: skip
 
@@ -40,6 +43,10 @@ class Account:
         self.answered_ns = self.upstream_ns = 0
         self.id = exchange_id(self.wall_ns)
         self.method, self.path, self.query, self.headers = method, path, query, headers
+        self.target = path
+        self.dialect: Dialect = v2
+        self.sequence: str | None = None
+        self.patience_s: float | None = None
         self.first = as_dict(headers)
         self.trace, self.parent = _trace(self.id, self.first)
         self.revision: str | None = None
@@ -69,6 +76,7 @@ class Account:
         copy = Account(clock, self.method, self.path, self.query, self.headers)
         copy.revision, copy.caller, copy.context = self.revision, self.caller, self.context
         copy.model, copy.operation, copy.request = self.model, self.operation, self.request
+        copy.dialect, copy.target = self.dialect, self.target
         copy.version, copy.primary = version, self.id
         copy.trace, copy.parent = _trace_of(self.trace, copy.id), self.trace[36:52].decode()
         assert self.choice is not None
@@ -76,15 +84,23 @@ class Account:
         copy.choice = Choice(version.name, "shadow", rule, kind, ppm)
         return copy
 
+    def message(self) -> Message:
+        """The request as readers take it."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in self.first.items()
+        }
+        return Message(self.request, headers)
+
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
-        self.status, self.response_headers = reply.status, reply.headers
+        self.status, self.response_headers = reply.status, reply.headers + reply.trailers
         self.response = Part.of(reply.body, self.kept_bytes())
 
     def kept_bytes(self) -> int:
         """How much of a body is kept: on a disk with little room, nothing that no decision is made
         of."""
-        if self.frugal and (self.operation != "infer" or self.status != 200):
+        asked = self.operation in self.dialect.INFERENCES
+        if self.frugal and not (asked and self.status == 200):
             return 0
         return self.model.limits["keep"] if self.model else 65536
 
@@ -95,8 +111,7 @@ class Account:
 
     def note_departure(self, left: str | None, sent: int) -> None:
         """How the client left before it was answered, if it did, and what it was given."""
-        if left is not None:
-            assert self.model is not None
+        if left is not None and self.model is not None:
             policy = self.model.on_disconnect
             self.extra["client"] = {"left": left, "policy": policy, "sent": sent}
 
@@ -126,8 +141,8 @@ class Account:
         }
         if self.model is not None:
             # The rest of a path is the caller's text: whole in the context, never in clear.
-            said = self.operation if self.operation in v2.METHODS else "other"
-            header |= {"model": self.model.name, "protocol": self.model.protocol,
+            said = self.operation if self.operation in self.dialect.METHODS else "other"
+            header |= {"model": self.model.name, "protocol": self.dialect.NAME,
                        "operation": said}  # fmt: skip
         if self.version is not None:
             header |= {"version": self.version.name, "artifact": self.version.artifact}

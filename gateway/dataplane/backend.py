@@ -6,21 +6,26 @@ import asyncio
 import random
 import time
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from gateway.dataplane.account import Account
 from gateway.dataplane.headers import to_client, to_upstream
 from gateway.dataplane.inprocess import RUNTIME, Session
 from gateway.dataplane.limits import divided, retry_after
+from gateway.dataplane.local import answer as answer_local
 from gateway.dataplane.remote import Remote, Request
 from gateway.dataplane.stream import STREAM_AFTER_S, is_stream
 from gateway.dataplane.upstream import Answer, PoolLimits, UpstreamError
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Headers, Reply
-from gateway.protocol import v2
+from gateway.protocol import grpc, v2
+from gateway.protocol.dialect import Dialect
 from gateway.table import Model, Version
 
+if TYPE_CHECKING:  # gRPC is an extra
+    from gateway.dataplane.grpc_upstream import Channel
+
 Stream = tuple[int, Headers, Answer]
-JSON: Headers = [(b"content-type", v2.ERROR_TYPE)]
 
 
 class Backend:
@@ -36,6 +41,7 @@ class Backend:
         self.limit = divided(model.limits["in_flight"], workers)
         self._body_s = body_s
         self._remote: Remote | None = None
+        self._channel: Channel | None = None
         self._limits = PoolLimits(
             connections=divided(model.limits["connections"], workers),
             pending=divided(model.limits["pending"], workers),
@@ -80,6 +86,8 @@ class Backend:
             if remote is None:
                 account.attempts += 1
                 return await self._run(account)
+            if account.dialect is grpc:
+                return await self._call(remote, account, traffic)
             outcome = await self._forward(remote, account, traffic)
             if held is not None and not isinstance(outcome, Reply):
                 open_still = True
@@ -95,34 +103,31 @@ class Backend:
     async def _run(self, account: Account) -> Reply:
         assert self.session is not None
         account.runtime = RUNTIME
-        if account.operation == "ready":
-            body = b'{"name":"%b","ready":true}' % self.model.name.encode()
-            return Reply(200, JSON, body)
-        if account.operation == "metadata":
-            import orjson
+        return await answer_local(self.session, self.model, account)
 
-            return Reply(200, JSON, orjson.dumps(self.session.metadata()))
-        if account.operation != "infer":
-            raise Refusal("unknown_path", f"{account.operation!r} is not served in-process")
-        if encoding := account.first.get(b"content-encoding"):
-            words = f"content-encoding {encoding.decode('latin-1')!r} is not read in-process"
-            raise Refusal("bad_body", words)
-        try:
-            request = v2.read_request(account.request, account.first.get(v2.INFERENCE_HEADER))
-        except v2.Unreadable as error:
-            raise Refusal("bad_body", str(error)) from None
-        say = "version" in self.model.expose
-        if self.session.slow(request.rows):
-            run = self.session.run
-            return Reply(
-                200, JSON, await asyncio.to_thread(run, request, request.id, say_version=say)
-            )
-        return Reply(200, JSON, self.session.run(request, request.id, say_version=say))
+    async def _call(self, remote: Remote, account: Account, traffic: bytes | None) -> Reply:
+        """By gRPC, where the version has such a port."""
+        if self.version.grpc is None:
+            words = f"version {self.version.name!r} has no `grpc` address"
+            raise Refusal("unknown_path", words)
+        message = account.request
+        if account.operation is not None and grpc.names_model(account.operation):
+            message = grpc.without_version(message)
+        headers = self._headers(remote, account, traffic)
+        if remote.credential is not None:
+            headers.append((remote.credential.header, remote.credential.value))
+        now = asyncio.get_running_loop().time()
+        timeout = self._deadline(account, now, traffic) - now
+        account.attempts += 1
+        code, reply = await self._reached_by_call(self.version.grpc).call(
+            account.path, message, headers, timeout
+        )
+        if code:
+            account.extra["grpc_status"] = code
+        return reply
 
-    async def _forward(
-        self, remote: Remote, account: Account, traffic: bytes | None
-    ) -> Reply | Stream:
-        headers = to_upstream(
+    def _headers(self, remote: Remote, account: Account, traffic: bytes | None) -> Headers:
+        return to_upstream(
             account.headers,
             account.first,
             exchange=account.id,
@@ -131,7 +136,19 @@ class Backend:
             own_authorization=account.caller is not ANONYMOUS,
             credential=remote.credential.header if remote.credential is not None else None,
         )
-        target = v2.without_version(account.path) if "/versions/" in account.path else account.path
+
+    def _reached_by_call(self, address: str) -> Channel:
+        from gateway.dataplane.grpc_upstream import Channel
+
+        if self._channel is None:
+            self._channel = Channel(address)
+        return self._channel
+
+    async def _forward(
+        self, remote: Remote, account: Account, traffic: bytes | None
+    ) -> Reply | Stream:
+        headers = self._headers(remote, account, traffic)
+        target = account.target
         if account.query:
             target += "?" + account.query
         sent = account.upload or account.request
@@ -161,6 +178,8 @@ class Backend:
         timeout = self.model.timeouts["request"]
         if traffic is not None:
             timeout = min(2 * timeout, self.model.shadow["timeout"])
+        elif account.patience_s is not None:
+            timeout = min(timeout, account.patience_s)
         if account.deadline is None:
             account.deadline = now + timeout + (self._body_s if account.upload else 0)
         return account.deadline
@@ -168,11 +187,15 @@ class Backend:
     async def aclose(self) -> None:
         if self._remote is not None:
             await self._remote.aclose()
+        if self._channel is not None:
+            await self._channel.aclose()
 
 
-def say_error(code: str, status: int, message: str, draw: int = 0) -> Reply:
-    """Our own answer, in the protocol's dialect; `draw` spreads when refused clients come back."""
-    headers: Headers = [(b"content-type", v2.ERROR_TYPE), (b"x-headworks-error", code.encode())]
+def say_error(code: str, status: int, message: str, dialect: Dialect = v2, draw: int = 0) -> Reply:
+    """Our own answer, in the caller's dialect; `draw` spreads when refused clients come back."""
+    headers: Headers = [
+        (b"content-type", dialect.ERROR_TYPE), (b"x-headworks-error", code.encode())
+    ]  # fmt: skip
     if status == 503:
         headers.append((b"retry-after", retry_after(draw)))
-    return Reply(status, headers, v2.error_body(message))
+    return Reply(status, headers, dialect.error_body(code, status, message))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+from gateway.declaration import MILLION
 from gateway.exchange import Choice
-from gateway.settings import MILLION
 from gateway.table import Model, Rule
 
 
@@ -38,8 +38,18 @@ def unit_of(chain: tuple[str, ...], headers: dict[bytes, bytes], exchange: str) 
     return "exchange", exchange
 
 
-def choose(model: Model, rule: Rule, headers: dict[bytes, bytes], exchange: str) -> Choice:
-    kind, unit = unit_of(model.unit, headers, exchange)
+def choose(
+    model: Model,
+    rule: Rule,
+    headers: dict[bytes, bytes],
+    exchange: str,
+    sequence: str | None = None,
+) -> Choice:
+    """A sequence stays where it began, whoever asks: its server keeps state between requests."""
+    if sequence is not None:
+        kind, unit = "sequence", sequence
+    else:
+        kind, unit = unit_of(model.unit, headers, exchange)
     ppm = bucket_ppm(rule.salt, unit)
     for interval in rule.intervals:
         if interval.low <= ppm < interval.high:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any
 
 from gateway.clock import Clock
+from gateway.dataplane import catalogue
 from gateway.dataplane.access import forced_version
 from gateway.dataplane.account import Account
 from gateway.dataplane.backend import Backend, Stream, say_error
@@ -26,7 +27,7 @@ from gateway.dataplane.limits import Load
 from gateway.dataplane.live import Live
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.refusals import Refusals
-from gateway.dataplane.routing import find_model, match
+from gateway.dataplane.routing import Place, find_model, locate, locate_call, match
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
 from gateway.dataplane.turn import Turn
@@ -34,7 +35,9 @@ from gateway.dataplane.upload import Upload, take_body
 from gateway.errors import CODES, JournalUnavailable, Refusal
 from gateway.exchange import Headers, Reply
 from gateway.journal.writer import Journal
-from gateway.protocol import v2
+from gateway.protocol import grpc, v2
+from gateway.protocol.dialects import dialect_at
+from gateway.protocol.tensor import Unreadable
 from gateway.table import Rule
 from gateway.telemetry.metrics import Metrics
 
@@ -76,18 +79,15 @@ class Handler:
         if scope["type"] != "http":
             return
         path = scope["raw_path"].decode("latin-1")
-        if (probe := await self.probes.answer(path, self.live)) is not None:
+        if (probe := await self.probes.answer(path, self.live, scope["headers"])) is not None:
             await _respond(send, probe, [])
             return
         query = scope["query_string"].decode("latin-1")
         account = Account(self.clock, scope["method"], path, query, scope["headers"])
-        account.frugal = self.frugal
         turn: Turn = scope["turn"]
         departure = Departure()
         turn.on_gone = departure.leave
-        self.load.in_flight += 1
-        self.open.add(departure)
-        try:
+        with self._counted(account, departure):
             with ExitStack() as held:
                 reply = await self._answered(account, receive, held, departure)
                 if isinstance(reply, Reply):
@@ -97,6 +97,30 @@ class Handler:
                 elif not await self._relayed(account, reply, send, departure):
                     turn.cut()
             self._copy(account)
+
+    async def call(self, account: Account, message: bytes) -> tuple[Reply, Headers]:
+        """One unary call: the answer, to be released, and the headers that we add to it."""
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": message, "more_body": False}
+
+        departure = Departure()
+        with self._counted(account, departure):
+            with ExitStack() as held:
+                reply = await self._answered(account, receive, held, departure)
+                assert isinstance(reply, Reply)
+                reply = await self._durable(account, reply)
+            self._copy(account)
+        return reply, self._exposed(account)
+
+    @contextmanager
+    def _counted(self, account: Account, departure: Departure) -> Iterator[None]:
+        """Open from the first byte to the last, whatever brought it here."""
+        account.frugal = self.frugal
+        self.load.in_flight += 1
+        self.open.add(departure)
+        try:
+            yield
         finally:
             self.open.discard(departure)
             self.load.in_flight -= 1
@@ -112,14 +136,16 @@ class Handler:
         except Refusal as refusal:
             account.error = refusal.code
             draw = int(account.id[-4:], 16)
-            return say_error(refusal.code, refusal.status, refusal.message, draw)
+            said = (refusal.code, refusal.status, refusal.message)
+            return say_error(*said, account.dialect, draw)
         except JournalUnavailable:
             account.error = "journal_unavailable"
-            return say_error(account.error, 503, CODES[account.error][1])
+            return say_error(account.error, 503, CODES[account.error][1], account.dialect)
         except Exception:
             log.exception("exchange %s failed", account.id)
             account.error = "internal_error"
-            return say_error(account.error, 500, f"internal error; exchange {account.id}")
+            words = f"internal error; exchange {account.id}"
+            return say_error(account.error, 500, words, account.dialect)
 
     async def _story(
         self, account: Account, receive: Receive, held: ExitStack, departure: Departure
@@ -127,35 +153,56 @@ class Handler:
         live = self._serving()  # 503
         account.revision = live.table.revision
         caller = account.caller = identify(live.table, account.first)  # 401
-        target = self._locate(account)  # 404, 405
-        model = account.model = find_model(live.table, target)  # 404
+        place = self._locate(live, account)  # 404, 405
+        if place.in_body:
+            limits = (model.limits["request"] for model in place.models.values())
+            await self._take_body(account, receive, held, max(limits, default=0))  # 408, 413
+        model, version = find_model(place, account.request)  # 404
+        if model is None:
+            return catalogue.answer(place)  # 404
+        account.model = model
         account.context, dropped = read_context(account.first, caller)  # 400
         self.metrics.count("headworks_context_dropped", by=dropped)
         rule = match(model, account.path, account.first, caller)  # 404
         if self.load.sheds(rule.priority):
             raise Refusal("shed", f"too much is open for priority {rule.priority!r}")  # 503
         departure.cancels = model.on_disconnect == "cancel"
-        forced = forced_version(model, target, account.first, caller)  # 403
+        forced = forced_version(model, version, place.target, account.first, caller)  # 403
         choice = force(forced, rule) if forced else choose(model, rule, account.first, account.id)
         backend = live.backend(model, choice.version)
         backend.use(held)
-        await self._take_body(account, receive, held, backend)  # 408, 413
+        if not place.in_body:
+            at_most, hold = model.limits["request"], self._held_bytes(account, backend)
+            await self._take_body(account, receive, held, at_most, hold)  # 408, 413
+        elif len(account.request) > model.limits["request"]:
+            words = f"more than {model.limits['request']} bytes; no more are taken"
+            raise Refusal("request_too_large", words)
         self._fits(account)  # 400
+        account.sequence = None if forced or not rule.intervals else _sequence(account)
+        if account.sequence is not None:
+            choice = choose(model, rule, account.first, account.id, account.sequence)
+            backend = live.backend(model, choice.version)
+            backend.use(held)
         account.choice, account.version = choice, model.versions[choice.version]
         if model.durability == "strict_intent":
             await self._record(account, "intent", receipt=False)  # 503
         return await self._call(account, live, backend, held)  # 4xx, 5xx
 
-    async def _take_body(
-        self, account: Account, receive: Receive, held: ExitStack, backend: Backend
-    ) -> None:
-        """Bodies that have to be looked into, or recorded before they are sent, are held whole."""
+    def _held_bytes(self, account: Account, backend: Backend) -> int | None:
+        """Up to which length a body is held whole; None: always, since it has to be looked into, or
+        recorded before it is sent, or the version takes nothing else."""
         model, context = backend.model, account.context
         several = max(len(context.subjects), len(context.groups)) > 1
-        may_pass = (
-            backend.remote is not None and not several and model.durability != "strict_intent"
-        )
-        body = await take_body(receive, account.first, model.limits, self.load, may_pass=may_pass)
+        if several or backend.remote is None or account.dialect is grpc:
+            return None
+        return model.limits["hold"] if model.durability != "strict_intent" else None
+
+    async def _take_body(
+        self, account: Account, receive: Receive, held: ExitStack, at_most: int,
+        hold: int | None = None,
+    ) -> None:  # fmt: skip
+        keep = account.model.limits["keep"] if account.model is not None else at_most
+        body = await take_body(receive, account.first, self.load, at_most, hold, keep)
         if isinstance(body, Upload):
             account.upload = body
         else:
@@ -190,6 +237,7 @@ class Handler:
         account.extra["assigned"] = {"version": choice.version, "arm": choice.arm,
                                      "status": status, "error": code}  # fmt: skip
         account.choice, account.version = instead, account.model.versions[instead.version]
+        called = account.extra.pop("grpc_status", None)
         other = live.backend(account.model, instead.version)
         other.use(held)
         try:
@@ -201,6 +249,7 @@ class Handler:
             if refusal is not None:
                 raise refusal from None
             if isinstance(failed, Reply):
+                account.extra |= {"grpc_status": called} if called is not None else {}
                 return failed
             raise  # of the first one's 5xx only the head was taken
 
@@ -213,25 +262,29 @@ class Handler:
             raise Refusal("journal_full", CODES["journal_full"][1])
         return self.live
 
-    def _locate(self, account: Account) -> v2.Target:
-        target = v2.locate(account.path)
-        if target is None:
-            raise Refusal("unknown_path", f"no model is served at {account.path[:200]!r}")
-        account.operation = target.operation
-        method = v2.METHODS.get(target.operation)
+    def _locate(self, live: Live, account: Account) -> Place:
+        if account.dialect is grpc:
+            place = locate_call(live.table, account.path)
+        else:
+            account.dialect = dialect_at(account.path)  # in which an unknown path is refused
+            place = locate(live.table, _host(account.first), account.path)
+        account.dialect, account.target = place.dialect, place.path
+        account.operation = place.target.operation
+        method = place.dialect.METHODS.get(place.target.operation)
         if method is not None and account.method != method:
             words = f"{account.method} is not taken here; {method} is"
             raise Refusal("method_not_allowed", words)
-        return target
+        return place
 
     def _fits(self, account: Account) -> None:
-        """Several context values need as many rows: the only reason to look into a body here."""
+        """Several context values need as many rows: a reason to look into a body here."""
         context = account.context
         if max(len(context.subjects), len(context.groups)) <= 1:
             return
+        assert account.model is not None
         try:
-            rows = v2.read_request(account.request, account.first.get(v2.INFERENCE_HEADER)).rows
-        except v2.Unreadable as error:
+            rows = account.dialect.count_rows(account.model.mapping, account.message())
+        except Unreadable as error:
             raise Refusal("bad_body", str(error)) from None
         check_rows(context, rows)
 
@@ -245,7 +298,7 @@ class Handler:
         except JournalUnavailable as error:
             log.error("exchange %s withheld: %s", account.id, error)
             account.error = "journal_unavailable"
-            withheld = say_error(account.error, 503, CODES[account.error][1])
+            withheld = say_error(account.error, 503, CODES[account.error][1], account.dialect)
             account.status = withheld.status
             return withheld
 
@@ -277,7 +330,7 @@ class Handler:
             return await relay(account, answer, headers, send, self._record, departure)
         except JournalUnavailable:
             account.error = "journal_unavailable"
-            refused = say_error(account.error, 503, CODES[account.error][1])
+            refused = say_error(account.error, 503, CODES[account.error][1], account.dialect)
             account.status = refused.status
             await _respond(send, refused, self._exposed(account))
             return True
@@ -321,7 +374,9 @@ class Handler:
     def _copy(self, account: Account) -> None:
         """After the answer has left: offer the request to the rule's shadows."""
         choice, model, live = account.choice, account.model, self.live
-        if choice is None or model is None or live is None or account.operation != "infer":
+        if choice is None or model is None or live is None:
+            return
+        if account.operation not in account.dialect.INFERENCES:
             return
         if choice.arm == "forced" or account.error in ("bad_body", "bad_tensor"):
             return
@@ -332,13 +387,27 @@ class Handler:
     def _offer(self, account: Account, live: Live, rule: Rule) -> None:
         assert account.model is not None
         assert account.choice is not None
-        for version in shadows(rule, account.choice.version, account.id):
+        drawn = account.sequence or account.id
+        for version in shadows(rule, account.choice.version, drawn):
             if account.upload is not None:
                 self.shadow.drop(account.model.name, "body_too_large")
             elif self.load.sheds("shadow"):
                 self.shadow.drop(account.model.name, "shed")
             else:
                 self.shadow.offer(account, live.shadow(account.model, version))
+
+
+def _host(first: dict[bytes, bytes]) -> str:
+    """The host header without its port, in lower case."""
+    return first.get(b"host", b"").decode("latin-1").lower().rsplit(":", 1)[0]
+
+
+def _sequence(account: Account) -> str | None:
+    """The sequence that a request belongs to, where its parameters can be read."""
+    assert account.model is not None
+    if account.dialect is not v2 or len(account.request) > account.model.limits["hold"]:
+        return None
+    return v2.sequence_of(account.request, account.first.get(v2.INFERENCE_HEADER))
 
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:

@@ -17,6 +17,7 @@ import onnxruntime
 from gateway.card import Card
 from gateway.errors import Refusal
 from gateway.protocol import v2
+from gateway.protocol.tensor import DTYPES, Tensor, Unreadable
 
 ONNX_TYPES = {
     "tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(float16)": "FP16",
@@ -94,23 +95,41 @@ class Session:
             raise Refusal("bad_tensor", words)
         return _array(tensor)
 
-    def run(self, request: v2.Request, identity: str | None, *, say_version: bool) -> bytes:
-        """The answer's body."""
+    def run(self, request: v2.Request) -> dict[str, Any]:
+        """The outputs asked for, or all, as arrays; names that are none are refused."""
+        wanted = self.outputs if request.outputs is None else list(request.outputs)
+        for name in wanted:
+            if name not in self.outputs:
+                words = f"output {name[:80]!r} is unknown; expected: {', '.join(self.outputs)}"
+                raise Refusal("bad_tensor", words)
+        if request.raw is not None:
+            request = self._named(request.raw)
         feeds = self.feeds(request)
         started = time.perf_counter_ns()
         try:
-            values = self._session.run(self.outputs, feeds)
+            values = self._session.run(wanted, feeds)
         except Exception as error:
             self._blame_categories(request)
             raise Refusal("model_failed", f"{type(error).__name__}: {error}") from error
         spent = (time.perf_counter_ns() - started) / max(request.rows, 1)
         self._ns_a_row = spent if not self._ns_a_row else 0.9 * self._ns_a_row + 0.1 * spent
-        outputs = dict(zip(self.outputs, values))
+        outputs = dict(zip(wanted, values))
         for name, array in outputs.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise Refusal("model_failed", f"output {name!r} is not finite")
-        version = self.version if say_version else None
-        return v2.write_outputs(self.model, version, identity, outputs)
+        return outputs
+
+    def _named(self, raw: bytes) -> v2.Request:
+        """A body that is nothing but the only input."""
+        if len(self.inputs) != 1:
+            words = f"a raw body is one tensor; expected: {', '.join(self.inputs)}"
+            raise Refusal("bad_tensor", words)
+        ((name, item),) = self.inputs.items()
+        try:
+            tensor = v2.raw_tensor(raw, name, self._types[name], _dims(item.shape))
+        except Unreadable as error:
+            raise Refusal("bad_tensor", str(error)) from None
+        return v2.Request(None, {name: tensor}, None, True)
 
     def _blame_categories(self, request: v2.Request) -> None:
         """A model that fails on a category its card does not name was asked wrongly."""
@@ -123,10 +142,12 @@ class Session:
                     words = f"tensor {feature.carrier!r}: sent {str(said)[:40]!r}, expected one of "
                     raise Refusal("bad_tensor", words + ", ".join(feature.categories))
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self, versions: list[str]) -> dict[str, Any]:
+        """What the graph says of itself."""
         outputs = self._session.get_outputs()
         return {
             "name": self.model,
+            "versions": versions,
             "platform": "onnxruntime_onnx",
             "inputs": [_describe(item) for item in self.inputs.values()],
             "outputs": [_describe(item) for item in outputs],
@@ -134,8 +155,13 @@ class Session:
 
 
 def _describe(item: Any) -> dict[str, Any]:
-    shape = [size if isinstance(size, int) else -1 for size in item.shape]
-    return {"name": item.name, "datatype": ONNX_TYPES.get(item.type, item.type), "shape": shape}
+    datatype = ONNX_TYPES.get(item.type, item.type)
+    return {"name": item.name, "datatype": datatype, "shape": _dims(item.shape)}
+
+
+def _dims(shape: list[Any]) -> list[int]:
+    """-1: of any size."""
+    return [size if isinstance(size, int) else -1 for size in shape]
 
 
 def _shape(dims: list[Any], rows: int | None = None) -> str:
@@ -143,8 +169,8 @@ def _shape(dims: list[Any], rows: int | None = None) -> str:
     return "[" + ", ".join(str(size) for size in first + dims[1:]) + "]"
 
 
-def _array(tensor: v2.Tensor) -> Any:
-    dtype = v2.DTYPES[tensor.datatype]
+def _array(tensor: Tensor) -> Any:
+    dtype = DTYPES[tensor.datatype]
     if tensor.datatype == "BYTES":
         return _strings(tensor)
     try:
@@ -159,7 +185,7 @@ def _array(tensor: v2.Tensor) -> Any:
     return array
 
 
-def _check_numbers(tensor: v2.Tensor) -> None:
+def _check_numbers(tensor: Tensor) -> None:
     """JSON values must be what the datatype says: numpy would take strings and cut fractions."""
     allowed: tuple[type, ...]
     if tensor.datatype == "BOOL":
@@ -174,7 +200,7 @@ def _check_numbers(tensor: v2.Tensor) -> None:
             raise Refusal("bad_tensor", words)
 
 
-def _strings(tensor: v2.Tensor) -> Any:
+def _strings(tensor: Tensor) -> Any:
     array = np.empty(len(tensor.data), dtype=object)
     for number, value in enumerate(tensor.data):
         if isinstance(value, bytes):

@@ -1,7 +1,8 @@
 """What orchestrators and clients ask before they send work; answered from memory, never recorded.
 
-`/-/live` and `/-/ready` speak of this process only, never of upstreams. `/v2/health/*` and `/v2`
-are the protocol's own: ready is 200 iff each model's stable version is.
+`/-/live` and `/-/ready` speak of this process only, never of upstreams. `/v2/health/*` are the
+protocol's own: of one server behind a path they are its own answers, a second old at most; of
+several, ready is 200 iff each model's stable version is.
 """
 
 from __future__ import annotations
@@ -11,33 +12,34 @@ import time
 
 import orjson
 
-from gateway import __version__
-from gateway.dataplane.backend import JSON, Backend
+from gateway.dataplane.backend import Backend
+from gateway.dataplane.catalogue import server as describe
 from gateway.dataplane.live import Live
-from gateway.exchange import Reply
+from gateway.dataplane.remote import Remote, Server
+from gateway.dataplane.routing import find_mount
+from gateway.dataplane.upstream import UpstreamOverloaded
+from gateway.exchange import Headers, Reply
+from gateway.table import Model
 
 ASK_AGAIN_S = 1.0
+ASK_S = 1.0
+HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2", "/v2/")
 
 
 class Probes:
     def __init__(self) -> None:
         self.draining = False
         self.journal_writable = True
-        self._asked: dict[int, tuple[float, bool]] = {}
+        self._asked: dict[tuple[int, str], tuple[float, Reply | None]] = {}
 
-    async def answer(self, path: str, live: Live | None) -> Reply | None:
+    async def answer(self, path: str, live: Live | None, headers: Headers) -> Reply | None:
         """None: not a probe's path."""
         if path.startswith("/-/"):
             return self._own(path, live)
-        if path == "/v2/health/live":
-            return _say(200, {"live": True})
-        if path == "/v2/health/ready":
-            ready = await self._models_ready(live)
-            return _say(200 if ready else 503, {"ready": ready})
-        if path in ("/v2", "/v2/"):
-            described = {"name": "headworks", "version": __version__, "extensions": []}
-            return _say(200, described)
-        return None
+        if not path.endswith(HEALTH):
+            return None
+        host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
+        return await self._health(path, host.lower().rsplit(":", 1)[0], live)
 
     def _own(self, path: str, live: Live | None) -> Reply | None:
         if path == "/-/live":
@@ -52,24 +54,63 @@ class Probes:
         ready = live is not None and self.journal_writable and not self.draining
         return _say(200 if ready else 503, {"ready": ready, **why})
 
-    async def _models_ready(self, live: Live | None) -> bool:
+    async def _health(self, path: str, host: str, live: Live | None) -> Reply | None:
+        mount = None if live is None else find_mount(live.table, host, path)
+        if live is None or mount is None or "v2" not in mount.models:
+            return await self._gateway(path, live, []) if path in HEALTH else None
+        rest, models = path[len(mount.path) :], list(mount.models["v2"].values())
+        if rest not in HEALTH:
+            return None
+        if self.draining or len({model.stable.upstream for model in models}) > 1:
+            return await self._gateway(rest, live, models)
+        backend = live.backend(models[0], models[0].stable.name)
+        if backend.remote is None:
+            return await self._gateway(rest, live, models)
+        reply = await self._ask(backend.remote, rest)
+        return reply if reply is not None else _say(503, {"live": False, "ready": False})
+
+    async def _gateway(self, rest: str, live: Live | None, models: list[Model]) -> Reply:
+        if rest in HEALTH[2:]:
+            return _say(200, describe())
+        if rest == HEALTH[0]:
+            return _say(200, {"live": True})
+        ready = await self.models_ready(live, models)
+        return _say(200 if ready else 503, {"ready": ready})
+
+    async def models_ready(self, live: Live | None, models: list[Model]) -> bool:
+        """Whether each model's stable version is; of all models where none is named."""
         if live is None or self.draining:
             return False
-        models = live.table.models.values()
-        backends = [live.backend(model, model.stable.name) for model in models]
+        named = models or [model for model in live.table.models.values() if model.protocol == "v2"]
+        backends = [live.backend(model, model.stable.name) for model in named]
         return all(await asyncio.gather(*(self._ready(backend) for backend in backends)))
 
     async def _ready(self, backend: Backend) -> bool:
-        if (remote := backend.remote) is None:
+        if backend.remote is None:
             return True
-        at, ready = self._asked.get(id(backend), (0.0, False))
+        reply = await self._ask(backend.remote, HEALTH[1])
+        return reply is not None and reply.status == 200
+
+    async def _ask(self, remote: Remote, path: str) -> Reply | None:
+        """The upstream's own answer, a second old at most; None: it gives none. Of several
+        endpoints a good answer speaks for all."""
+        key = (id(remote), path)
+        at, reply = self._asked.get(key, (-ASK_AGAIN_S, None))
         if time.monotonic() - at < ASK_AGAIN_S:
-            return ready
-        asked = (remote.ask(server, "/v2/health/ready", 1.0) for server in remote.servers)
-        ready = any(await asyncio.gather(*asked))
-        self._asked[id(backend)] = (time.monotonic(), ready)
-        return ready
+            return reply
+        asked = (_heard(remote, server, path) for server in remote.servers)
+        replies = [reply for reply in await asyncio.gather(*asked) if reply is not None]
+        reply = min(replies, key=lambda reply: reply.status != 200, default=None)
+        self._asked[key] = (time.monotonic(), reply)
+        return reply
+
+
+async def _heard(remote: Remote, server: Server, path: str) -> Reply | None:
+    try:
+        return await remote.hear(server, path, ASK_S)
+    except UpstreamOverloaded:  # too busy to be asked is not ill
+        return _say(200, describe() if path in HEALTH[2:] else {"live": True, "ready": True})
 
 
 def _say(status: int, document: object) -> Reply:
-    return Reply(status, JSON, orjson.dumps(document))
+    return Reply(status, [(b"content-type", b"application/json")], orjson.dumps(document))

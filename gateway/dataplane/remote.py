@@ -22,6 +22,7 @@ from gateway.dataplane import retry
 from gateway.dataplane.balance import least_request
 from gateway.dataplane.credential import Credential
 from gateway.dataplane.ejection import Ejection, Failure, Health, may_eject
+from gateway.dataplane.headers import to_client
 from gateway.dataplane.upload import Upload
 from gateway.dataplane.upstream import (
     Answer,
@@ -34,7 +35,7 @@ from gateway.dataplane.upstream import (
     UpstreamOverloaded,
 )
 from gateway.errors import Refusal
-from gateway.exchange import Headers
+from gateway.exchange import Headers, Reply
 from gateway.table import Model, Version
 from gateway.tls import Watched, client_context
 
@@ -297,6 +298,15 @@ class Remote:
 
     async def ask(self, server: Server, path: str, timeout_s: float) -> bool:
         """Whether a GET is answered with 200 in time."""
+        try:
+            reply = await self.hear(server, path, timeout_s)
+        except UpstreamOverloaded:
+            return True  # too busy to be asked is not ill
+        return reply is not None and reply.status == 200
+
+    async def hear(self, server: Server, path: str, timeout_s: float) -> Reply | None:
+        """A GET's answer of at most `CHECK_BYTES_MAX`; None: there is none in time.
+        UpstreamOverloaded where no connection is free."""
         headers = [(b"host", server.pool.authority)]
         try:
             if self.credential is not None:
@@ -304,13 +314,16 @@ class Remote:
             deadline = self._loop.time() + timeout_s
             answer = await server.pool.send(b"GET", path.encode(), headers, b"", deadline)
             try:
-                return answer.status == 200 and await answer.read(CHECK_BYTES_MAX) is not None
+                body = await answer.read(CHECK_BYTES_MAX)
+                return (
+                    body if body is None else Reply(answer.status, to_client(answer.headers), body)
+                )
             finally:
                 answer.abort()
         except UpstreamOverloaded:
-            return True  # too busy to be asked is not ill
+            raise
         except (UpstreamError, Refusal):
-            return False
+            return None
 
     async def aclose(self) -> None:
         for server in self.servers:

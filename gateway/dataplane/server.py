@@ -354,8 +354,8 @@ class Protocol(asyncio.Protocol):
             broken.leave("client_gone")
 
     def _say(self, code: str, message: str) -> None:
-        body = v2.error_body(message)
         status = CODES[code][0]
+        body = v2.error_body(code, status, message)
         self.transport.write(b"".join((
             STATUS_LINES[status],
             b"content-type: application/json\r\nx-headworks-error: ", code.encode(),

@@ -57,6 +57,8 @@ class Shadow:
             reason = "disk"
         elif size > bounds["body"]:
             reason = "body_too_large"
+        elif why := account.dialect.not_copied(account.request, bounds.get("idempotent", False)):
+            reason = why
         elif len(self._waiting) >= bounds["items"]:
             reason = "queue_items"
         elif self._bytes + size > bounds["bytes"]:
@@ -99,14 +101,16 @@ class Shadow:
                 raise Refusal("upstream_protocol_error", "the shadow's answer is a stream")
         except TimeoutError:
             account.error = "upstream_timeout"
-            reply = say_error(account.error, 504, "the shadow did not answer in time")
+            reply = say_error(
+                account.error, 504, "the shadow did not answer in time", account.dialect
+            )
         except Refusal as refusal:
             account.error = refusal.code
-            reply = say_error(refusal.code, refusal.status, refusal.message)
+            reply = say_error(refusal.code, refusal.status, refusal.message, account.dialect)
         except Exception:
             log.exception("shadow of %s failed", copy.account.id)
             account.error = "internal_error"
-            reply = say_error(account.error, 500, "internal error")
+            reply = say_error(account.error, 500, "internal error", account.dialect)
         account.take(reply)
         try:
             if self.journal is None:

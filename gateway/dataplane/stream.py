@@ -22,12 +22,13 @@ from gateway.dataplane.upload import Tally
 from gateway.dataplane.upstream import Answer, UpstreamError
 from gateway.errors import JournalUnavailable, Refusal
 from gateway.exchange import Headers
+from gateway.protocol import openai
+from gateway.protocol.sse import EVENT_TYPE
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Record = Callable[[Account, str], Awaitable[None]]
 
 STREAM_AFTER_S: Final = 0.1
-EVENTS: Final = b"text/event-stream"
 LINES: Final = (b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
 PARTIAL_BYTES_MAX: Final = 64 * 1024
 _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -45,7 +46,7 @@ def media_type(headers: Headers) -> bytes:
 def is_stream(headers: Headers) -> bool:
     """Whether an answer says that it comes piece by piece."""
     kind = media_type(headers)
-    return kind == EVENTS or kind in LINES
+    return kind == EVENT_TYPE or kind in LINES
 
 
 class Withheld:
@@ -76,7 +77,7 @@ class Withheld:
             return len(data) - (self._left <= 0)
         if self._ended:
             return max(0, len(data) - PARTIAL_BYTES_MAX)
-        if self._kind == EVENTS:
+        if self._kind == EVENT_TYPE:
             return self._after_events(data)
         if self._kind in LINES:
             at = data.rfind(b"\n") + 1
@@ -128,11 +129,15 @@ async def _pass(
     """Relay all but what is withheld, which it gives back; the account says what came of it."""
     assert account.model is not None
     tally, withheld = Tally(account.kept_bytes()), Withheld(headers, answer.length)
+    events = media_type(headers) == EVENT_TYPE
+    meter = openai.Meter() if account.dialect is openai and events else None
     sent = 0
     try:
         with departure:
             async for chunk in answer:
                 tally.add(chunk)
+                if meter is not None:
+                    meter.add(chunk)
                 if released := withheld.release(chunk):
                     await send({"type": "http.response.body", "body": released, "more_body": True})
                     sent += len(released) if departure.left is None else 0
@@ -142,5 +147,7 @@ async def _pass(
         answer.abort()
         account.response = tally.part()
         account.extra["stream"] = True
+        if meter is not None:
+            account.extra["completion"] = meter.summary(account.error is None)
         account.note_departure(departure.left, sent)
     return withheld.rest

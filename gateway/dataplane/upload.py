@@ -76,18 +76,20 @@ class Upload:
 
 
 async def take_body(
-    receive: Receive, headers: dict[bytes, bytes], limits: Any, load: Load, *, may_pass: bool
-) -> bytes | Upload:
-    """The whole body, for whose bytes the caller gives back room in `load`; or an Upload, if it is
-    longer than `limits.hold` and `may_pass`. Refused as soon as it is known to be too long."""
-    at_most, hold = limits["request"], limits["hold"] if may_pass else limits["request"]
+    receive: Receive, headers: dict[bytes, bytes], load: Load, at_most: int, hold: int | None,
+    keep: int,
+) -> bytes | Upload:  # fmt: skip
+    """The whole body, for whose bytes the caller gives back room in `load`; or an Upload that keeps
+    its first `keep` bytes, if it is longer than `hold` (None: never). Refused as soon as it is
+    known to be longer than `at_most`."""
+    hold = at_most if hold is None else hold
     stated = headers.get(b"content-length")
     length = int(stated) if stated is not None else None
     if length is not None and length > at_most:
         words = f"content-length {length}; at most {at_most} bytes are taken"
         raise Refusal("request_too_large", words)
     if length is not None and length > hold:
-        return Upload(receive, b"", length, at_most, limits["keep"])
+        return Upload(receive, b"", length, at_most, keep)
     held = 0
     try:
         chunks: list[bytes] = []
@@ -107,7 +109,7 @@ async def take_body(
     if not more:
         return body
     load.held_bytes -= held
-    return Upload(receive, body, None, at_most, limits["keep"])
+    return Upload(receive, body, None, at_most, keep)
 
 
 async def _next(receive: Receive) -> tuple[bytes, bool]:

@@ -26,6 +26,7 @@ from gateway.dataplane.live import Live, prepare, retire
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.server import Protocol
 from gateway.dataplane.shadow import Shadow
+from gateway.declaration import MILLION
 from gateway.disk import Occupied
 from gateway.errors import JournalUnavailable
 from gateway.exchange import exchange_id
@@ -33,7 +34,7 @@ from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.receipt import ReceiptKey
 from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import Journal, open_journal
-from gateway.settings import MILLION, Clients, Drain, JournalSettings, Overload
+from gateway.settings import Clients, Drain, JournalSettings, Overload
 from gateway.table import TableStore
 from gateway.telemetry.metrics import Metrics
 
@@ -57,6 +58,7 @@ class WorkerSettings:
     clients: Clients = Clients()
     overload: Overload = Overload()
     tls: dict[str, str | None] | None = None
+    grpc: str | None = None
 
 
 class Worker:
@@ -72,6 +74,7 @@ class Worker:
         self.exit_code = 0
         self.journal: Journal | None = None
         self.reserve = Reserve(settings.state / "reserve", settings.reserve)
+        self.listener: Any = None
         self._swap_after = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, int] = {}
@@ -180,6 +183,8 @@ class Worker:
         self.handler.cut()
 
     async def _end(self) -> None:
+        if self.listener is not None:
+            await self.listener.stop(self.settings.drain.at_most)
         await self.shadow.close()
         for task in list(self._tasks):
             task.cancel()
@@ -237,9 +242,26 @@ class Worker:
             self._swap_after = asyncio.get_running_loop().time() + SWAP_AGAIN_S
             return
         self.handler.live = live
+        await self._listen_grpc(live)
         log.info("worker %s serves revision %s", self.name, revision[:12])
         if before is not None:
             self._keep(retire(before, live, self.settings.drain.at_most))
+
+    async def _listen_grpc(self, live: Live) -> None:
+        """A server's largest message is fixed at its start: another limit is another server."""
+        if self.settings.grpc is None:
+            return
+        models = live.table.models.values()
+        largest = max(model.limits["request"] for model in models)
+        before = self.listener
+        if before is not None and before.largest == largest:
+            return
+        from gateway.dataplane.grpc_listener import Listener
+
+        self.listener = Listener(self.handler, self.clock, self.settings.grpc, largest)
+        await self.listener.start()
+        if before is not None:
+            self._keep(before.stop(self.settings.drain.at_most))
 
     def _record_refusals(self, counts: dict[str, int]) -> None:
         for code, count in counts.items():

@@ -17,7 +17,9 @@ import orjson
 
 from gateway.card import Card
 from gateway.journal.record import Part
-from gateway.protocol import v2
+from gateway.protocol.reader import reader_of
+from gateway.protocol.tensor import Unreadable
+from gateway.table import Model
 
 FORMAT = 2
 ROWS_MAX = 65_536
@@ -28,24 +30,33 @@ DECISIONS_BYTES_MAX = 48 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Scores and outcomes, one a row, or why there are none."""
+    """Scores and outcomes, one a row, or why there are none; what a generated answer says."""
 
     decisions: tuple[dict[str, Any], ...] = ()
     unreadable: str | None = None
+    completion: dict[str, Any] | None = None
 
 
 def decisions_of(
-    header: dict[str, Any], context: dict[str, Any], response: Part, card: Card | None
+    header: dict[str, Any],
+    context: dict[str, Any],
+    response: Part,
+    card: Card | None,
+    model: Model | None = None,
 ) -> Findings:
     """The decisions of an exchange: rows of a successful inference of a version with a card."""
-    if header.get("operation") != "infer" or header.get("status") != 200 or card is None:
+    if header.get("status") != 200:
+        return Findings()
+    if header.get("protocol") == "openai":
+        return Findings(completion=_completion(header, context, response))
+    if header.get("operation") != "infer" or card is None:
         return Findings()
     if response.truncated:
         return Findings(unreadable="truncated")
-    length = _inference_header(context)
+    headers = context.get("response_headers", ())
     try:
-        scores = v2.read_scores(card, response.kept, length)
-    except v2.Unreadable as error:
+        scores = reader_of(header, model).scores(card, response.kept, headers)
+    except Unreadable as error:
         return Findings(unreadable=str(error)[:200])
     if len(scores) > ROWS_MAX:
         return Findings(unreadable=f"{len(scores)} rows; at most {ROWS_MAX} are taken")
@@ -57,11 +68,15 @@ def decisions_of(
     )
 
 
-def _inference_header(context: dict[str, Any]) -> bytes | None:
-    for name, value in context.get("response_headers", ()):
-        if name.lower() == "inference-header-content-length":
-            return str(value).encode()
-    return None
+def _completion(
+    header: dict[str, Any], context: dict[str, Any], response: Part
+) -> dict[str, Any] | None:
+    """Of a stream the worker has said it already."""
+    if "completion" in header:
+        return None
+    headers = context.get("response_headers", ())
+    kept = b"" if response.truncated else response.kept
+    return reader_of(header, None).completion(header.get("operation"), kept, headers)
 
 
 def encode_decisions(findings: Findings) -> bytes:
@@ -74,6 +89,7 @@ def encode_leaf(
     *,
     source: tuple[str, int] | None = None,
     body: dict[str, Any] | None = None,
+    completion: dict[str, Any] | None = None,
     decisions: bytes | None = None,
     decisions_at: dict[str, Any] | None = None,
     unreadable: str | None = None,
@@ -85,6 +101,9 @@ def encode_leaf(
     pieces = []
     if body is not None:
         pieces.append(b'"body":' + orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+    if completion is not None:
+        said = orjson.dumps(completion, option=orjson.OPT_SORT_KEYS)
+        pieces.append(b'"completion":' + said)
     if decisions is not None:
         pieces.append(b'"decisions":' + decisions)
     if decisions_at is not None:

@@ -18,7 +18,6 @@ from typing import Any
 import orjson
 
 from gateway.budget import Rung, read_rung
-from gateway.card import Card
 from gateway.clock import Clock
 from gateway.journal.damage import Gap
 from gateway.journal.directory import JournalFolder, folders
@@ -38,7 +37,7 @@ from gateway.seal.leaf import (
 )
 from gateway.seal.notary import Notary
 from gateway.settings import LedgerSettings
-from gateway.table import Table, TableStore
+from gateway.table import Model, Table, TableStore
 from gateway.telemetry.metrics import Metrics
 
 CHUNK = 512
@@ -216,8 +215,12 @@ class Sealer:
             body = self.bodies.append(model, day, header["id"], numbers, parts)
         except Erased:
             return {"unreadable": "erased"}
-        findings = decisions_of(header, context, response, self._card(header))
-        told: dict[str, Any] = {"body": body.to_json(), "unreadable": findings.unreadable}
+        found = self._model(header)
+        version = found.versions.get(header.get("version", "")) if found else None
+        card = version.card if version else None
+        findings = decisions_of(header, context, response, card, found)
+        told: dict[str, Any] = {"body": body.to_json(), "unreadable": findings.unreadable,
+                                "completion": findings.completion}  # fmt: skip
         if findings.decisions:
             told |= self._decided(findings, model, day, header["id"], numbers)
         return told
@@ -231,9 +234,9 @@ class Sealer:
         place = self.bodies.append(model, day, identity, numbers, decisions).to_json()
         return {"decisions_at": place | {"count": len(findings.decisions)}}
 
-    def _card(self, header: dict[str, Any]) -> Card | None:
-        revision, model, version = (header.get(key) for key in ("revision", "model", "version"))
-        if not (isinstance(revision, str) and isinstance(model, str) and isinstance(version, str)):
+    def _model(self, header: dict[str, Any]) -> Model | None:
+        revision, model = header.get("revision"), header.get("model")
+        if not (isinstance(revision, str) and isinstance(model, str)):
             return None
         table = self._tables.get(revision)
         if table is None:
@@ -245,8 +248,7 @@ class Sealer:
             if len(self._tables) >= TABLES_MAX:
                 self._tables.pop(next(iter(self._tables)))
             self._tables[revision] = table
-        found = table.models.get(model)
-        return found.versions[version].card if found and version in found.versions else None
+        return table.models.get(model)
 
     def _tidy(self) -> None:
         """Destroy segments that are sealed to their end: those before the one being read at once,

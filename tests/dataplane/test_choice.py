@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from world import config, table
 
 from gateway.dataplane.choice import bucket_bits, bucket_ppm, choose, force, shadows, unit_of
-from gateway.settings import MILLION
+from gateway.declaration import MILLION
 from gateway.table import Model
 
 SALT = b"fraud/v7-v8#1"

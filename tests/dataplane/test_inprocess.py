@@ -32,7 +32,8 @@ LOGISTIC = session()
 
 def answer(body: bytes, header: bytes | None = None) -> Any:
     request = v2.read_request(body, header)
-    return orjson.loads(LOGISTIC.run(request, request.id, say_version=True))
+    written, _ = v2.write_outputs("mortgage", "v1", request.id, LOGISTIC.run(request))
+    return orjson.loads(written)
 
 
 def tensor(name: str, /, **changes: Any) -> bytes:
@@ -46,7 +47,8 @@ def tensor(name: str, /, **changes: Any) -> bytes:
 def test_every_version_scores_people(version: str) -> None:
     """One probability a row, in the shape of the graph, under the request's id."""
     request = v2.read_request(applicants(3))
-    told = orjson.loads(session(version).run(request, request.id, say_version=False))
+    outputs = session(version).run(request)
+    told = orjson.loads(v2.write_outputs("mortgage", None, request.id, outputs)[0])
     assert told["id"] == "ours"
     assert "model_version" not in told
     (output,) = told["outputs"]
@@ -129,7 +131,7 @@ def test_rows_of_a_batch_are_scored_like_single_ones(values: list[float], name: 
 
 def test_metadata_is_the_graphs() -> None:
     """Names, types and shapes of all tensors, with -1 for the rows."""
-    told = LOGISTIC.metadata()
+    told = LOGISTIC.metadata(["v1"])
     assert {item["name"] for item in told["inputs"]} == set(FEATURES)
     assert {"name": "dir", "datatype": "FP32", "shape": [-1, 1]} in told["inputs"]
     assert [item["name"] for item in told["outputs"]] == ["score"]
@@ -154,6 +156,6 @@ def test_a_category_that_the_model_cannot_take_is_the_caller_s_mistake() -> None
     """400 naming the tensor, what was sent and what the card allows; not a failure of the model."""
     request = v2.read_request(tensor("pbcr", data=["perhaps"]))
     with pytest.raises(Refusal) as refused:
-        LOGISTIC.run(request, None, say_version=False)
+        LOGISTIC.run(request)
     assert refused.value.status == 400
     assert "'pbcr': sent 'perhaps', expected one of no, yes" in refused.value.message

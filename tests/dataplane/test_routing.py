@@ -12,10 +12,11 @@ from origins import echo, origin
 from world import LOCAL, World, applicants, config, remote, request, running, soon, table, until
 
 from gateway.dataplane.access import forced_version
-from gateway.dataplane.routing import find_model, match, path_matches
+from gateway.dataplane.routing import Place, find_model, match, path_matches
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Caller
-from gateway.protocol.v2 import Target
+from gateway.protocol import v2
+from gateway.protocol.dialect import Target
 
 TABLE = table(
     config(
@@ -80,7 +81,7 @@ def test_a_path_pattern_is_a_prefix_only_with_a_star(path: str, rest: str) -> No
 def test_unknown_models_and_versions_are_404(target: Target, code: str) -> None:
     """What the table does not name is not found, under a code of its own."""
     with pytest.raises(Refusal) as caught:
-        find_model(TABLE, target)
+        find_model(Place(v2, target, TABLE.models, INFER))
     assert (caught.value.code, caught.value.status) == (code, 404)
 
 
@@ -98,18 +99,19 @@ def test_a_version_is_forced_by_path_or_header(
     version: str | None, headers: dict[bytes, bytes], asked: str | None
 ) -> None:
     """The path goes before the header, and an empty header asks for nothing."""
-    assert forced_version(MODEL, Target("mortgage", version, "infer"), headers, FORCER) == asked
+    target = Target("mortgage", version, "infer")
+    assert forced_version(MODEL, version, target, headers, FORCER) == asked
 
 
 def test_forcing_needs_its_permission() -> None:
     """403 for who may not, also for anonymous; 404 comes first for a version that is not there."""
     for caller in (BATCH, ANONYMOUS):
         with pytest.raises(Refusal) as caught:
-            forced_version(MODEL, Target("mortgage", "v2", "infer"), {}, caller)
+            forced_version(MODEL, "v2", Target("mortgage", "v2", "infer"), {}, caller)
         assert (caught.value.code, caught.value.status) == ("force_not_allowed", 403)
     target, headers = Target("mortgage", None, "infer"), {b"x-headworks-version": b"\xff"}
     with pytest.raises(Refusal) as caught:
-        forced_version(MODEL, target, headers, FORCER)
+        forced_version(MODEL, None, target, headers, FORCER)
     assert caught.value.code == "unknown_version"
 
 

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from gateway.journal.record import Part, decode_parts
 from gateway.seal.leaf import Findings, decisions_of
 from gateway.settings import Drain, JournalSettings, Settings
 from gateway.supervisor import bind
-from gateway.table import Table, TableStore, compile_table, make_document
+from gateway.table import Model, Table, TableStore, compile_table, make_document
 
 T = TypeVar("T")
 MODELS = Path(__file__).parents[2] / "models" / "mortgage"
@@ -205,6 +205,7 @@ class World:
         self.exit_code: int | None = None
         self._reader: JournalReader | None = None
         self._cards: dict[tuple[str, str], Card] = {}
+        self._models: Mapping[str, Model] = {}
 
     def run(self, work: Coroutine[Any, Any, T], seconds: float = 15) -> T:
         return self.runner.run(asyncio.wait_for(work, seconds))
@@ -219,9 +220,13 @@ class World:
         document = make_document(
             checked, Artifacts(self.state), author="test", reason="test", now_ns=0
         )
-        return self.tables.publish(document, self.tables.current)
+        revision = self.tables.publish(document, self.tables.current)
+        self._models = self.tables.load(revision).models
+        return revision
 
-    async def start(self, stall_s: float, tls: dict[str, str | None] | None = None) -> None:
+    async def start(
+        self, stall_s: float, tls: dict[str, str | None] | None = None, grpc: str | None = None
+    ) -> None:
         settings = WorkerSettings(
             index=0,
             workers=1,
@@ -230,6 +235,7 @@ class World:
             journal=JournalSettings().model_copy(update={"stall": stall_s, "segment": 8 << 20}),
             tls=tls,
             drain=Drain().model_copy(update={"settle": 0.0, "at_most": 2.0}),
+            grpc=grpc,
         )
         self.worker = Worker(settings, self.listening)
         self.task = asyncio.get_running_loop().create_task(self.worker.run())
@@ -278,7 +284,8 @@ class World:
             header = orjson.loads(entry.header)
             context, sent, given = decode_parts(entry.parts)
             card = self._cards.get((header.get("model", ""), header.get("version", "")))
-            findings = decisions_of(header, orjson.loads(context), given, card)
+            model = self._models.get(header.get("model", ""))
+            findings = decisions_of(header, orjson.loads(context), given, card, model)
             self.told.append(Told(header, orjson.loads(context), sent, given, findings))
         assert self._reader.damage is None, self._reader.damage
         return self.told
@@ -350,6 +357,7 @@ def running(
     text: str = LOCAL,
     stall_s: float = 30,
     tls: dict[str, str | None] | None = None,
+    grpc: str | None = None,
 ) -> Iterator[World]:
     """A worker that serves `text`. `stall_s` is long since the loop stands still between tests."""
     with (
@@ -360,6 +368,6 @@ def running(
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder / "state" / "metrics"))
         world = World(folder, runner)
         world.publish(text)
-        world.run(world.start(stall_s, tls))
+        world.run(world.start(stall_s, tls, grpc))
         yield world
         world.exit_code = world.run(world.stop())

@@ -1,0 +1,74 @@
+"""What a version in the process answers, in the protocol it was asked in."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+
+from gateway.dataplane.account import Account
+from gateway.dataplane.inprocess import Session
+from gateway.errors import Refusal
+from gateway.exchange import Headers, Reply
+from gateway.protocol import grpc, v2
+from gateway.protocol.message import decoded
+from gateway.protocol.tensor import Unreadable
+from gateway.table import Model
+
+JSON: Headers = [(b"content-type", v2.ERROR_TYPE)]
+LOOP_BYTES = 256 * 1024
+"""A longer body leaves the event loop for a thread before it is read."""
+
+
+async def answer(session: Session, model: Model, account: Account) -> Reply:
+    """Refusals name what was sent: `bad_body`, `bad_tensor`, `model_failed`, `unknown_path`."""
+    called = account.dialect is grpc
+    if account.operation == "ready":
+        body = b'{"name":"%b","ready":true}' % model.name.encode()
+        return Reply(200, [], grpc.write_flag(True)) if called else Reply(200, JSON, body)
+    if account.operation == "metadata":
+        told = session.metadata(list(model.versions))
+        written = grpc.write_metadata(told) if called else orjson.dumps(told)
+        return Reply(200, [] if called else JSON, written)
+    if account.operation != "infer":
+        raise Refusal("unknown_path", f"{account.operation!r} is not served in-process")
+    if len(account.request) > LOOP_BYTES:
+        return await asyncio.to_thread(_infer, session, model, account, None)
+    request = _read(account, model.limits["request"])
+    if session.slow(request.rows):
+        return await asyncio.to_thread(_infer, session, model, account, request)
+    return _infer(session, model, account, request)
+
+
+def _read(account: Account, at_most: int) -> v2.Request:
+    try:
+        if account.dialect is grpc:
+            return grpc.read_request(account.request)
+        coding = account.first.get(b"content-encoding", b"").decode("latin-1")
+        body = decoded(account.request, coding, at_most)
+        return v2.read_request(body, account.first.get(v2.INFERENCE_HEADER))
+    except Unreadable as error:
+        raise Refusal("bad_body", str(error)) from None
+
+
+def _infer(session: Session, model: Model, account: Account, asked: v2.Request | None) -> Reply:
+    request = asked if asked is not None else _read(account, model.limits["request"])
+    outputs = session.run(request)
+    version = session.version if "version" in model.expose else None
+    return _write(model.name, version, request, outputs, called=account.dialect is grpc)
+
+
+def _write(
+    model: str, version: str | None, request: v2.Request, outputs: dict[str, Any], *, called: bool
+) -> Reply:
+    if called:
+        return Reply(200, [], grpc.write_outputs(model, version, request.id, outputs))
+    binary = request.outputs
+    if binary is None and request.binary:
+        binary = dict.fromkeys(outputs, True)
+    body, length = v2.write_outputs(model, version, request.id, outputs, binary)
+    if length is None:
+        return Reply(200, JSON, body)
+    headers = [(b"content-type", v2.BINARY_TYPE), (v2.INFERENCE_HEADER, b"%d" % length)]
+    return Reply(200, headers, body)

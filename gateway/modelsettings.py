@@ -1,0 +1,273 @@
+"""What is set for one model: versions, rules, limits, times; a part of `gateway/settings.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from gateway.declaration import (
+    MILLION,
+    Address,
+    Duration,
+    HeaderName,
+    HostName,
+    Name,
+    Path,
+    Pointer,
+    Secret,
+    Section,
+    Share,
+    Size,
+    UnitSource,
+    Url,
+)
+
+
+class Limits(Section):
+    request: Size = Field(64 * 1024**2, description="Largest request body; longer gets 413.")
+    hold: Size = Field(
+        1024**2, description="Longest answer held whole until its record is durable."
+    )
+    keep: Size = Field(1024**2, description="Bytes of each body kept; the rest leaves its digest.")
+    in_flight: int = Field(256, ge=1, le=100_000, description="Open exchanges per version.")
+    pending: int = Field(64, ge=0, le=100_000, description="Exchanges waiting for a connection.")
+    connections: int = Field(128, ge=1, le=10_000, description="Connections per endpoint.")
+
+
+class Timeouts(Section):
+    connect: Duration = Field(1.0, description="To open a connection to an upstream.")
+    request: Duration = Field(10.0, description="For the whole exchange, one absolute deadline.")
+    first_byte: Duration = Field(10.0, description="From request sent to the first answer byte.")
+    idle: Duration = Field(30.0, description="Between two pieces of a streamed answer.")
+    stream: Duration = Field(600.0, description="For a streamed answer as a whole.")
+
+
+class Retries(Section):
+    attempts: int = Field(1, ge=1, le=5, description="Further attempts of one exchange, at most.")
+    on: tuple[Literal["connect", "reused", "503"], ...] = Field(
+        ("connect", "reused", "503"), min_length=1,
+        description="connect: no connection; reused: an idle one closed without a byte; 503.",
+    )  # fmt: skip
+    budget: Share = Field(200_000, description="Retries under way, as a share of open exchanges.")
+    at_least: int = Field(3, ge=0, le=1000, description="Retries that the budget always allows.")
+
+
+class Health(Section):
+    path: Annotated[str, StringConstraints(pattern=r"^/[^\s?#]*$")] = Field(
+        "/v2/health/ready", description="What each endpoint is asked; 200 is healthy."
+    )
+    interval: Duration = Field(5.0, description="Between two checks, give or take a tenth.")
+    timeout: Duration = Field(1.0, description="For one check.")
+    down: int = Field(3, ge=1, le=100, description="Failures in a row that take it out.")
+    up: int = Field(2, ge=1, le=100, description="Successes in a row that bring it back.")
+
+
+class Ejection(Section):
+    failures: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="Failures in a row (5xx, or no answer) that eject an endpoint.",
+    )
+    base: Duration = Field(10.0, description="First ejection; the next one lasts as much longer.")
+    at_most: Duration = Field(300.0, description="Longest ejection.")
+    share: Share = Field(500_000, description="Endpoints of a version ejected at once, at most.")
+
+
+class UpstreamTls(Section):
+    ca: str | None = Field(None, description="PEM file of authorities; absent: the system's.")
+    cert: str | None = Field(None, description="PEM file of a client certificate.")
+    key: str | None = Field(None, description="PEM file of its private key.")
+
+    @model_validator(mode="after")
+    def goes_together(self) -> UpstreamTls:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("`cert` and `key` are given together")
+        return self
+
+
+class UpstreamAuth(Section):
+    header: HeaderName = Field("authorization", description="Header that carries the credential.")
+    source: Secret = Field(
+        alias="from",
+        description="env:NAME or file:PATH of its value, as `Bearer ...`; never the value itself.",
+    )
+
+
+class VersionSettings(Section):
+    artifact: str | None = Field(None, description="Folder with model.onnx and card.yaml.")
+    upstream: Url | None = Field(None, description="Server that answers; absent: in the worker.")
+    endpoints: tuple[Url, ...] = Field(
+        (), max_length=256, description="Servers that answer, in place of `upstream`."
+    )
+    tls: UpstreamTls | None = Field(None, description="TLS to the servers, beside verification.")
+    auth: UpstreamAuth | None = Field(None, description="Credential that the servers want.")
+    grpc: Address | None = Field(None, description="Where that server answers gRPC, if it does.")
+
+    @model_validator(mode="after")
+    def is_somewhere(self) -> VersionSettings:
+        if self.upstream is not None and self.endpoints:
+            raise ValueError("a version has an `upstream` or `endpoints`, not both")
+        if self.artifact is None and not self.urls:
+            raise ValueError("a version needs an `artifact`, an `upstream` or both")
+        if len(set(self.endpoints)) < len(self.endpoints):
+            raise ValueError("one of `endpoints` stands twice")
+        if not self.urls and (self.tls or self.auth):
+            raise ValueError("`tls` and `auth` are for a version with an `upstream`")
+        if self.grpc is not None and not self.urls:
+            raise ValueError("`grpc` is the gRPC address of an `upstream`")
+        if self.grpc is not None and self.tls is not None:
+            raise ValueError("`grpc` is called without TLS: not beside `tls`")
+        return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where it is served; none: in the worker."""
+        return self.endpoints or ((self.upstream,) if self.upstream is not None else ())
+
+
+class Condition(Section):
+    """All that is given must hold."""
+
+    header: dict[HeaderName, str] = Field({}, description="Headers and their exact values.")
+    path: str | None = Field(None, description="Path; a trailing * matches any rest.")
+    caller: tuple[Name, ...] = Field((), description="Names of callers, any of them.")
+
+    @field_validator("caller", mode="before")
+    @classmethod
+    def one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class RuleSettings(Section):
+    name: Name = Field(description="Name that records carry.")
+    when: Condition = Field(Condition(), description="Condition; absent: always.")
+    split: dict[Name, Share | None] = Field(
+        description="Versions and shares; the first is stable and takes what is left."
+    )
+    shadow: dict[Name, Share] = Field({}, description="Versions that get a copy, and of how much.")
+    salt: str | None = Field(None, max_length=64, description="Bucketing salt; <model>/<rule>.")
+    priority: Literal["critical", "default", "batch"] = Field(
+        "default", description="Who is shed last and first, when there is too much."
+    )
+
+    @field_validator("split")
+    @classmethod
+    def shares_fit(cls, split: dict[str, int | None]) -> dict[str, int | None]:
+        if not split:
+            raise ValueError("a split names at least one version")
+        first, *others = split.values()
+        if any(share is None for share in others):
+            raise ValueError("only the first version of a split may go without a share")
+        rest = sum(share or 0 for share in others)
+        if rest > MILLION or (first is not None and first + rest != MILLION):
+            total = rest + (first or 0)
+            raise ValueError(
+                f"shares sum to {total / 10_000:g}%; 100% is wanted, or no share for the first"
+            )
+        return split
+
+
+class ShadowSettings(Section):
+    body: Size = Field(1024**2, description="Bodies over this are not copied, and counted.")
+    items: int = Field(1000, ge=1, le=100_000, description="Copies waiting, by number.")
+    bytes: Size = Field(64 * 1024**2, description="Copies waiting, by size.")
+    concurrency: int = Field(32, ge=1, le=1000, description="Copies under way at once.")
+    timeout: Duration = Field(10.0, description="How long one copy may take.")
+    idempotent: bool = Field(
+        False, description="raw, and openai with tools: such requests may be made twice."
+    )
+
+
+class ExplainSettings(Section):
+    method: Literal["auto", "off"] = Field("auto", description="auto: exact where possible.")
+    background: str | None = Field(
+        None, description="Parquet file of rows explanations compare with."
+    )
+    reasons: int = Field(4, ge=0, le=4, description="Reasons given for an adverse outcome.")
+    rows_at_most: int = Field(256, ge=1, le=65536, description="Rows of one exchange explained.")
+
+
+class WindowSpan(Section):
+    count: int = Field(500, ge=50, le=1_000_000, description="Decisions in a window.")
+    at_most: Duration = Field(600.0, description="Longest span of a window.")
+
+
+class MonitorSettings(Section):
+    reference: str | None = Field(None, description="Parquet file of rows drift compares with.")
+    window: WindowSpan = Field(WindowSpan(), description="When a window closes.")
+    groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
+
+
+class MappingSettings(Section):
+    """Where features and scores lie, as far as card and protocol leave it open."""
+
+    layout: Literal["columns", "matrix"] = Field(
+        "columns", description="v2: each tensor is what the card says, or one is all features."
+    )
+    input: str | None = Field(None, description="v2: the matrix, if there are several tensors.")
+    datatype: Literal["FP16", "FP32", "FP64", "INT32", "INT64"] | None = Field(
+        None, description="v2: type of a body that is nothing but a tensor."
+    )
+    order: tuple[Name, ...] = Field((), description="Features from a matrix's first column on.")
+    output: str | None = Field(None, description="Output, or key, of the score; else the card's.")
+    column: int | None = Field(None, ge=0, description="The score's column; else the card's.")
+    predict: Path | None = Field(None, description="raw: the path whose POSTs are inferences.")
+    rows: Pointer | None = Field(
+        None, description="raw: JSON pointer to the list of rows; absent: the body is one row."
+    )
+    features: dict[Name, Pointer] = Field(
+        {}, description="raw: JSON pointers into a row; a feature without one is a key."
+    )
+    scores: Pointer | None = Field(
+        None, description="raw: JSON pointer to the list of answers, or to the only one."
+    )
+    score: Pointer | None = Field(None, description="raw: JSON pointer into one answer.")
+
+
+class HeaderSettings(Section):
+    drop: tuple[HeaderName, ...] = Field((), description="Further headers that are never kept.")
+
+
+class ModelSettings(Section):
+    protocol: Literal["v2", "v1", "openai", "mlflow", "raw"] = Field(
+        "v2", description="Wire format of the model's endpoints."
+    )
+    path: Path | None = Field(
+        None, description="Prefix of the model's paths, not passed on; absent: at the root."
+    )
+    host: HostName | None = Field(None, description="Host header that the model answers to.")
+    names: tuple[str, ...] = Field(
+        (), description="openai: what a body calls the model, where several share a path."
+    )
+    mapping: MappingSettings = Field(
+        MappingSettings(), description="Where features and scores lie in bodies."
+    )
+    unit: tuple[UnitSource, ...] = Field(
+        ("exchange",), min_length=1, description="Who is bucketed: first present, not empty."
+    )
+    durability: Literal["durable", "bounded", "strict_intent"] = Field(
+        "durable", description="What the journal promises before an answer leaves."
+    )
+    limits: Limits = Field(Limits(), description="Sizes and numbers.")
+    timeouts: Timeouts = Field(Timeouts(), description="Times.")
+    retries: Retries | None = Field(None, description="Further attempts; absent: none.")
+    health: Health | None = Field(None, description="Active checks; absent: by the answers only.")
+    ejection: Ejection = Field(Ejection(), description="Endpoints that fail are left out.")
+    on_disconnect: Literal["drain", "cancel"] = Field(
+        "drain", description="A client left: the version is heard to its end, or cancelled."
+    )
+    fallback: Name | None = Field(
+        None, description="Version that answers where another one failed; absent: none does."
+    )
+    versions: dict[Name, VersionSettings] = Field(min_length=1, description="The versions.")
+    rules: tuple[RuleSettings, ...] = Field(min_length=1, description="First match wins.")
+    shadow: ShadowSettings = Field(ShadowSettings(), description="Bounds of shadow traffic.")
+    explain: ExplainSettings = Field(ExplainSettings(), description="Explanations.")
+    monitor: MonitorSettings = Field(MonitorSettings(), description="Drift and groups.")
+    retention: Duration = Field(180 * 86400.0, description="How long records are kept.")
+    expose: tuple[Literal["id", "version", "arm", "revision", "receipt"], ...] = Field(
+        ("id",), description="Which x-headworks- headers an answer carries."
+    )
+    headers: HeaderSettings = Field(HeaderSettings(), description="Which headers are kept.")

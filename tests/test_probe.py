@@ -1,0 +1,74 @@
+"""`headworks check --probe`: upstreams are asked what they take, over real sockets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import orjson
+import pytest
+
+from gateway.check import check
+from gateway.probe import upstream_misfits
+
+MODELS = Path(__file__).parents[1] / "models" / "mortgage"
+METADATA = {"name": "m", "inputs": [{"name": "x"}], "outputs": [{"name": "predict"}]}
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    class Upstream(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.path in ("/v2/models/mortgage", "/ping")
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            self.wfile.write(orjson.dumps(METADATA))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Upstream)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("", ["has no input 'ccs'", "has no output 'score'"]),
+        ("mapping: {layout: matrix, output: predict}, ", []),
+        ("mapping: {layout: matrix, input: y, output: predict}, ", ["has no input 'y'"]),
+    ],
+)
+def test_what_an_upstream_lacks_is_said(
+    tmp_path: Path, url: str, more: str, words: list[str]
+) -> None:
+    """Card, mapping and metadata are held against each other."""
+    found = misfits(
+        tmp_path, f"{more}versions: {{v1: {{upstream: '{url}', artifact: {MODELS}/v1}}}}"
+    )
+    assert all(any(word in item for item in found) for word in words)
+    assert bool(found) == bool(words)
+
+
+def test_who_does_not_answer_is_said(tmp_path: Path, url: str) -> None:
+    """A refused connection and a wrong status, each naming the version."""
+    found = misfits(tmp_path, "protocol: v1, versions: {v1: {upstream: 'http://127.0.0.1:1'}}")
+    assert "does not answer" in found[0]
+    found = misfits(tmp_path, f"protocol: openai, versions: {{v1: {{upstream: '{url}'}}}}")
+    assert "status 404" in found[0]
+    assert [] == misfits(tmp_path, f"protocol: mlflow, versions: {{v1: {{upstream: '{url}'}}}}")
+
+
+def misfits(folder: Path, model: str) -> list[str]:
+    path = folder / "headworks.yaml"
+    path.write_text(f"models:\n  mortgage: {{{model}, rules: [{{name: a, split: {{v1: }}}}]}}\n")
+    checked = check(path)
+    assert not checked.problems
+    return [item["allowed"] for item in upstream_misfits(checked)]
