@@ -28,10 +28,10 @@ class OpenSegment:
 
 def make_segment(folder: JournalFolder, number: int, size: int) -> OpenSegment:
     """A preallocated file of zeros, with its key and its name durable."""
-    cipher = folder.make_key(number)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(folder.segment(number), flags, 0o600)
     try:
+        cipher = folder.make_key(number)  # behind O_EXCL: a key in use is never overwritten
         os.posix_fallocate(descriptor, 0, size)
         os.fsync(descriptor)
         sync_folder(folder.path)

@@ -101,6 +101,7 @@ class Journal:
         self._noting = ThreadPoolExecutor(1, "withheld")
         self._accepted_ns = 0
         self._allocation = Allocation(folder, segment_bytes)
+        self._changing = False
         self._next = self._durable = opened.recovered.next_sequence
         self._pending: list[Pending] = []
         self._pending_bytes = 0
@@ -275,6 +276,8 @@ class Journal:
             self._finish()
             return
         self._commit()
+        if self._changing:
+            return  # the next one is taken already: preparing it again would destroy its key
         if self._offset > self._segment.size // 2 or self._age_ns() > self._segment_age_ns // 2:
             self._allocation.prepare(self._segment.number + 1)
 
@@ -367,6 +370,7 @@ class Journal:
     def _change(self, needed: int) -> None:
         """Close the segment and go on in the next; under the stall rule, as a commit."""
         self._start_waiting()
+        self._changing = True
         changed = self._allocation.change(self._segment, self._offset, self._next, needed + 128)
         changed.add_done_callback(
             lambda done: self._loop.call_soon_threadsafe(self._changed, done, needed)
@@ -379,6 +383,7 @@ class Journal:
 
     def _changed(self, done: Future[OpenSegment], needed: int) -> None:
         self._stop_waiting()
+        self._changing = False
         error = done.exception()
         if error is None:
             self._begin(done.result())
