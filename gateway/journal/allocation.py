@@ -1,7 +1,8 @@
 """Making and closing segments: all that may wait for the disk, so none of it runs in the loop.
 
 The next segment is made, with its key and its name durable, before it is needed. Changing over
-closes the old one at its length, durably, before the new one's head may say that it did.
+closes the old one at its length, durably, before the new one's head may say that it did; the head
+is durable before anything is written behind it: a segment of zeros holds no record.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.disk import sync_folder
 from gateway.journal.directory import JournalFolder
+from gateway.journal.segment import SegmentHead
 
 
 @dataclass(slots=True)
 class OpenSegment:
-    """A preallocated segment of `size` bytes that nobody has written to."""
+    """A preallocated segment of `size` bytes; its head is all that may have been written to it."""
 
     number: int
     descriptor: int
     cipher: AESGCM
     size: int
+    salt: int = 0  # given when it is begun
 
 
 def make_segment(folder: JournalFolder, number: int, size: int) -> OpenSegment:
@@ -40,6 +43,18 @@ def make_segment(folder: JournalFolder, number: int, size: int) -> OpenSegment:
         folder.destroy(number)
         raise
     return OpenSegment(number, descriptor, cipher, size)
+
+
+def begin_segment(
+    folder: JournalFolder, segment: OpenSegment, first_sequence: int, now_ns: int
+) -> None:
+    """Say durably that the segment is in use: its milestone first, then its head."""
+    segment.salt = int.from_bytes(os.urandom(4), "little")
+    head = SegmentHead(segment.salt, first_sequence, now_ns, folder.identity.encode()).encode()
+    folder.begin(segment.number, first_sequence)
+    if os.pwrite(segment.descriptor, head, 0) != len(head):
+        raise OSError("the write of a segment's head was short")
+    os.fdatasync(segment.descriptor)
 
 
 def close_segment(descriptor: int, length: int) -> None:
@@ -65,7 +80,7 @@ class Allocation:
             self._prepared = self._thread.submit(make_segment, self._folder, number, self._size)
 
     def change(
-        self, old: OpenSegment, length: int, first_sequence: int, needed: int
+        self, old: OpenSegment, length: int, first_sequence: int, needed: int, now_ns: int
     ) -> Future[OpenSegment]:
         """Close `old` at its length; the next one, with room for `needed` bytes.
 
@@ -83,7 +98,7 @@ class Allocation:
                 os.posix_fallocate(following.descriptor, 0, needed)
                 following.size = needed
             close_segment(old.descriptor, length)
-            self._folder.begin(following.number, first_sequence)
+            begin_segment(self._folder, following, first_sequence, now_ns)
             return following
 
         return self._thread.submit(work)

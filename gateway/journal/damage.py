@@ -33,7 +33,8 @@ class Damage:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.journal}/{self.segment:08d}.segment: {self.what}"
+        place = f"/{self.segment:08d}.segment" if self.segment >= 0 else ""
+        return f"{self.journal}{place}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,21 @@
 A torn tail (records that no one was told of since a commit) is cut, the segment closed at its last
 whole record. Damage is left as it lies, for whoever wants to know what happened; the writer goes on
 behind it in a new segment, and whoever reads the journal stops in front of it. A segment that was
-begun and is not there is damage too. No number is ever given twice.
+begun and is not there is damage too; one that is there and all zeros was never written to. It stays
+until the next one is begun: without it the start after a second crash would miss it. No number is
+ever given twice.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.journal.damage import Damage
-from gateway.journal.directory import JournalFolder
+from gateway.journal.directory import JournalFolder, Milestone
 from gateway.journal.segment import Extent, SegmentHead, commits_behind, survey
 
+CHUNK = 1024**2
 LEAP = 1_000_000
 """Sequences left free behind damage: the unreadable part may have used any of them."""
 
@@ -25,6 +28,7 @@ class Recovered:
     next_sequence: int
     torn_bytes: int
     damage: Damage | None
+    unused: int | None = None  # begun and never written to: to be destroyed once another is begun
 
 
 def recover(folder: JournalFolder) -> Recovered:
@@ -33,24 +37,34 @@ def recover(folder: JournalFolder) -> Recovered:
     Only the newest segment in use can be torn: each start closes the one it found.
     """
     begun, retired = folder.begun(), folder.retired()
-    for number in reversed(folder.segments()):
-        if _never_begun(folder, number):
-            folder.destroy(number)
-    numbers = folder.segments()
+    empty = {number for number in folder.segments() if _is_empty(folder, number)}
+    for number in empty - {begun.segment}:
+        folder.destroy(number)
+    unused = begun.segment if begun.segment in empty else None
+    numbers = [number for number in folder.segments() if number not in empty]
     newest = numbers[-1] if numbers else -1
     following = max(newest, begun.segment, retired.segment) + 1
+    if unused is not None:
+        before = _ending(folder, newest, retired, following)
+        return replace(before, unused=unused)
     if begun.segment > max(newest, retired.segment):
         return _lost(folder, following, max(begun.sequence, retired.sequence))
+    return _ending(folder, newest, retired, following)
+
+
+def _ending(folder: JournalFolder, newest: int, retired: Milestone, following: int) -> Recovered:
     if newest <= retired.segment:
         return Recovered(following, retired.sequence, 0, None)
     return _judge(folder, newest, following)
 
 
-def _never_begun(folder: JournalFolder, number: int) -> bool:
-    try:
-        return folder.head(number) is None
-    except (FileNotFoundError, ValueError):
-        return False
+def _is_empty(folder: JournalFolder, number: int) -> bool:
+    """Whether the segment is all zeros: its head would be durable before anything else."""
+    with open(folder.segment(number), "rb") as file:
+        while chunk := file.read(CHUNK):
+            if chunk.strip(b"\0"):
+                return False
+    return True
 
 
 def _lost(folder: JournalFolder, following: int, known: int) -> Recovered:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.disk import Occupied, hold
-from gateway.journal.allocation import close_segment, make_segment
+from gateway.journal.allocation import begin_segment, close_segment, make_segment
 from gateway.journal.damage import Accepted, Damage
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.recovery import recover
-from gateway.journal.segment import SegmentHead, encode_commit
+from gateway.journal.segment import START, encode_commit
 
 AT_ONCE = 4096
 
@@ -100,11 +100,11 @@ def begin_empty(folder: JournalFolder) -> None:
     try:
         found = recover(folder)
         segment = make_segment(folder, found.next_segment, 4096)
-        folder.begin(segment.number, found.next_sequence)
-        salt = int.from_bytes(os.urandom(4), "little")
-        head = SegmentHead(salt, found.next_sequence, 0, folder.identity.encode()).encode()
-        data = head + encode_commit(found.next_sequence, salt, salt)[0]
-        os.pwrite(segment.descriptor, data, 0)
-        close_segment(segment.descriptor, len(data))
+        begin_segment(folder, segment, found.next_sequence, 0)
+        if found.unused is not None:
+            folder.destroy(found.unused)
+        marker = encode_commit(found.next_sequence, segment.salt, segment.salt)[0]
+        os.pwrite(segment.descriptor, marker, START)
+        close_segment(segment.descriptor, START + len(marker))
     finally:
         os.close(lock)

@@ -32,11 +32,17 @@ from gateway.clock import Clock
 from gateway.disk import hold
 from gateway.errors import JournalUnavailable
 from gateway.journal import record
-from gateway.journal.allocation import Allocation, OpenSegment, close_segment, make_segment
+from gateway.journal.allocation import (
+    Allocation,
+    OpenSegment,
+    begin_segment,
+    close_segment,
+    make_segment,
+)
 from gateway.journal.directory import JournalFolder
 from gateway.journal.receipt import Receipt, ReceiptKey
 from gateway.journal.recovery import Recovered, recover
-from gateway.journal.segment import START, Kind, SegmentHead, encode_commit, encode_frame
+from gateway.journal.segment import START, Kind, encode_commit, encode_frame
 from gateway.journal.syncer import best_syncer
 from gateway.journal.waiter import Pending, Waiter, ids_of, introduction, reject, resolve, withheld
 from gateway.journal.withheld import WithheldNote
@@ -112,7 +118,6 @@ class Journal:
         self._failed: OSError | None = None
         self._closing: asyncio.Future[None] | None = None
         self._started_ns = 0
-        self._checksum, self._head = 0, b""
         self._begin(opened.first)
 
     def __repr__(self) -> str:
@@ -215,9 +220,8 @@ class Journal:
         self._stall_timer = self._loop.call_later(self._stall_s, self._stall)
 
     def _write(self, pending: list[Pending]) -> None:
-        marker, self._checksum = encode_commit(self._durable, self._salt, self._checksum)
-        frames = [self._head, marker]
-        self._head = b""
+        marker, self._checksum = encode_commit(self._durable, self._segment.salt, self._checksum)
+        frames = [marker]
         for each in pending:
             sealed = b""
             if each.kind is Kind.RECORD:
@@ -348,13 +352,10 @@ class Journal:
     def _begin(self, segment: OpenSegment) -> None:
         self._segment = segment
         self._path = str(self.folder.segment(segment.number))
-        self._offset, self._leave = 0, False
+        self._offset, self._leave = START, False
         self._first = self._next
         self._began_ns = self.clock.steady()
-        self._salt = int.from_bytes(os.urandom(4), "little")
-        self._checksum = self._salt
-        identity = self.folder.identity.encode()
-        self._head = SegmentHead(self._salt, self._next, self._began_ns, identity).encode()
+        self._checksum = segment.salt
 
     def _age_ns(self) -> int:
         """Age of the segment; one without records does not age."""
@@ -371,7 +372,10 @@ class Journal:
         """Close the segment and go on in the next; under the stall rule, as a commit."""
         self._start_waiting()
         self._changing = True
-        changed = self._allocation.change(self._segment, self._offset, self._next, needed + 128)
+        now_ns = self.clock.steady()
+        changed = self._allocation.change(
+            self._segment, self._offset, self._next, needed + 128, now_ns
+        )
         changed.add_done_callback(
             lambda done: self._loop.call_soon_threadsafe(self._changed, done, needed)
         )
@@ -432,7 +436,7 @@ class Journal:
             self._closing.set_result(None)
 
 
-def _open(folder: JournalFolder, segment_bytes: int, refuse_damage: bool) -> Opened:
+def _open(folder: JournalFolder, clock: Clock, segment_bytes: int, refuse_damage: bool) -> Opened:
     """Lock the folder, recover what a crash left, make a segment; may wait for the disk."""
     folder.make()
     lock = hold(folder.lock)
@@ -443,7 +447,9 @@ def _open(folder: JournalFolder, segment_bytes: int, refuse_damage: bool) -> Ope
             raise OSError(f"{damage}; journal.on_damage is refuse")
         note = WithheldNote(folder.path / "withheld")
         first = make_segment(folder, recovered.next_segment, segment_bytes)
-        folder.begin(first.number, recovered.next_sequence)
+        begin_segment(folder, first, recovered.next_sequence, clock.steady())
+        if recovered.unused is not None:
+            folder.destroy(recovered.unused)
         return Opened(lock, note, recovered, first)
     except BaseException:
         os.close(lock)
@@ -466,7 +472,7 @@ async def open_journal(
 
     Occupied: another process writes to it. OSError: the disk, or damage that is to be refused.
     """
-    opened = await asyncio.to_thread(_open, folder, segment_bytes, refuse_damage)
+    opened = await asyncio.to_thread(_open, folder, clock, segment_bytes, refuse_damage)
     journal = Journal(
         folder,
         clock,

@@ -214,7 +214,7 @@ def test_an_upstream_is_called_with_everything(world: World, tmp_path: Path) -> 
             assert (seen["x-some"], seen["x-some-bin"]) == ("thing", b"\xff\0")
             assert "authorization" not in seen
             assert "x-headworks-id" in seen
-            assert 0 < remaining <= 3
+            assert 0 < remaining < 4  # the wire rounds a deadline up
             told = await world.record(lambda told: told.header.get("grpc_status") == 9)
             assert told.header["status"] == 400
             await world.serve(text.replace(at, "127.0.0.1:1"))
