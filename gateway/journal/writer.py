@@ -355,7 +355,7 @@ class Journal:
         self._offset, self._leave = START, False
         self._first = self._next
         self._began_ns = self.clock.steady()
-        self._checksum = segment.salt
+        self._checksum: int = segment.salt
 
     def _age_ns(self) -> int:
         """Age of the segment; one without records does not age."""

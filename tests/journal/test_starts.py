@@ -53,6 +53,14 @@ def killed_after(operations: int, tmp_path, count: int) -> tuple[bool, int]:
     return code == 9, durable
 
 
+async def started_once_more(state):
+    """What a start finds that is not killed."""
+    journal = await opened(state)
+    await journal.append({"id": "last"}, PARTS)
+    await journal.close()
+    return journal.damage
+
+
 @pytest.mark.parametrize("second", [5, 17])
 def test_no_place_of_a_kill_is_taken_for_damage(tmp_path, second):
     """What was durable is read, each number once, and no gap or damage is told: neither after one
@@ -64,13 +72,7 @@ def test_no_place_of_a_kill_is_taken_for_damage(tmp_path, second):
             break
         _, again = killed_after(second, state, 5)
 
-        async def main():
-            journal = await opened(state)
-            await journal.append({"id": "last"}, PARTS)
-            await journal.close()
-            return journal.damage
-
-        assert asyncio.run(main()) is None, first
+        assert asyncio.run(started_once_more(state)) is None, first
         reader = JournalReader(JournalFolder(state / "state", state / "keys", "0"))
         read = list(reader.read(1000))
         assert reader.damage is None, first
