@@ -118,6 +118,7 @@ class Journal:
         self._failed: OSError | None = None
         self._closing: asyncio.Future[None] | None = None
         self._started_ns = 0
+        self._checksum = 0
         self._begin(opened.first)
 
     def __repr__(self) -> str:
@@ -355,7 +356,7 @@ class Journal:
         self._offset, self._leave = START, False
         self._first = self._next
         self._began_ns = self.clock.steady()
-        self._checksum: int = segment.salt
+        self._checksum = segment.salt
 
     def _age_ns(self) -> int:
         """Age of the segment; one without records does not age."""
