@@ -57,14 +57,20 @@ def worker_count(settings: Settings) -> int:
     return os.cpu_count() or 1 if settings.workers == "auto" else int(settings.workers)
 
 
-def bind(address: str) -> socket.socket:
-    """A listening socket; OSError where the address is taken or not ours."""
+def _bound(address: str, option: int) -> socket.socket:
+    """OSError where the address is taken or not ours."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((host, int(port)))
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, option, 1)
+    bound.bind((host, int(port)))
+    return bound
+
+
+def bind(address: str) -> socket.socket:
+    """A listening socket; OSError where the address is taken or not ours."""
+    listening = _bound(address, socket.SO_REUSEADDR)
     listening.listen(2048)
     listening.setblocking(False)
     return listening
@@ -73,13 +79,7 @@ def bind(address: str) -> socket.socket:
 def reserve(address: str) -> socket.socket:
     """Keeps a port from others without listening: each worker listens on it for itself. OSError
     where it is taken."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    reserved = socket.socket(family, socket.SOCK_STREAM)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind((host, int(port)))
-    return reserved
+    return _bound(address, socket.SO_REUSEPORT)
 
 
 class Supervisor:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
+from gateway.journal.allocation import OpenSegment, begin_segment, make_segment
 from gateway.journal.damage import Damage
-from gateway.journal.directory import JournalFolder, Milestone
+from gateway.journal.directory import JournalFolder
 from gateway.journal.segment import Extent, SegmentHead, commits_behind, survey
 
 CHUNK = 1024**2
@@ -37,25 +38,29 @@ def recover(folder: JournalFolder) -> Recovered:
     Only the newest segment in use can be torn: each start closes the one it found.
     """
     begun, retired = folder.begun(), folder.retired()
-    empty = {number for number in folder.segments() if _is_empty(folder, number)}
+    numbers = folder.segments()
+    empty = {number for number in numbers if _is_empty(folder, number)}
     for number in empty - {begun.segment}:
         folder.destroy(number)
     unused = begun.segment if begun.segment in empty else None
-    numbers = [number for number in folder.segments() if number not in empty]
-    newest = numbers[-1] if numbers else -1
+    newest = max(set(numbers) - empty, default=-1)
     following = max(newest, begun.segment, retired.segment) + 1
-    if unused is not None:
-        before = _ending(folder, newest, retired, following)
-        return replace(before, unused=unused)
-    if begun.segment > max(newest, retired.segment):
+    if unused is None and begun.segment > max(newest, retired.segment):
         return _lost(folder, following, max(begun.sequence, retired.sequence))
-    return _ending(folder, newest, retired, following)
-
-
-def _ending(folder: JournalFolder, newest: int, retired: Milestone, following: int) -> Recovered:
     if newest <= retired.segment:
-        return Recovered(following, retired.sequence, 0, None)
-    return _judge(folder, newest, following)
+        return Recovered(following, retired.sequence, 0, None, unused)
+    return replace(_judge(folder, newest, following), unused=unused)
+
+
+def begin_behind(
+    folder: JournalFolder, recovered: Recovered, size: int, now_ns: int
+) -> OpenSegment:
+    """Begin the segment that `recover` leaves room for; only now is the unused one not needed."""
+    segment = make_segment(folder, recovered.next_segment, size)
+    begin_segment(folder, segment, recovered.next_sequence, now_ns)
+    if recovered.unused is not None:
+        folder.destroy(recovered.unused)
+    return segment
 
 
 def _is_empty(folder: JournalFolder, number: int) -> bool:

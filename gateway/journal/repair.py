@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.disk import Occupied, hold
-from gateway.journal.allocation import begin_segment, close_segment, make_segment
+from gateway.journal.allocation import close_segment
 from gateway.journal.damage import Accepted, Damage
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
-from gateway.journal.recovery import recover
+from gateway.journal.recovery import begin_behind, recover
 from gateway.journal.segment import START, encode_commit
 
 AT_ONCE = 4096
@@ -99,10 +99,7 @@ def begin_empty(folder: JournalFolder) -> None:
     lock = hold(folder.lock)
     try:
         found = recover(folder)
-        segment = make_segment(folder, found.next_segment, 4096)
-        begin_segment(folder, segment, found.next_sequence, 0)
-        if found.unused is not None:
-            folder.destroy(found.unused)
+        segment = begin_behind(folder, found, 4096, 0)
         marker = encode_commit(found.next_sequence, segment.salt, segment.salt)[0]
         os.pwrite(segment.descriptor, marker, START)
         close_segment(segment.descriptor, START + len(marker))

@@ -32,16 +32,10 @@ from gateway.clock import Clock
 from gateway.disk import hold
 from gateway.errors import JournalUnavailable
 from gateway.journal import record
-from gateway.journal.allocation import (
-    Allocation,
-    OpenSegment,
-    begin_segment,
-    close_segment,
-    make_segment,
-)
+from gateway.journal.allocation import Allocation, OpenSegment, close_segment
 from gateway.journal.directory import JournalFolder
 from gateway.journal.receipt import Receipt, ReceiptKey
-from gateway.journal.recovery import Recovered, recover
+from gateway.journal.recovery import Recovered, begin_behind, recover
 from gateway.journal.segment import START, Kind, encode_commit, encode_frame
 from gateway.journal.syncer import best_syncer
 from gateway.journal.waiter import Pending, Waiter, ids_of, introduction, reject, resolve, withheld
@@ -107,7 +101,6 @@ class Journal:
         self._noting = ThreadPoolExecutor(1, "withheld")
         self._accepted_ns = 0
         self._allocation = Allocation(folder, segment_bytes)
-        self._changing = False
         self._next = self._durable = opened.recovered.next_sequence
         self._pending: list[Pending] = []
         self._pending_bytes = 0
@@ -280,11 +273,9 @@ class Journal:
         if self._closing is not None and not self._pending:
             self._finish()
             return
-        self._commit()
-        if self._changing:
-            return  # the next one is taken already: preparing it again would destroy its key
         if self._offset > self._segment.size // 2 or self._age_ns() > self._segment_age_ns // 2:
             self._allocation.prepare(self._segment.number + 1)
+        self._commit()  # it may change over to what was prepared: so this comes last
 
     def _misplaced(self) -> OSError | None:
         """Whether the segment lost its name: what is written to it then is not in the journal."""
@@ -372,7 +363,6 @@ class Journal:
     def _change(self, needed: int) -> None:
         """Close the segment and go on in the next; under the stall rule, as a commit."""
         self._start_waiting()
-        self._changing = True
         now_ns = self.clock.steady()
         changed = self._allocation.change(
             self._segment, self._offset, self._next, needed + 128, now_ns
@@ -388,7 +378,6 @@ class Journal:
 
     def _changed(self, done: Future[OpenSegment], needed: int) -> None:
         self._stop_waiting()
-        self._changing = False
         error = done.exception()
         if error is None:
             self._begin(done.result())
@@ -447,10 +436,7 @@ def _open(folder: JournalFolder, clock: Clock, segment_bytes: int, refuse_damage
         if damage is not None and not any(each.covers(damage) for each in folder.accepted()):
             raise OSError(f"{damage}; journal.on_damage is refuse")
         note = WithheldNote(folder.path / "withheld")
-        first = make_segment(folder, recovered.next_segment, segment_bytes)
-        begin_segment(folder, first, recovered.next_sequence, clock.steady())
-        if recovered.unused is not None:
-            folder.destroy(recovered.unused)
+        first = begin_behind(folder, recovered, segment_bytes, clock.steady())
         return Opened(lock, note, recovered, first)
     except BaseException:
         os.close(lock)

@@ -332,6 +332,28 @@ def test_large_records_that_outrun_the_next_segment_are_kept(tmp_path, size):
     assert reader.damage is None
 
 
+def test_segments_that_change_under_a_backlog_keep_their_keys(tmp_path):
+    """Answers that wait for no flush fill segments faster than they are made: none loses its key,
+    and every record of every segment opens."""
+
+    async def main():
+        journal = await opened(tmp_path, segment_bytes=1 << 14, queue_bytes=1 << 26)
+        for start in range(0, 6000, 100):
+            batch = range(start, start + 100)
+            await asyncio.gather(
+                *(journal.append({"id": str(n)}, PARTS, durable=False) for n in batch)
+            )
+        await journal.close()
+        return journal.folder
+
+    folder = asyncio.run(main())
+    reader = JournalReader(folder)
+
+    assert list(range(6000)) == [entry.sequence for entry in reader.read(10**6)]
+    assert reader.damage is None
+    assert len(folder.segments()) > 30
+
+
 def test_an_error_of_the_kernel_s_fdatasync_is_told(tmp_path):
     """A real failed asynchronous fdatasync (a descriptor that takes none) reaches the callback."""
     from gateway.journal.syncer import AioSyncer
