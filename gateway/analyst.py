@@ -47,7 +47,7 @@ from gateway.table import Model, Table, TableStore, Version
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 
-CHUNK = 256
+CHUNK = 1024
 CHUNK_BYTES = 4 * 1024**2
 """Leaves and bodies decoded at once: lists of numbers take ten times their text."""
 IDLE_S = 0.05
@@ -365,12 +365,13 @@ class Analyst:
         else:
             rows = len(said["rows"])
             self.metrics.count("headworks_explained", model, version, said["method"], by=rows)
-        if len(orjson.dumps(said)) > OUTPUT_BYTES_MAX:
-            said = {"not_explained": "too_large"}
         about = {"kind": "explanation", "exchange": record["id"], "model": model,
                  "version": version, "artifact": record.get("artifact"),
                  "sealed": bool(keys)}  # fmt: skip
         parts = encode_parts({"explanation": said, "keys": keys}, EMPTY, EMPTY)
+        if len(parts) > OUTPUT_BYTES_MAX:
+            said = {"not_explained": "too_large"}
+            parts = encode_parts({"explanation": said, "keys": keys}, EMPTY, EMPTY)
         self._say(number, about | in_clear(said), parts if keys else NO_PARTS)
 
     def _say_window(self, number: int, report: WindowReport) -> None:

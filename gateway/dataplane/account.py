@@ -30,11 +30,10 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 class Account:
     __slots__ = (
         "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "deadline",
-        "dialect", "error", "extra", "first", "frugal", "headers", "id", "method", "model",
-        "operation", "parent", "patience_s", "path", "primary", "query", "receipt", "request",
-        "response", "response_headers", "revision", "runtime", "salt", "sequence", "status",
-        "target", "trace", "upload", "upstream_ns", "version",
-        "wall_ns",
+        "dialect", "error", "extra", "first", "frugal", "headers", "id", "inference", "method",
+        "model", "operation", "parent", "path", "patience_s", "primary", "query", "receipt",
+        "request", "response", "response_headers", "revision", "runtime", "salt", "sequence",
+        "status", "target", "trace", "upload", "upstream_ns", "version", "wall_ns",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
@@ -57,6 +56,7 @@ class Account:
         self.version: Version | None = None
         self.choice: Choice | None = None
         self.request = b""
+        self.inference: v2.Request | None = None  # `request` as read, for a shadow to use again
         self.upload: Upload | None = None  # in place of `request`, of a body that passes by
         self.deadline: float | None = None  # loop.time(), one for all attempts and the fallback
         self.response: Part = EMPTY
@@ -77,6 +77,7 @@ class Account:
         copy.revision, copy.caller, copy.context = self.revision, self.caller, self.context
         copy.model, copy.operation, copy.request = self.model, self.operation, self.request
         copy.dialect, copy.target = self.dialect, self.target
+        copy.inference = self.inference
         copy.version, copy.primary = version, self.id
         copy.trace, copy.parent = _trace_of(self.trace, copy.id), self.trace[36:52].decode()
         assert self.choice is not None

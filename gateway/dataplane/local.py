@@ -42,6 +42,13 @@ async def answer(session: Session, model: Model, account: Account) -> Reply:
 
 
 def _read(account: Account, at_most: int) -> v2.Request:
+    """Read once: a shadow's account has what its exchange's version read."""
+    if account.inference is None:
+        account.inference = _parse(account, at_most)
+    return account.inference
+
+
+def _parse(account: Account, at_most: int) -> v2.Request:
     try:
         if account.dialect is grpc:
             return grpc.read_request(account.request)

@@ -72,8 +72,9 @@ def elements(name: str, shape: Any) -> int:
     """The number of elements that `shape` says; bounded."""
     if not isinstance(shape, list) or len(shape) > 8:  # before it is multiplied: it may be long
         raise Unreadable(f"tensor {name!r}: shape: a list of at most 8 sizes is wanted")
-    if any(type(n) is not int or n < 0 for n in shape):
-        raise Unreadable(f"tensor {name!r}: shape {short(shape)} is no list of sizes")
+    for n in shape:
+        if type(n) is not int or n < 0:
+            raise Unreadable(f"tensor {name!r}: shape {short(shape)} is no list of sizes")
     size = math.prod(shape)
     if size > ELEMENTS_MAX:
         raise Unreadable(f"tensor {name!r}: shape {shape} is too large")
