@@ -338,8 +338,7 @@ class Analyst:
 
     def _read_body(self, leaf: dict[str, Any], found: Inference, card: Card) -> None:
         try:
-            parts = self.bodies.read(leaf["record"]["id"], leaf["body"])
-            found.keys = self.bodies.numbers(leaf["body"])
+            found.keys, parts = self.bodies.read_sealed(leaf["record"]["id"], leaf["body"])
             context, request, _ = decode_parts(parts)
             told = orjson.loads(context)
             if request.truncated:

@@ -48,6 +48,19 @@ def lags(admin: int) -> dict[str, float]:
     return told
 
 
+def wait_ready(port: int, seconds: float) -> None:
+    """Until the worker has its table and its models; what it says then, if never."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise RuntimeError(f"the gateway is not ready: {error}") from error
+        time.sleep(0.1)
+
+
 def generate(port: int, rate: float, seconds: float, connections: int) -> subprocess.Popen[bytes]:
     scenario = SCENARIOS["onnx"]
     credential = {"authorization": f"Bearer {KEY}"}
@@ -88,6 +101,7 @@ def measure(folder: Path, rate: float, seconds: float, connections: int, workers
     running = Running("headworks", command, folder / "log", {}, ROOT)
     try:
         running.wait_for(data, 90)
+        wait_ready(data, 60)
         generator = generate(data, rate, seconds, connections)
         looks = []
         for at, lag, memory in watch(generator, running, admin):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -44,7 +45,7 @@ class Attributions:
     background_rows: int
     seed: int | None
 
-    @property
+    @cached_property
     def additive(self) -> NDArray[np.bool_]:
         """[n]: the residual is no more than float32 scores leave; false is a broken explanation."""
         return np.abs(self.residuals) <= room(self.space, self.predictions, self.base, self.values)

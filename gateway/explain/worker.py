@@ -144,7 +144,7 @@ def describe(
     for place, outcome in enumerate(outcomes, start):
         told = reasons(card, found.features, found.values[place], outcome or "", reasons_at_most)
         row: dict[str, Any] = {
-            "values": [float(value) for value in found.values[place]],
+            "values": found.values[place].tolist(),
             "prediction": float(found.predictions[place]),
             "residual": float(found.residuals[place]),
             "additive": bool(additive[place]),
@@ -156,7 +156,7 @@ def describe(
             ],
         }  # fmt: skip
         if found.standard_errors is not None:
-            row["standard_errors"] = [float(value) for value in found.standard_errors[place]]
+            row["standard_errors"] = found.standard_errors[place].tolist()
         rows.append(row)
     return {
         "method": found.method,

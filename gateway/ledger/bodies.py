@@ -233,6 +233,10 @@ class BodyReader:
 
     def read(self, identity: str, place: Mapping[str, Any]) -> bytes:
         """The record's parts, for `record.decode_parts`. Erased, Retired, Damaged (ValueErrors)."""
+        return self.read_sealed(identity, place)[1]
+
+    def read_sealed(self, identity: str, place: Mapping[str, Any]) -> tuple[tuple[int, ...], bytes]:
+        """As `read`, behind the numbers of the keys that the parts are sealed under."""
         blob = self._blob(place, place["length"])
         numbers = _numbers(blob, place)
         secret = self._keys.secret(numbers)
@@ -244,7 +248,8 @@ class BodyReader:
         try:
             packed = AESGCM(secret).decrypt(nonce, sealed, identity.encode())
             with self._lock:
-                return self._decompressor.decompress(packed, max_output_size=BLOB_BYTES_MAX)
+                parts = self._decompressor.decompress(packed, max_output_size=BLOB_BYTES_MAX)
+            return numbers, parts
         except (InvalidTag, zstandard.ZstdError, ValueError) as error:
             self._keys.secret(numbers)
             raise Damaged(f"the body of {identity} does not open: {error!r}") from None
