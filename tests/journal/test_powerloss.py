@@ -82,6 +82,53 @@ def test_any_subset_of_unsynced_pages_leaves_exactly_what_was_durable(tmp_path, 
     assert ids[:-1] == list(range(len(ids) - 1))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_power_loss_takes_no_bounded_answers_but_those_of_one_commit(tmp_path, seed):
+    """Answers leave while their flush is under way, and none behind them: what was flushed stays,
+    what is lost is of that commit."""
+    dice = random.Random(seed)
+
+    async def main():
+        journal = await opened(tmp_path, segment_bytes=1 << 19)
+        journal._syncer.close()
+        journal._syncer = disk = Snapshots(journal)
+        flushed = 0
+        for _ in range(dice.randrange(1, 6)):
+            batch = [entry(flushed + n) for n in range(dice.randrange(1, 9))]
+            await asyncio.gather(*(journal.append(*each, durable=False) for each in batch))
+            flushed += len(batch)
+            await journal.append(*entry(flushed))  # durable: so are all before it
+            flushed += 1
+        disk.sync = lambda descriptor, done: None  # the power goes within this commit
+        size = dice.randrange(1, 9)
+        leaving = [journal.append(*entry(flushed + n), durable=False) for n in range(size)]
+        await asyncio.gather(*leaving)
+        behind = journal.append(*entry(flushed + size), durable=False)
+        await asyncio.sleep(0.01)
+        kept = behind.done()
+        behind.cancel()
+        path = journal.folder.segment(0)
+        after = path.read_bytes()
+        crash(journal)
+        path.write_bytes(lost(disk.synced, after, dice))
+        again = await opened(tmp_path)
+        await again.close()
+        return flushed, size, kept, again
+
+    def entry(number):
+        body = record.Part.of(dice.randbytes(dice.randrange(6000)), 9999)
+        return {"id": f"{number}"}, record.encode_parts({}, body, record.EMPTY)
+
+    flushed, size, left, journal = asyncio.run(main())
+    reader = JournalReader(journal.folder)
+    ids = [int(orjson.loads(each.header)["id"]) for each in reader.read(10**6)]
+
+    assert not left
+    assert reader.damage is None
+    assert ids == list(range(len(ids)))
+    assert flushed <= len(ids) <= flushed + size
+
+
 def closed_segment(tmp_path, size: int) -> tuple:
     async def main():
         journal = await opened(tmp_path, segment_bytes=1 << 20)
