@@ -262,8 +262,10 @@ class JournalReader:
         if self.folder.begun_after(self._number) is None:
             return False
         size = os.fstat(self._descriptor).st_size
-        if self._offset < size and os.pread(self._descriptor, 8, self._offset).strip(b"\0"):
-            return False  # the writer wrote between our look and its leaving
+        unread = self._offset < size and os.pread(self._descriptor, 8, self._offset).strip(b"\0")
+        if unread and (self._advance() or self.damage is not None):
+            return True  # the writer wrote between our look and its leaving
+        # What is unread even so is a broken marker: no record is missing, or it were damage.
         if self._waiting:
             self._durable = max(self._durable, self._waiting[-1].sequence + 1)
             return True

@@ -169,7 +169,9 @@ def test_flipped_bits_of_a_closed_segment_are_noticed(tmp_path):
     folder, count = closed_segment(tmp_path, 1 << 16)
     whole = folder.segment(0).read_bytes()
     dice = random.Random(1)
-    bits = [*range(START * 8), *(dice.randrange(len(whole) * 8) for _ in range(300))]
+    size = len(whole) * 8
+    bits = [*range(START * 8), *(dice.randrange(size) for _ in range(300))]
+    bits += range(size - 600, size, 7)  # the last record and the markers behind it
     assert_noticed(folder, count, whole, bits)
 
 
