@@ -13,10 +13,19 @@ ORIGIN = "bank.example/models/mortgage/2026q4"
 SCRIPT = str(Path(__file__).with_name("foreign_log.py"))
 
 
+def newer_python() -> str | None:
+    """A Python 3.12 that runs: pyenv has shims on the PATH for versions that are not chosen."""
+    chosen = Path.home().glob(".pyenv/versions/3.12*/bin/python3.12")
+    for path in (shutil.which("python3.12"), *map(str, chosen)):
+        if path and not subprocess.run([path, "-c", ""], capture_output=True).returncode:
+            return path
+    return None
+
+
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     """Run the foreign log with given arguments and input: its output."""
-    interpreter = shutil.which("python3.12")
+    interpreter = newer_python()
     if interpreter is None:
         pytest.skip("aics-tlog needs python3.12")
     folder = tmp_path_factory.mktemp("aics") / "venv"
