@@ -17,8 +17,7 @@ from gateway.settings import LedgerSettings, Listener, WitnessSettings
 
 PATIENCE_S = 20.0
 YOUNG = 20_000
-"""Objects between two looks for garbage: hardly any of ours hangs in a cycle, and at 700 the looks
-cost a twentieth of the CPU time."""
+"""Objects made between two looks for garbage: hardly any of ours hangs in a cycle."""
 
 
 def places(checked: Checked) -> tuple[Path, Path]:

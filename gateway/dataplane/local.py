@@ -20,6 +20,8 @@ JSON: Headers = [(b"content-type", v2.ERROR_TYPE)]
 LOOP_BYTES = 256 * 1024
 """A longer body leaves the event loop for a thread before it is read."""
 
+SHARED_BYTES = 4096
+
 
 async def answer(session: Session, model: Model, account: Account) -> Reply:
     """Refusals name what was sent: `bad_body`, `bad_tensor`, `model_failed`, `unknown_path`."""
@@ -42,10 +44,15 @@ async def answer(session: Session, model: Model, account: Account) -> Reply:
 
 
 def _read(account: Account, at_most: int) -> v2.Request:
-    """Read once: a shadow's account has what its exchange's version read."""
-    if account.inference is None:
-        account.inference = _parse(account, at_most)
-    return account.inference
+    """A shadow's account has what its exchange's version read, if that is small: the bytes that
+    may wait for shadows are counted as they were sent, and values of JSON take ten times as many.
+    """
+    if account.inference is not None:
+        return account.inference
+    request = _parse(account, at_most)
+    if len(account.request) <= SHARED_BYTES and b"content-encoding" not in account.first:
+        account.inference = request
+    return request
 
 
 def _parse(account: Account, at_most: int) -> v2.Request:

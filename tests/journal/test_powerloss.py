@@ -30,6 +30,20 @@ class Snapshots:
         pass
 
 
+async def on_snapshots(tmp_path) -> tuple:
+    """A journal and the disk under it."""
+    journal = await opened(tmp_path, segment_bytes=1 << 19)
+    journal._syncer.close()
+    journal._syncer = disk = Snapshots(journal)
+    return journal, disk
+
+
+def entry(dice: random.Random, number: int) -> tuple:
+    """A record of random length, as `append` takes it."""
+    body = record.Part.of(dice.randbytes(dice.randrange(6000)), 9999)
+    return {"id": f"{number}"}, record.encode_parts({}, body, record.EMPTY)
+
+
 def lost(before: bytes, after: bytes, dice: random.Random) -> bytes:
     """`before` with a random subset of the pages that `after` changed."""
     pages = bytearray(before)
@@ -46,30 +60,26 @@ def test_any_subset_of_unsynced_pages_leaves_exactly_what_was_durable(tmp_path, 
     dice = random.Random(seed)
 
     async def main():
-        journal = await opened(tmp_path, segment_bytes=1 << 19)
-        journal._syncer.close()
-        journal._syncer = disk = Snapshots(journal)
+        journal, disk = await on_snapshots(tmp_path)
         released = 0
         for _ in range(dice.randrange(1, 6)):
-            batch = [entry(released + n) for n in range(dice.randrange(1, 9))]
+            batch = [entry(dice, released + n) for n in range(dice.randrange(1, 9))]
             await asyncio.gather(*(journal.append(*each) for each in batch))
             released += len(batch)
         disk.sync = lambda descriptor, done: None  # the power goes within this commit
         for number in range(dice.randrange(1, 9)):
-            journal.append(*entry(released + number)).add_done_callback(lambda f: f.exception())
+            journal.append(*entry(dice, released + number)).add_done_callback(
+                lambda f: f.exception()
+            )
         await asyncio.sleep(0.01)
         path = journal.folder.segment(0)
         after = path.read_bytes()
         crash(journal)
         path.write_bytes(lost(disk.synced, after, dice))
         again = await opened(tmp_path)
-        await again.append(*entry(10**6))
+        await again.append(*entry(dice, 10**6))
         await again.close()
         return released, again
-
-    def entry(number):
-        body = record.Part.of(dice.randbytes(dice.randrange(6000)), 9999)
-        return {"id": f"{number}"}, record.encode_parts({}, body, record.EMPTY)
 
     released, journal = asyncio.run(main())
     reader = JournalReader(journal.folder)
@@ -89,21 +99,19 @@ def test_a_power_loss_takes_no_bounded_answers_but_those_of_one_commit(tmp_path,
     dice = random.Random(seed)
 
     async def main():
-        journal = await opened(tmp_path, segment_bytes=1 << 19)
-        journal._syncer.close()
-        journal._syncer = disk = Snapshots(journal)
+        journal, disk = await on_snapshots(tmp_path)
         flushed = 0
         for _ in range(dice.randrange(1, 6)):
-            batch = [entry(flushed + n) for n in range(dice.randrange(1, 9))]
+            batch = [entry(dice, flushed + n) for n in range(dice.randrange(1, 9))]
             await asyncio.gather(*(journal.append(*each, durable=False) for each in batch))
             flushed += len(batch)
-            await journal.append(*entry(flushed))  # durable: so are all before it
+            await journal.append(*entry(dice, flushed))  # durable: so are all before it
             flushed += 1
         disk.sync = lambda descriptor, done: None  # the power goes within this commit
         size = dice.randrange(1, 9)
-        leaving = [journal.append(*entry(flushed + n), durable=False) for n in range(size)]
+        leaving = [journal.append(*entry(dice, flushed + n), durable=False) for n in range(size)]
         await asyncio.gather(*leaving)
-        behind = journal.append(*entry(flushed + size), durable=False)
+        behind = journal.append(*entry(dice, flushed + size), durable=False)
         await asyncio.sleep(0.01)
         kept = behind.done()
         behind.cancel()
@@ -114,10 +122,6 @@ def test_a_power_loss_takes_no_bounded_answers_but_those_of_one_commit(tmp_path,
         again = await opened(tmp_path)
         await again.close()
         return flushed, size, kept, again
-
-    def entry(number):
-        body = record.Part.of(dice.randbytes(dice.randrange(6000)), 9999)
-        return {"id": f"{number}"}, record.encode_parts({}, body, record.EMPTY)
 
     flushed, size, left, journal = asyncio.run(main())
     reader = JournalReader(journal.folder)
