@@ -119,8 +119,12 @@ class JournalReader:
         `next_sequence`."""
         if self._number is None:
             self._number = self._before_wanted()
+        retired = self.folder.retired()
         while (found := self.folder.begun_after(self._number)) is not None:
             number, head = found
+            if number <= retired.segment:
+                self._number = number  # sealed to its end; a crash left it without its key
+                continue
             if head is None:
                 self._damaged(number, 0, "the segment's head is damaged")
                 return False

@@ -94,6 +94,27 @@ def test_sealed_segments_go_with_their_keys(tmp_path):
     os.close(lock)
 
 
+def test_a_segment_retired_by_half_is_no_damage(tmp_path, monkeypatch):
+    """Killed between a retired segment's key and its file: it is passed over, and goes later."""
+    make_journal(tmp_path, 20)
+    folder = JournalFolder(tmp_path, tmp_path / "keys", "0")
+    seal_all(tmp_path)
+    before = folder.segments()
+    monkeypatch.setattr(JournalFolder, "destroy", JournalFolder.destroy_key)
+    folder.retire(20)
+    monkeypatch.undo()
+    assert before == folder.segments()
+    assert not folder.key(before[-1]).exists()
+
+    seal_all(tmp_path)
+    make_journal(tmp_path, 20, start=20)
+    seal_all(tmp_path)
+    assert_sealed(tmp_path, 40)
+    leaves = [orjson.loads(leaf) for _, leaf in LedgerReader(tmp_path).read(1 << 30)]
+    assert not [leaf for leaf in leaves if leaf["kind"] == "damage"]
+    assert before[-1] not in folder.segments()
+
+
 def test_a_journal_set_back_is_told_and_sealed_no_further(tmp_path):
     """An old copy of a journal in its place gives numbers twice: that is said, once, in a leaf, and
     at later starts too, when the writer has passed the number that was sealed."""
