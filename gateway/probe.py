@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.check import Checked
+from gateway.check import Checked, Key, dotted
+
+
+def _problem(checked: Checked, key: Key, value: str, words: str) -> dict[str, Any]:
+    """At the line of the configuration that says so, as its own problems are."""
+    line = checked.line_of(key)
+    return {"file": checked.path.name, "line": line, "key": dotted(key), "value": value,
+            "allowed": words}  # fmt: skip
 
 
 def _data_misfits(checked: Checked) -> list[dict[str, Any]]:
@@ -22,8 +29,8 @@ def _data_misfits(checked: Checked) -> list[dict[str, Any]]:
             for feature in card.features
         }
         for key, file in (
-            ("explain.background", model.explain.background),
-            ("monitor.reference", model.monitor.reference),
+            (("explain", "background"), model.explain.background),
+            (("monitor", "reference"), model.monitor.reference),
         ):
             if file is None:
                 continue
@@ -34,10 +41,7 @@ def _data_misfits(checked: Checked) -> list[dict[str, Any]]:
             except (OSError, ValueError) as error:
                 words = f"not Parquet: {error}"
             if words:
-                found.append(
-                    {"file": file, "line": 1, "key": f"models.{name}.{key}", "value": file,
-                     "allowed": words}
-                )  # fmt: skip
+                found.append(_problem(checked, ("models", name, *key), file, words))
     return found
 
 
@@ -54,11 +58,8 @@ def misfits(checked: Checked) -> list[dict[str, Any]]:
             try:
                 Session(checked.resolve(settings.artifact), name, version, card)
             except Exception as error:
-                found.append(
-                    {"file": f"{settings.artifact}/model.onnx", "line": 1,
-                     "key": f"models.{name}.versions.{version}.artifact", "value": "",
-                     "allowed": str(error)}
-                )  # fmt: skip
+                at: Key = ("models", name, "versions", version, "artifact")
+                found.append(_problem(checked, at, settings.artifact, str(error)))
     return found
 
 
@@ -81,17 +82,17 @@ def upstream_misfits(checked: Checked) -> list[dict[str, Any]]:
             for version, settings in model.versions.items():
                 if question is None:
                     continue
-                what = "upstream" if settings.upstream is not None else "endpoints"
-                for server in settings.urls:
+                for number, server in enumerate(settings.urls):
+                    at: Key = ("models", name, "versions", version, "upstream")
+                    if settings.upstream is None:
+                        at = (*at[:-1], "endpoints", number)
                     url = server.rstrip("/") + question.format(model=name)
                     try:
                         answer = client.get(url)
                         words = _unfit(checked, name, version, answer.status_code, answer.content)
                     except httpx2.HTTPError as error:
                         words = [f"does not answer: {type(error).__name__}: {error}"]
-                    key = f"models.{name}.versions.{version}.{what}"
-                    found += [{"file": checked.path.name, "line": 1, "key": key, "value": url,
-                               "allowed": one} for one in words]  # fmt: skip
+                    found += [_problem(checked, at, url, said) for said in words]
     return found
 
 

@@ -66,6 +66,28 @@ def test_who_does_not_answer_is_said(tmp_path: Path, url: str) -> None:
     assert [] == misfits(tmp_path, f"protocol: mlflow, versions: {{v1: {{upstream: '{url}'}}}}")
 
 
+def test_what_is_said_is_said_of_its_line(tmp_path: Path) -> None:
+    """Each problem stands at the line of the server that has it, one of several too."""
+    path = tmp_path / "headworks.yaml"
+    path.write_text(
+        "models:\n"
+        "  a:\n"
+        "    versions:\n"
+        "      v1:\n"
+        "        endpoints:\n"
+        "          - http://127.0.0.1:1\n"
+        "          - http://127.0.0.1:2\n"
+        "      v2: {upstream: 'http://127.0.0.1:3'}\n"
+        "    rules: [{name: a, split: {v1: }}]\n"
+    )
+    found = upstream_misfits(check(path))
+    assert [(item["line"], item["key"]) for item in found] == [
+        (6, "models.a.versions.v1.endpoints.0"),
+        (7, "models.a.versions.v1.endpoints.1"),
+        (8, "models.a.versions.v2.upstream"),
+    ]
+
+
 def misfits(folder: Path, model: str) -> list[str]:
     path = folder / "headworks.yaml"
     path.write_text(f"models:\n  mortgage: {{{model}, rules: [{{name: a, split: {{v1: }}}}]}}\n")

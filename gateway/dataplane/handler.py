@@ -44,6 +44,8 @@ from gateway.telemetry.metrics import Metrics
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 log = logging.getLogger("headworks.dataplane")
+QUESTION_BYTES = 65536
+"""Longest body of a question that the gateway answers itself."""
 
 
 class Handler:
@@ -159,7 +161,7 @@ class Handler:
             await self._take_body(account, receive, held, max(limits, default=0))  # 408, 413
         model, version = find_model(place, account.request)  # 404
         if model is None:
-            return catalogue.answer(place)  # 404
+            return await self._about_several(account, live, place, receive, held)  # 400, 404
         account.model = model
         account.context, dropped = read_context(account.first, caller)  # 400
         self.metrics.count("headworks_context_dropped", by=dropped)
@@ -187,6 +189,16 @@ class Handler:
         if model.durability == "strict_intent":
             await self._record(account, "intent", receipt=False)  # 503
         return await self._call(account, live, backend, held)  # 4xx, 5xx
+
+    async def _about_several(
+        self, account: Account, live: Live, place: Place, receive: Receive, held: ExitStack
+    ) -> Reply:
+        """What the gateway itself knows of the models of a place."""
+        if place.target.operation not in catalogue.ABOUT_READINESS:
+            return catalogue.answer(place, catalogue.Asked())
+        await self._take_body(account, receive, held, QUESTION_BYTES)  # 408, 413
+        ready = await self.probes.versions_ready(live, place.models)
+        return catalogue.answer(place, catalogue.Asked(account.request, ready))
 
     def _held_bytes(self, account: Account, backend: Backend) -> int | None:
         """Up to which length a body is held whole; None: always, since it has to be looked into, or
@@ -405,9 +417,11 @@ def _host(first: dict[bytes, bytes]) -> str:
 def _sequence(account: Account) -> str | None:
     """The sequence that a request belongs to, where its parameters can be read."""
     assert account.model is not None
+    if account.dialect is grpc:
+        return grpc.sequence_of(account.request)
     if account.dialect is not v2 or len(account.request) > account.model.limits["hold"]:
         return None
-    return v2.sequence_of(account.request, account.first.get(v2.INFERENCE_HEADER))
+    return v2.sequence_of(account.message(), account.model.limits["request"])
 
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:
