@@ -419,9 +419,10 @@ def _sequence(account: Account) -> str | None:
     assert account.model is not None
     if account.dialect is grpc:
         return grpc.sequence_of(account.request)
-    if account.dialect is not v2 or len(account.request) > account.model.limits["hold"]:
+    at_most = account.model.limits["hold"]
+    if account.dialect is not v2 or len(account.request) > at_most:
         return None
-    return v2.sequence_of(account.message(), account.model.limits["request"])
+    return v2.sequence_of(account.message(), at_most)
 
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:
