@@ -77,9 +77,7 @@ async def compare(
     sent = [message.told() for message in before.requests]
     asked = [message.told() for message in behind.requests]
     left = [message.told() for message in front.requests]  # a gzip body holds its time
-    assert [item for item in asked if not probe(item)] == [
-        item for item in left if not probe(item)
-    ]
+    assert [item for item in asked if not probe(item)] == [item for item in left if not probe(item)]
     given = [message.told() for message in before.answers]
     got = [message.told() for message in front.answers]
     # A client that leaves at an error inside a stream may leave its last answer unfinished.

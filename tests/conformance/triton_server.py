@@ -243,7 +243,9 @@ class Service(GRPCInferenceServiceServicer):
         return messages.ModelReadyResponse(ready=request.name in MODELS)
 
     async def ServerMetadata(self, request, context):
-        return messages.ServerMetadataResponse(name="triton", version="2.0.0", extensions=EXTENSIONS)
+        return messages.ServerMetadataResponse(
+            name="triton", version="2.0.0", extensions=EXTENSIONS
+        )
 
     async def ModelMetadata(self, request, context):
         return messages.ModelMetadataResponse(name=request.name, versions=["1"], platform="python")

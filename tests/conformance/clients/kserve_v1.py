@@ -15,13 +15,14 @@ async def story():
     print(await client.infer(url, rows, model_name="iris"))
     print(await client.explain(url, "iris", rows))
     print(await client.is_server_live(url), await client.is_model_ready(url, "iris"))
+    print((await client._client.get(f"{url}/v1/models")).text)
+    # The last one is answered with 500, after which the server closes the connection.
     for wrong in (client.infer(url, {"rows": []}, model_name="iris"),
                   client.infer(url, {"instances": [1]}, model_name="iris")):  # fmt: skip
         try:
             print(await wrong)
         except httpx.HTTPStatusError as error:
-            print(error)
-    print((await client._client.get(f"{url}/v1/models")).text)
+            print(str(error).partition(" for url")[0])
 
 
 asyncio.run(story())

@@ -28,14 +28,14 @@ async def story():
     for ask in (client.is_server_ready(url), client.is_server_live(url),
                 client.is_model_ready(url, "iris")):  # fmt: skip
         print(await ask)
-    wrong = InferRequest("iris", [InferInput("x", [1], "BYTES", ["x"])], request_id="b")
-    for ask in (client.infer(url, wrong, model_name="iris"),):
-        try:
-            print(await ask)
-        except httpx.HTTPStatusError as error:
-            print(error)
     for path in ("/v2", "/v2/models/iris"):
         print((await client._client.get(url + path)).text)
+    # Answered with 500, after which the server closes the connection.
+    wrong = InferRequest("iris", [InferInput("x", [1], "BYTES", ["x"])], request_id="b")
+    try:
+        print(await client.infer(url, wrong, model_name="iris"))
+    except httpx.HTTPStatusError as error:
+        print(str(error).partition(" for url")[0])
 
 
 asyncio.run(story())

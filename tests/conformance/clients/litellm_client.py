@@ -5,7 +5,7 @@ import os
 import sys
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-import litellm  # noqa: E402
+import litellm
 
 litellm.telemetry = False
 asked = {"api_base": f"http://{sys.argv[1]}/v1", "api_key": "none", "max_retries": 0}
@@ -17,7 +17,11 @@ for options in (None, {"include_usage": True}):
     stream = litellm.completion(model="openai/tiny", stream=True, stream_options=options, **chat)
     print([chunk.choices[0].delta.content if chunk.choices else None for chunk in stream])
 print(litellm.completion(model="openai/tiny", tools=tools, **chat).choices[0].message.tool_calls)
-print(litellm.text_completion(model="text-completion-openai/tiny", prompt="a", **asked).choices[0].text)
+print(
+    litellm.text_completion(model="text-completion-openai/tiny", prompt="a", **asked)
+    .choices[0]
+    .text
+)
 told = litellm.embedding(model="openai/tiny", input=["a", "b"], **asked)
 print([item["embedding"] for item in told.data])
 try:
