@@ -51,7 +51,7 @@ async def say(python: str, client: str, port: int) -> str:
 
 def models(protocol: str, names: tuple[str, ...], upstream: int, grpc: int = 0) -> str:
     """A configuration whose models are all at one server."""
-    called = f", grpc: '127.0.0.1:{grpc}'" if grpc else ""
+    called = f", grpc: '127.0.0.1:{grpc}'" if grpc and protocol == "v2" else ""
     version = f"{{v1: {{upstream: 'http://127.0.0.1:{upstream}'{called}}}}}"
     said = f"{{protocol: {protocol}, versions: {version}, expose: [], "
     return "models:\n" + "".join(

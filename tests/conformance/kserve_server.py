@@ -1,4 +1,5 @@
-"""KServe's own model server with one model, `iris`: V1, V2 and gRPC. Arguments: HTTP and gRPC port."""
+"""KServe's own model server with one model, `iris`: V1, V2 and gRPC.
+Arguments: HTTP port, gRPC port."""
 
 import sys
 

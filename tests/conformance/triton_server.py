@@ -152,8 +152,9 @@ async def metadata(request):
     model = request.path_params["model"]
     if model not in MODELS:
         return JSONResponse({"error": f"Request for unknown model: '{model}' is not found"}, 400)
-    return JSONResponse({"name": model, "versions": ["1"], "platform": "python", "inputs":
-                         [tensor("INPUT", "UINT8")], "outputs": [tensor("TOTAL", "INT64")]})  # fmt: skip
+    told = {"name": model, "versions": ["1"], "platform": "python"}
+    inputs, outputs = [tensor("INPUT", "UINT8")], [tensor("TOTAL", "INT64")]
+    return JSONResponse(told | {"inputs": inputs, "outputs": outputs})
 
 
 async def ready(request):
@@ -285,7 +286,8 @@ async def serve(http, called):
     add_GRPCInferenceServiceServicer_to_server(Service(), service)
     service.add_insecure_port(f"127.0.0.1:{called}")
     await service.start()
-    config = uvicorn.Config(Starlette(routes=routes), host="127.0.0.1", port=http, date_header=False,
+    app = Starlette(routes=routes)
+    config = uvicorn.Config(app, host="127.0.0.1", port=http, date_header=False,
                             log_level="warning", server_header=False)  # fmt: skip
     await uvicorn.Server(config).serve()
     await service.stop(1)

@@ -40,8 +40,12 @@ show(client.infer("echo", [tensor("x", np.zeros((10, 1000, 1000), np.float32))])
 for step in range(3):
     show(client.infer("sum", [tensor("x", np.array([step], np.int32))], sequence_id=5,
                       sequence_start=step == 0, sequence_end=step == 2))  # fmt: skip
-for told in (client.get_model_metadata("echo"), client.get_server_metadata(),
-             client.get_model_repository_index(), client.get_inference_statistics("echo")):  # fmt: skip
+for told in (
+    client.get_model_metadata("echo"),
+    client.get_server_metadata(),
+    client.get_model_repository_index(),
+    client.get_inference_statistics("echo"),
+):
     print(told.SerializeToString(deterministic=True))
 print(client.is_server_live(), client.is_server_ready(), client.is_model_ready("echo"))
 for wrong in (lambda: client.infer("sum", [tensor("x", np.ones(1, np.int32))]),

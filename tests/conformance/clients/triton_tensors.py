@@ -60,8 +60,9 @@ show("bytes", client.infer("echo", [tensor("x", words)], request_id="b"), "x")
 many = [tensor(f"t{n}", array(kind, (n, 2))) for n, kind in enumerate(KINDS)]
 outputs = [triton.InferRequestedOutput(f"OUT_t{n}", binary_data=n % 2 == 0 or KINDS[n] in
                                        JSON_HAS_NOT) for n in (8, 0, 2, 9, 12)]  # fmt: skip
-show("several", client.infer("echo", many, outputs=outputs, request_id="é/1", priority=2,
-                             parameters={"some": "thing"}), "t8", "t0", "t2", "t9", "t12")  # fmt: skip
+answer = client.infer("echo", many, outputs=outputs, request_id="é/1", priority=2,
+                      parameters={"some": "thing"})  # fmt: skip
+show("several", answer, "t8", "t0", "t2", "t9", "t12")
 large = array(np.float32, (1500, 1000))
 show("large", client.infer("echo", [tensor("x", large)]), "x")
 for step in range(3):
