@@ -14,7 +14,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 CHAT = b"/v1/chat/completions"
 LAST = b"data: [DONE]\n\n"
 PATIENCE_S = 100
-BYTES_A_STREAM = 512 * 1024
+BYTES_A_STREAM = 128 * 1024
 """Of client, gateway and origin together, which are one process here."""
 
 
