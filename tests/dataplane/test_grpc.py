@@ -117,6 +117,19 @@ def test_a_message_over_the_limit_is_exhausted(world: World) -> None:
     world.run(story())
 
 
+def test_a_limit_beyond_grpcs_own_is_taken(world: World) -> None:
+    """`limits.request` may be more than INT32_MAX: messages then end there."""
+
+    async def story() -> None:
+        await world.serve(TWO.replace("64KiB", "4GiB"))
+        async with triton.InferenceServerClient(address(world)) as client:
+            answer = await client.infer("mortgage", inputs(5000), headers=KEY)
+            assert len(answer.as_numpy("score")) == 5000
+        await world.serve(TWO)
+
+    world.run(story())
+
+
 def test_bytes_that_are_no_message_are_refused(world: World) -> None:
     """INVALID_ARGUMENT, and a record of their own; nothing breaks."""
 
