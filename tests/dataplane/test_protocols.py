@@ -232,7 +232,8 @@ def test_a_sequence_stays_where_it_began(world: World) -> None:
         async with origin(one) as first, origin(two) as second:
             await world.serve(
                 config(
-                    f"unit: [header:x-applicant]\nversions: {{v1: {{upstream: '{url(first)}'}}, "
+                    "limits: {hold: 64KiB}\nunit: [header:x-applicant]\n"
+                    f"versions: {{v1: {{upstream: '{url(first)}'}}, "
                     f"v2: {{upstream: '{url(second)}'}}}}\n"
                     "rules: [{name: all, split: {v1: 50%, v2: 50%}}]\n"
                 )
@@ -242,15 +243,21 @@ def test_a_sequence_stays_where_it_began(world: World) -> None:
                 sequence = 1 + number % 8
                 body = b'{"inputs": [], "parameters": {"sequence_id": %d}}' % sequence
                 headers = [b"x-applicant: %d" % number]
-                if number % 3 == 1:
+                if number % 4 == 3:  # longer than is held: its JSON part is looked into
+                    headers.append(b"inference-header-content-length: %d" % len(body))
+                    body += bytes(200_000)
+                elif number % 3 == 1:
                     body, headers = gzip.compress(body), [*headers, b"content-encoding: gzip"]
-                if number % 3 == 2:
+                elif number % 3 == 2:
                     headers.append(b"inference-header-content-length: %d" % len(body))
                     body += b"bytes"
                 reply = await world.ask(body, headers=tuple(headers))
                 met.setdefault(sequence, set()).add(reply.json()["at"])
             assert all(len(versions) == 1 for versions in met.values())
             assert set.union(*met.values()) == {1, 2}
+            long = [seen.body for seen in one.seen + two.seen if len(seen.body) > 200_000]
+            assert len(long) == 12
+            assert all(body.endswith(b"}}" + bytes(200_000)) for body in long)
             told = await world.record_of(reply)
             assert told.header["unit"] == "sequence"
 
