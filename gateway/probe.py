@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 from gateway.check import Checked, Key, dotted
@@ -93,7 +94,29 @@ def upstream_misfits(checked: Checked) -> list[dict[str, Any]]:
                     except httpx2.HTTPError as error:
                         words = [f"does not answer: {type(error).__name__}: {error}"]
                     found += [_problem(checked, at, url, said) for said in words]
+                if settings.grpc is not None:
+                    at = ("models", name, "versions", version, "grpc")
+                    words = _unfit_by_grpc(settings.grpc, name)
+                    found += [_problem(checked, at, settings.grpc, said) for said in words]
     return found
+
+
+def _unfit_by_grpc(address: str, name: str) -> list[str]:
+    """Whether the model is ready there too."""
+    if importlib.util.find_spec("grpc") is None:
+        return ["is not asked: needs the extra: pip install 'headworks[grpc]'"]
+    import grpc
+
+    from gateway.protocol.grpc import SERVICE
+    from gateway.protocol.protobuf import encode
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            ask = channel.unary_unary(f"{SERVICE}ModelReady")
+            told = ask(encode(1, name), timeout=ASK_S)
+        except grpc.RpcError as error:
+            return [f"does not answer: {error.code().name}: {error.details()}"]
+    return [] if told == encode(1, True) else [f"model {name!r} is not ready there"]
 
 
 def _unfit(checked: Checked, name: str, version: str, status: int, body: bytes) -> list[str]:

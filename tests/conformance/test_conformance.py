@@ -24,6 +24,7 @@ CASES = {
     "tritonclient.http.aio": Case("triton", "triton_aio", "mlserver", "v2", IRIS),
     "tritonclient.grpc": Case("triton", "triton_grpc", "mlserver", "v2", IRIS),
     "tritonclient.http, binary": Case("triton", "triton_tensors", "triton", "v2", TRITON),
+    "tritonclient.http.aio, binary": Case("triton", "triton_aio_tensors", "triton", "v2", TRITON),
     "tritonclient.grpc, raw": Case("triton", "triton_calls", "triton", "v2", TRITON),
     "kserve.InferenceRESTClient": Case("kserve", "kserve_rest", "mlserver", "v2", IRIS),
     "kserve.InferenceRESTClient, V1": Case("kserve", "kserve_v1", "kserve", "v1", IRIS),
