@@ -49,6 +49,10 @@ class Checked:
     settings: Settings | None = None
     cards: dict[tuple[str, str], Card] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    lines: dict[Key, int] = field(default_factory=dict)
+
+    def line_of(self, key: Key) -> int:
+        return _line_of(self.lines, key)
 
     def resolve(self, name: str) -> Path:
         return (self.path.parent / name).resolve()
@@ -120,9 +124,7 @@ class _File:
             self.problems.append(Problem(self.shown, line, dotted(key), "", "stands twice"))
 
     def add(self, key: Key, value: object, allowed: str) -> None:
-        line = next(
-            (self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), 1
-        )
+        line = _line_of(self.lines, key)
         shown = "" if value is _NOTHING or value == "" else _short(value)
         self.problems.append(Problem(self.shown, line, dotted(key) or "(file)", shown, allowed))
 
@@ -147,6 +149,11 @@ class _File:
 
 
 _NOTHING = object()
+
+
+def _line_of(lines: Mapping[Key, int], key: Key) -> int:
+    """The line of a key, or of the nearest one above it that the file has."""
+    return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
 
 
 def dotted(key: Key) -> str:
@@ -205,6 +212,7 @@ def check(path: Path, overrides: Mapping[str, str] | None = None) -> Checked:
     checked = Checked(path.resolve())
     file = _File(checked.path, path.name, checked.problems)
     checked.digest = hashlib.sha256(file.data).hexdigest()
+    checked.lines = file.lines
     if file.tree is None:
         if not checked.problems:
             file.add((), "", "is empty: `models` is missing")

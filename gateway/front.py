@@ -157,8 +157,8 @@ class Front:
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
         return JSONResponse(
             {"state": colour, "words": red + words, "revision": self.tables.current,
-             "processes": processes, "governor": governor, "analyst": analyst,
-             "disk": self.stores.to_json()}
+             "listen": self.supervisor.listening(), "processes": processes, "governor": governor,
+             "analyst": analyst, "disk": self.stores.to_json()}
         )  # fmt: skip
 
     def _pressure(self, journals: dict[str, Any]) -> list[str]:

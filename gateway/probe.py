@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
-from gateway.check import Checked
+from gateway.check import Checked, Key, dotted
+
+
+def _problem(checked: Checked, key: Key, value: str, words: str) -> dict[str, Any]:
+    """At the line of the configuration that says so, as its own problems are."""
+    line = checked.line_of(key)
+    return {"file": checked.path.name, "line": line, "key": dotted(key), "value": value,
+            "allowed": words}  # fmt: skip
 
 
 def _data_misfits(checked: Checked) -> list[dict[str, Any]]:
@@ -22,8 +30,8 @@ def _data_misfits(checked: Checked) -> list[dict[str, Any]]:
             for feature in card.features
         }
         for key, file in (
-            ("explain.background", model.explain.background),
-            ("monitor.reference", model.monitor.reference),
+            (("explain", "background"), model.explain.background),
+            (("monitor", "reference"), model.monitor.reference),
         ):
             if file is None:
                 continue
@@ -34,10 +42,7 @@ def _data_misfits(checked: Checked) -> list[dict[str, Any]]:
             except (OSError, ValueError) as error:
                 words = f"not Parquet: {error}"
             if words:
-                found.append(
-                    {"file": file, "line": 1, "key": f"models.{name}.{key}", "value": file,
-                     "allowed": words}
-                )  # fmt: skip
+                found.append(_problem(checked, ("models", name, *key), file, words))
     return found
 
 
@@ -54,11 +59,8 @@ def misfits(checked: Checked) -> list[dict[str, Any]]:
             try:
                 Session(checked.resolve(settings.artifact), name, version, card)
             except Exception as error:
-                found.append(
-                    {"file": f"{settings.artifact}/model.onnx", "line": 1,
-                     "key": f"models.{name}.versions.{version}.artifact", "value": "",
-                     "allowed": str(error)}
-                )  # fmt: skip
+                at: Key = ("models", name, "versions", version, "artifact")
+                found.append(_problem(checked, at, settings.artifact, str(error)))
     return found
 
 
@@ -81,18 +83,40 @@ def upstream_misfits(checked: Checked) -> list[dict[str, Any]]:
             for version, settings in model.versions.items():
                 if question is None:
                     continue
-                what = "upstream" if settings.upstream is not None else "endpoints"
-                for server in settings.urls:
+                for number, server in enumerate(settings.urls):
+                    at: Key = ("models", name, "versions", version, "upstream")
+                    if settings.upstream is None:
+                        at = (*at[:-1], "endpoints", number)
                     url = server.rstrip("/") + question.format(model=name)
                     try:
                         answer = client.get(url)
                         words = _unfit(checked, name, version, answer.status_code, answer.content)
                     except httpx2.HTTPError as error:
                         words = [f"does not answer: {type(error).__name__}: {error}"]
-                    key = f"models.{name}.versions.{version}.{what}"
-                    found += [{"file": checked.path.name, "line": 1, "key": key, "value": url,
-                               "allowed": one} for one in words]  # fmt: skip
+                    found += [_problem(checked, at, url, said) for said in words]
+                if settings.grpc is not None:
+                    at = ("models", name, "versions", version, "grpc")
+                    words = _unfit_by_grpc(settings.grpc, name)
+                    found += [_problem(checked, at, settings.grpc, said) for said in words]
     return found
+
+
+def _unfit_by_grpc(address: str, name: str) -> list[str]:
+    """Whether the model is ready there too."""
+    if importlib.util.find_spec("grpc") is None:
+        return ["is not asked: needs the extra: pip install 'headworks[grpc]'"]
+    import grpc
+
+    from gateway.protocol.grpc import SERVICE
+    from gateway.protocol.protobuf import encode
+
+    with grpc.insecure_channel(address) as channel:
+        try:
+            ask = channel.unary_unary(f"{SERVICE}ModelReady")
+            told = ask(encode(1, name), timeout=ASK_S)
+        except grpc.RpcError as error:
+            return [f"does not answer: {error.code().name}: {error.details()}"]
+    return [] if told == encode(1, True) else [f"model {name!r} is not ready there"]
 
 
 def _unfit(checked: Checked, name: str, version: str, status: int, body: bytes) -> list[str]:

@@ -63,6 +63,8 @@ def status(console: Console, document: dict[str, Any]) -> None:
     words = "; ".join(document["words"])
     console.print(f"{coloured(document['state'])}  {words}")
     console.print(f"revision {(document['revision'] or 'none')[:12]}")
+    ports = ", ".join(f"{name} {at}" for name, at in document["listen"].items())
+    console.print(f"listening: {ports}", highlight=False)
     table = Table("process", "running", "pid", "restarts", box=None)
     for role, state in document["processes"].items():
         running = "yes" if state["running"] else "[bold red]no[/]"

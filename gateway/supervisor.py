@@ -82,6 +82,12 @@ def reserve(address: str) -> socket.socket:
     return _bound(address, socket.SO_REUSEPORT)
 
 
+def address_of(bound: socket.socket) -> str:
+    """Host and port, where port 0 has become one."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if bound.family == socket.AF_INET6 else f"{host}:{port}"
+
+
 class Supervisor:
     def __init__(
         self,
@@ -112,7 +118,7 @@ class Supervisor:
             "lifeline": self._lifeline, "workers": count, "clock": clock.offset,
             "started": settings.model_dump(mode="json", include=set(RESTART_KEYS)),
             "ledger": settings.ledger.model_dump(),
-            "grpc": settings.listen.grpc,
+            "grpc": address_of(self.grpc) if self.grpc is not None else None,
             "journal": settings.journal.model_dump(), "drain": settings.drain.model_dump(),
             "disk": settings.disk.model_dump(),
             "clients": settings.clients.model_dump(), "overload": settings.overload.model_dump(),
@@ -135,6 +141,9 @@ class Supervisor:
         return Child(role, command, tuple(passed))
 
     def start(self, on_hangup: Callable[[], None]) -> None:
+        log.info(
+            "listening: %s", ", ".join(f"{name} {at}" for name, at in self.listening().items())
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
@@ -209,6 +218,11 @@ class Supervisor:
                     log.error("%s did not end in %g s and is killed", child.role, patience)
                     child.process.kill()
             await asyncio.gather(*(child.ended.wait() for child in group))
+
+    def listening(self) -> dict[str, str]:
+        """Where each port is, by its name in `listen`."""
+        ports = {"data": self.data, "admin": self.admin, "grpc": self.grpc}
+        return {name: address_of(bound) for name, bound in ports.items() if bound is not None}
 
     def status(self) -> dict[str, dict[str, object]]:
         return {

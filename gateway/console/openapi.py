@@ -249,6 +249,7 @@ def status_schemas() -> dict[str, Schema]:
             state=of("string", enum=["green", "yellow", "red"]),
             words=listed(TEXT),
             revision=TEXT_OR_NULL,
+            listen=keyed(of("string", "Host and port, by the port's name.")),
             processes=keyed(
                 fields(running=FLAG, pid=of(["integer", "null"]), restarts=WHOLE)
             ),

@@ -21,6 +21,8 @@ from gateway.protocol.grpc import CODES, SERVICE
 
 CALLS_AT_ONCE = 1000
 """More are refused by the server itself with RESOURCE_EXHAUSTED."""
+MESSAGE_BYTES_MAX = 2**31 - 1
+"""The library's own bound, whatever `limits.request` says."""
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -36,7 +38,7 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
     async def start(self) -> None:
         """RuntimeError where the port is not to be had."""
         options = [
-            ("grpc.max_receive_message_length", self.largest),
+            ("grpc.max_receive_message_length", min(self.largest, MESSAGE_BYTES_MAX)),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 1),
         ]

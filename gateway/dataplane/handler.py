@@ -37,6 +37,7 @@ from gateway.exchange import Headers, Reply
 from gateway.journal.writer import Journal
 from gateway.protocol import grpc, v2
 from gateway.protocol.dialects import dialect_at
+from gateway.protocol.message import Message
 from gateway.protocol.tensor import Unreadable
 from gateway.table import Rule
 from gateway.telemetry.metrics import Metrics
@@ -44,6 +45,8 @@ from gateway.telemetry.metrics import Metrics
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 log = logging.getLogger("headworks.dataplane")
+QUESTION_BYTES = 65536
+"""Longest body of a question that the gateway answers itself."""
 
 
 class Handler:
@@ -159,7 +162,7 @@ class Handler:
             await self._take_body(account, receive, held, max(limits, default=0))  # 408, 413
         model, version = find_model(place, account.request)  # 404
         if model is None:
-            return catalogue.answer(place)  # 404
+            return await self._about_several(account, live, place, receive, held)  # 400, 404
         account.model = model
         account.context, dropped = read_context(account.first, caller)  # 400
         self.metrics.count("headworks_context_dropped", by=dropped)
@@ -172,8 +175,9 @@ class Handler:
         backend = live.backend(model, choice.version)
         backend.use(held)
         if not place.in_body:
-            at_most, hold = model.limits["request"], self._held_bytes(account, backend)
-            await self._take_body(account, receive, held, at_most, hold)  # 408, 413
+            at_most, hold = model.limits["request"], self._held_bytes(account, rule, backend)
+            look = _parameters_bytes(account) if rule.intervals else 0
+            await self._take_body(account, receive, held, at_most, hold, look)  # 408, 413
         elif len(account.request) > model.limits["request"]:
             words = f"more than {model.limits['request']} bytes; no more are taken"
             raise Refusal("request_too_large", words)
@@ -188,21 +192,34 @@ class Handler:
             await self._record(account, "intent", receipt=False)  # 503
         return await self._call(account, live, backend, held)  # 4xx, 5xx
 
-    def _held_bytes(self, account: Account, backend: Backend) -> int | None:
+    async def _about_several(
+        self, account: Account, live: Live, place: Place, receive: Receive, held: ExitStack
+    ) -> Reply:
+        """What the gateway itself knows of the models of a place."""
+        if place.target.operation not in catalogue.ABOUT_READINESS:
+            return catalogue.answer(place, catalogue.Asked())
+        await self._take_body(account, receive, held, QUESTION_BYTES)  # 408, 413
+        ready = await self.probes.versions_ready(live, place.models)
+        return catalogue.answer(place, catalogue.Asked(account.request, ready))
+
+    def _held_bytes(self, account: Account, rule: Rule, backend: Backend) -> int | None:
         """Up to which length a body is held whole; None: always, since it has to be looked into, or
         recorded before it is sent, or the version takes nothing else."""
         model, context = backend.model, account.context
         several = max(len(context.subjects), len(context.groups)) > 1
-        if several or backend.remote is None or account.dialect is grpc:
+        # A sequence may yet lead to any version of the rule.
+        versions = [model.versions[name] for name in rule.versions] + [backend.version]
+        local = not all(version.endpoints for version in versions)
+        if several or local or account.dialect is grpc:
             return None
         return model.limits["hold"] if model.durability != "strict_intent" else None
 
     async def _take_body(
         self, account: Account, receive: Receive, held: ExitStack, at_most: int,
-        hold: int | None = None,
+        hold: int | None = None, look: int = 0,
     ) -> None:  # fmt: skip
         keep = account.model.limits["keep"] if account.model is not None else at_most
-        body = await take_body(receive, account.first, self.load, at_most, hold, keep)
+        body = await take_body(receive, account.first, self.load, at_most, hold, keep, look)
         if isinstance(body, Upload):
             account.upload = body
         else:
@@ -405,9 +422,26 @@ def _host(first: dict[bytes, bytes]) -> str:
 def _sequence(account: Account) -> str | None:
     """The sequence that a request belongs to, where its parameters can be read."""
     assert account.model is not None
-    if account.dialect is not v2 or len(account.request) > account.model.limits["hold"]:
+    if account.dialect is grpc:
+        return grpc.sequence_of(account.request)
+    at_most = account.model.limits["hold"]
+    if account.dialect is not v2 or len(account.request) > at_most:
         return None
-    return v2.sequence_of(account.request, account.first.get(v2.INFERENCE_HEADER))
+    message = account.message()
+    if account.upload is not None:  # of a longer body, its JSON part
+        message = Message(account.upload.begun[: _parameters_bytes(account)], message.headers)
+    return v2.sequence_of(message, at_most)
+
+
+def _parameters_bytes(account: Account) -> int:
+    """Length of the JSON part that stands before a v2 request's bytes; 0: it has none, or none that
+    is looked into before the bytes have come."""
+    assert account.model is not None
+    told = account.first.get(v2.INFERENCE_HEADER, b"")
+    if account.dialect is not v2 or not told.isdigit() or b"content-encoding" in account.first:
+        return 0
+    length = int(told[:12])
+    return length if length <= account.model.limits["hold"] else 0
 
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:

@@ -69,6 +69,11 @@ class Session:
             f"input {name!r} is not on the card" for name in self.inputs if name not in carriers
         ]
         found += [f"feature tensor {name!r} is no input" for name in carriers - self.inputs.keys()]
+        inputs, outputs = self.inputs.values(), self._session.get_outputs()
+        for what, item in [("input", item) for item in inputs] + [("output", o) for o in outputs]:
+            if item.type not in ONNX_TYPES:
+                words = "is not served in the process: give the version an `upstream`"
+                found.append(f"{what} {item.name!r}, a {item.type}, {words}")
         if self.card.outputs.score.tensor not in self.outputs:
             found.append(f"score tensor {self.card.outputs.score.tensor!r} is no output")
         return found

@@ -8,7 +8,11 @@ several, ready is 200 iff each model's stable version is.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Mapping
+from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -24,13 +28,16 @@ from gateway.table import Model
 ASK_AGAIN_S = 1.0
 ASK_S = 1.0
 HEALTH = ("/v2/health/live", "/v2/health/ready", "/v2", "/v2/")
+READY = "/v2/models/{}/ready"
 
 
 class Probes:
     def __init__(self) -> None:
         self.draining = False
         self.journal_writable = True
-        self._asked: dict[tuple[int, str], tuple[float, Reply | None]] = {}
+        # An answer is forgotten with the upstream that gave it: a reload makes new ones.
+        self._asked: WeakKeyDictionary[Remote, dict[str, tuple[float, Reply | None]]]
+        self._asked = WeakKeyDictionary()
 
     async def answer(self, path: str, live: Live | None, headers: Headers) -> Reply | None:
         """None: not a probe's path."""
@@ -85,23 +92,33 @@ class Probes:
         backends = [live.backend(model, model.stable.name) for model in named]
         return all(await asyncio.gather(*(self._ready(backend) for backend in backends)))
 
-    async def _ready(self, backend: Backend) -> bool:
+    async def versions_ready(
+        self, live: Live, models: Mapping[str, Model]
+    ) -> dict[tuple[str, str], bool]:
+        """Of each version of these v2 models, by model and version, whether it can answer."""
+        keys = [(model.name, version) for model in models.values() for version in model.versions]
+        backends = [live.backend(models[model], version) for model, version in keys]
+        asked = (self._ready(backend, READY.format(quote(backend.model.name, safe="")))
+                 for backend in backends)  # fmt: skip
+        return dict(zip(keys, await asyncio.gather(*asked)))
+
+    async def _ready(self, backend: Backend, path: str = HEALTH[1]) -> bool:
         if backend.remote is None:
             return True
-        reply = await self._ask(backend.remote, HEALTH[1])
+        reply = await self._ask(backend.remote, path)
         return reply is not None and reply.status == 200
 
     async def _ask(self, remote: Remote, path: str) -> Reply | None:
         """The upstream's own answer, a second old at most; None: it gives none. Of several
         endpoints a good answer speaks for all."""
-        key = (id(remote), path)
-        at, reply = self._asked.get(key, (-ASK_AGAIN_S, None))
+        asked_before = self._asked.setdefault(remote, {})
+        at, reply = asked_before.get(path, (-math.inf, None))
         if time.monotonic() - at < ASK_AGAIN_S:
             return reply
         asked = (_heard(remote, server, path) for server in remote.servers)
         replies = [reply for reply in await asyncio.gather(*asked) if reply is not None]
         reply = min(replies, key=lambda reply: reply.status != 200, default=None)
-        self._asked[key] = (time.monotonic(), reply)
+        asked_before[path] = (time.monotonic(), reply)
         return reply
 
 

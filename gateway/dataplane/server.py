@@ -19,6 +19,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import socket
+import struct
 import sys
 import termios
 from collections import deque
@@ -36,6 +38,7 @@ from gateway.protocol import v2
 PIPELINE_MAX: Final = 128  # requests that wait behind the one under way
 WRITE_PROGRESS_BYTES: Final = 64 * 1024  # what a client has to take in `clients.write`
 LINGER_S: Final = 2.0  # how long what a refused client still sends is read and forgotten
+RESET: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 HOST_NOT: Final = b" \t,;/\\@?#<>\"'"
 FRAMING: Final = (b"content-length", b"transfer-encoding")
 DISGUISED: Final = frozenset((*FRAMING, b"host", b"connection", b"authorization"))
@@ -204,10 +207,11 @@ class Protocol(asyncio.Protocol):
         url = httptools.parse_url(self._url)
         path = url.path
         method = self.parser.get_method().decode("ascii")
-        expects = any(name == b"expect" and value.lower() == b"100-continue"
-                      for name, value in self._headers)  # fmt: skip
+        old = version == "1.0"
+        expects = not old and any(name == b"expect" and value.lower() == b"100-continue"
+                                  for name, value in self._headers)  # fmt: skip
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
-        turn = Turn(self, method, keep_alive, expects)
+        turn = Turn(self, method, keep_alive, expects, old)
         turn.scope = {
             "type": "http",
             "http_version": version,
@@ -287,8 +291,11 @@ class Protocol(asyncio.Protocol):
             self.transport.resume_reading()
 
     def cut(self, turn: Turn) -> None:
-        if not self.transport.is_closing():
-            self.transport.abort()
+        if self.transport.is_closing():
+            return
+        if turn.until_close:  # a plain end would say that this was all
+            self.transport.get_extra_info("socket").setsockopt(*RESET)
+        self.transport.abort()
 
     def answered(self, turn: Turn) -> None:
         """The last byte of an answer is written: the next request has its turn."""

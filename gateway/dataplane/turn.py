@@ -3,7 +3,8 @@
 Invariants kept here:
 
 * **An answer is framed once**: its head is checked and written with its first bytes; a body is as
-  long as the head said, or chunked, or the connection ends without the end of the message.
+  long as the head said, or chunked, or the connection ends without the end of the message. Clients
+  of HTTP/1.0 know no chunks: theirs ends with the connection, and where it is cut, by a reset.
 * **A body waits in memory for nobody**: above `BODY_HIGH_BYTES` unread bytes the client is held
   back until somebody takes them, and an answer is written no faster than the client reads.
 * **The client's end is told**: `gone` names how it went, and `on_gone` is called once.
@@ -49,17 +50,22 @@ class Way(Protocol):
 class Turn:
     __slots__ = (
         "_chunks", "_head", "_left", "_way", "_waiter", "chunked", "expects", "gone",
-        "keep_alive", "late", "method", "on_gone", "over", "scope", "size", "started", "whole",
+        "keep_alive", "late", "method", "old", "on_gone", "over", "scope", "size", "started",
+        "until_close", "whole",
     )  # fmt: skip
 
-    def __init__(self, way: Way, method: str, keep_alive: bool, expects: bool) -> None:
-        """`expects`: the client waits for "100 Continue" before it sends its body."""
-        self._way, self.method = way, method
+    def __init__(
+        self, way: Way, method: str, keep_alive: bool, expects: bool, old: bool = False
+    ) -> None:
+        """`expects`: the client waits for "100 Continue" before it sends its body; `old`: it speaks
+        HTTP/1.0."""
+        self._way, self.method, self.old = way, method, old
         self.keep_alive, self.expects = keep_alive, expects
         self.scope: dict[str, Any] = {}
         self._chunks: list[bytes] = []
         self.size = 0
-        self.whole = self.late = self.started = self.over = self.chunked = False
+        self.whole = self.late = self.started = self.over = False
+        self.chunked = self.until_close = False
         self.gone: str | None = None
         self.on_gone: Callable[[str], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -146,7 +152,8 @@ class Turn:
                 length = int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
         bodiless = self.method == "HEAD" or status in (204, 304)
-        self.chunked = length is None and not bodiless
+        self.until_close = length is None and not bodiless and self.old
+        self.chunked = length is None and not bodiless and not self.old
         self._left = 0 if bodiless or length is None else length
         if self.chunked:
             lines.append(b"transfer-encoding: chunked\r\n")
@@ -167,6 +174,8 @@ class Turn:
                 body += b"0\r\n\r\n"
         elif self.method == "HEAD":
             body = b""
+        elif self.until_close:
+            pass
         elif len(body) > self._left:
             raise ValueError("an answer longer than its content-length")
         else:

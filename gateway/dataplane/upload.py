@@ -40,25 +40,29 @@ class Tally:
 class Upload:
     """A body on its way: an async iterator of its pieces, taken once.
 
-    `length` is None where the client does not say it. `failure` is why the body did not become
+    `length` is None where the client does not say it. `begun`: the first bytes, where they were
+    looked at before the rest came. `failure` is why the body did not become
     whole, for whoever sees only that the upstream was left.
     """
 
     def __init__(
-        self, receive: Receive, begun: bytes, length: int | None, at_most: int, keep: int
-    ) -> None:
+        self, receive: Receive, begun: bytes, length: int | None, at_most: int, keep: int,
+        *, whole: bool = False,
+    ) -> None:  # fmt: skip
+        """`whole`: nothing comes behind `begun`."""
         self.length = length
         self.failure: Refusal | None = None
         self.tally = Tally(keep)
-        self._receive, self._begun, self._at_most = receive, begun, at_most
-        self._whole = False
+        self.begun = begun
+        self._receive, self._at_most = receive, at_most
+        self._whole = whole
 
     def __aiter__(self) -> Upload:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._begun:
-            piece, self._begun = self._begun, b""
+        if self.begun:
+            piece, self.begun = self.begun, b""
             self.tally.add(piece)
             return piece
         if self._whole:
@@ -77,11 +81,11 @@ class Upload:
 
 async def take_body(
     receive: Receive, headers: dict[bytes, bytes], load: Load, at_most: int, hold: int | None,
-    keep: int,
+    keep: int, look: int = 0,
 ) -> bytes | Upload:  # fmt: skip
     """The whole body, for whose bytes the caller gives back room in `load`; or an Upload that keeps
-    its first `keep` bytes, if it is longer than `hold` (None: never). Refused as soon as it is
-    known to be longer than `at_most`."""
+    its first `keep` bytes, if it is longer than `hold` (None: never); of one whose length is said,
+    `look` bytes have come then. Refused as soon as it is known to be longer than `at_most`."""
     hold = at_most if hold is None else hold
     stated = headers.get(b"content-length")
     length = int(stated) if stated is not None else None
@@ -89,7 +93,8 @@ async def take_body(
         words = f"content-length {length}; at most {at_most} bytes are taken"
         raise Refusal("request_too_large", words)
     if length is not None and length > hold:
-        return Upload(receive, b"", length, at_most, keep)
+        begun, more = await _first(receive, look)
+        return Upload(receive, begun, length, at_most, keep, whole=not more)
     held = 0
     try:
         chunks: list[bytes] = []
@@ -110,6 +115,15 @@ async def take_body(
         return body
     load.held_bytes -= held
     return Upload(receive, body, None, at_most, keep)
+
+
+async def _first(receive: Receive, size: int) -> tuple[bytes, bool]:
+    """At least so many bytes of a body, and whether more come."""
+    begun, more = b"", True
+    while more and len(begun) < size:
+        piece, more = await _next(receive)
+        begun += piece
+    return begun, more
 
 
 async def _next(receive: Receive) -> tuple[bytes, bool]:

@@ -6,7 +6,7 @@ in the process, and later, off the data path, for features and scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,38 @@ def without_version(body: bytes) -> bytes:
 
 def not_copied(request: bytes, idempotent: bool) -> str | None:
     return "payload_opaque" if SHARED_MEMORY in request else None
+
+
+def sequence_of(body: bytes) -> str | None:
+    """The same as `v2.sequence_of`: a sequence is one, by whichever protocol it is spoken."""
+    try:
+        for number, wire, value in fields(memoryview(body)):
+            if number == 4 and (found := _sequence(counted(number, wire, value))) is not None:
+                return found
+    except Unreadable:
+        pass
+    return None
+
+
+def _sequence(entry: memoryview) -> str | None:
+    """Of one entry of the parameters' map: an integer that is not 0, or a text, by its type."""
+    name, found = "", None
+    for number, wire, value in fields(entry):
+        if number == 1:
+            name = text(number, wire, value)
+        elif number == 2:
+            for kind, coding, said in fields(counted(number, wire, value)):
+                if kind in (2, 5) and coding == VARINT:
+                    found = str(signed(said) if kind == 2 else said) if said else None
+                elif kind == 3:
+                    found = text(kind, coding, said)
+    return found or None if name == "sequence_id" else None
+
+
+def only_ready(body: bytes) -> bool:
+    """Whether a RepositoryIndexRequest asks for ready models only."""
+    told = [value for number, wire, value in fields(memoryview(body)) if (number, wire) == (2, 0)]
+    return bool(told and told[-1])
 
 
 def read_request(body: bytes) -> v2.Request:
@@ -241,6 +273,14 @@ def write_flag(value: bool) -> bytes:
 def write_server(name: str, version: str, extensions: list[str]) -> bytes:
     """A ServerMetadataResponse."""
     return b"".join((encode(1, name), encode(2, version), *(encode(3, e) for e in extensions)))
+
+
+def write_index(entries: Iterable[tuple[str, str, str, str]]) -> bytes:
+    """A RepositoryIndexResponse of models, versions, states and reasons."""
+    return b"".join(
+        encode(1, b"".join(encode(place, said) for place, said in enumerate(entry, 1) if said))
+        for entry in entries
+    )
 
 
 def count_rows(mapping: Mapped, request: Message) -> int:

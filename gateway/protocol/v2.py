@@ -113,16 +113,27 @@ def not_copied(request: bytes, idempotent: bool) -> str | None:
     return "payload_opaque" if SHARED_MEMORY in request else None
 
 
-def sequence_of(body: bytes, header_length: bytes | None) -> str | None:
-    """The `sequence_id` of a request whose parameters can be read, as text; None: no sequence."""
-    if b'"sequence_id"' not in body:
-        return None
+def sequence_of(request: Message, at_most: int) -> str | None:
+    """The `sequence_id` of a request whose parameters can be read, as text; None: no sequence.
+
+    `at_most`: bytes of its body without its coding; a longer one is not looked into.
+    """
     try:
-        parameters = _document(body, header_length)[0].get("parameters")
+        body = request.plain(at_most)
+        if b'"sequence_id"' not in body:
+            return None
+        parameters = _document(body, header_length(request))[0].get("parameters")
     except Unreadable:
         return None
     sequence = parameters.get("sequence_id") if isinstance(parameters, dict) else None
-    return str(sequence) if isinstance(sequence, (int, str)) and sequence else None
+    return str(sequence) if type(sequence) in (int, str) and sequence else None
+
+
+def only_ready(body: bytes) -> bool:
+    """Whether the repository's index is asked for ready models only; an empty body asks for all."""
+    if not body:
+        return False
+    return _flag("index", _document(body, None)[0], "ready", False)
 
 
 def read_request(body: bytes, header_length: bytes | None = None) -> Request:

@@ -23,6 +23,8 @@ ENVIRONMENTS = {
     "mlserver": ["mlserver", "mlserver-sklearn"],
     "mlflow": ["mlflow", "scikit-learn"],
     "kserve": ["kserve"],
+    "langchain": ["langchain-openai"],
+    "litellm": ["litellm", "mcp"],
 }
 TRAIN = """
 import sys, joblib, numpy as np
@@ -129,6 +131,22 @@ def mlflow(folder: Path) -> Iterator[Server]:
     command = [here, "-c", code, "models", "serve", "-m", str(folder / "model"), "--env-manager",
                "local", "-h", "127.0.0.1", "-p", str(server.http)]  # fmt: skip
     with _process(command, f"http://127.0.0.1:{server.http}/ping", folder, 120):
+        yield server
+
+
+@contextmanager
+def kserve(folder: Path) -> Iterator[Server]:
+    server = Server(free_port(), free_port())
+    command = [python("kserve"), str(HERE / "kserve_server.py"), str(server.http), str(server.grpc)]
+    with _process(command, f"http://127.0.0.1:{server.http}/v2/health/ready", folder, 60):
+        yield server
+
+
+@contextmanager
+def triton(folder: Path) -> Iterator[Server]:
+    server = Server(free_port(), free_port())
+    command = [sys.executable, str(HERE / "triton_server.py"), str(server.http), str(server.grpc)]
+    with _process(command, f"http://127.0.0.1:{server.http}/v2/health/ready", folder, 30):
         yield server
 
 

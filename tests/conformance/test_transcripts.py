@@ -10,25 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comparison import models
 from origins import Line, Origin, origin
-from tap import Message, tap
-from world import World, config, running
+from tap import Message, probe, tap
+from world import World, running
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.json"))
-PROBES = ("GET /v2", "GET /v2/health/live", "GET /v2/health/ready")
-
-
-def model(protocol: str, port: int) -> str:
-    return (
-        f"protocol: {protocol}\nversions: {{v1: {{upstream: 'http://127.0.0.1:{port}'}}}}\n"
-        "rules: [{name: a, split: {v1: }}]\nexpose: []\n"
-    )
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    text = config(model("v2", 1), callers="", name="iris")
-    with running(tmp_path_factory.mktemp("world"), text) as found:
+    with running(tmp_path_factory.mktemp("world"), models("v2", ("iris",), 1)) as found:
         yield found
 
 
@@ -56,7 +48,7 @@ def _exchanges(path: Path) -> list[dict[str, Any]]:
 def test_a_transcript_passes_unchanged(path: Path, world: World) -> None:
     """Requests reach the server as the client sent them, answers the client as the server gave."""
     told = json.loads(path.read_text())
-    exchanges = [item for item in told["exchanges"] if item["request"]["start"] not in PROBES]
+    exchanges = [item for item in told["exchanges"] if not probe(item["request"])]
     assert exchanges
 
     async def story() -> None:
@@ -67,8 +59,7 @@ def test_a_transcript_passes_unchanged(path: Path, world: World) -> None:
                 await line.write(answers.pop(0))
 
         async with origin(server) as at, tap(at.port) as behind:
-            text = config(model(told["protocol"], behind.port), callers="", name=told["model"])
-            await world.serve(text)
+            await world.serve(models(told["protocol"], tuple(told["models"]), behind.port))
             async with tap(world.port) as front:
                 world_port, world.port = world.port, front.port
                 try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import ml_dtypes
 import numpy as np
 import orjson
 import pytest
@@ -116,6 +117,19 @@ def test_a_message_over_the_limit_is_exhausted(world: World) -> None:
     world.run(story())
 
 
+def test_a_limit_beyond_grpcs_own_is_taken(world: World) -> None:
+    """`limits.request` may be more than INT32_MAX: messages then end there."""
+
+    async def story() -> None:
+        await world.serve(TWO.replace("64KiB", "4GiB"))
+        async with triton.InferenceServerClient(address(world)) as client:
+            answer = await client.infer("mortgage", inputs(5000), headers=KEY)
+            assert len(answer.as_numpy("score")) == 5000
+        await world.serve(TWO)
+
+    world.run(story())
+
+
 def test_bytes_that_are_no_message_are_refused(world: World) -> None:
     """INVALID_ARGUMENT, and a record of their own; nothing breaks."""
 
@@ -150,6 +164,62 @@ def test_questions_are_answered(world: World) -> None:
             assert {entry.version for entry in index.models} == {"v1", "v2"}
 
     world.run(story())
+
+
+def test_a_sequence_is_one_by_both_protocols(world: World) -> None:
+    """Numbers of either kind and texts keep to the version that REST finds for them; without a
+    sequence, or with the id 0 that says there is none, calls split."""
+
+    async def story() -> None:
+        await world.serve(TWO.replace("{v1: 100%}", "{v1: 50%, v2: 50%}"))
+        met: dict[object, set[str]] = {}
+        async with triton.InferenceServerClient(address(world)) as client:
+            for sequence in (*range(1, 8), "s1", "s2", "s3", 0):
+                for _ in range(5 if sequence else 30):
+                    answer = await client.infer(
+                        "mortgage", inputs(), sequence_id=sequence, headers=KEY
+                    )
+                    met.setdefault(sequence, set()).add(answer.get_response().model_version)
+                if sequence:
+                    body = orjson.loads(applicants()) | {"parameters": {"sequence_id": sequence}}
+                    reply = await world.ask(orjson.dumps(body))
+                    met[sequence].add(reply.json()["model_version"])
+            assert met.pop(0) == {"v1", "v2"}
+            assert all(len(versions) == 1 for versions in met.values())
+            assert set.union(*met.values()) == {"v1", "v2"}
+            with pytest.raises(InferenceServerException, match="sent BF16"):
+                await client.infer("mortgage", [_bf16(item) for item in inputs()], headers=KEY)
+        await world.serve(TWO)
+
+    world.run(story(), 30)
+
+
+def _bf16(tensor: Any) -> Any:
+    """The same input with two bytes a number, as Triton's BF16."""
+    if tensor.datatype() != "FP32":
+        return tensor
+    short = InferInput(tensor.name(), tensor.shape(), "BF16")
+    short.set_data_from_numpy(np.ones(tensor.shape(), ml_dtypes.bfloat16))
+    return short
+
+
+def test_the_index_says_who_is_ready(world: World) -> None:
+    """Versions in the process and one whose server is not there; the server is not ready then."""
+
+    async def story() -> None:
+        text = TWO.replace("v2: {artifact", "v3: {upstream: 'http://127.0.0.1:1'}, v2: {artifact")
+        await world.serve(text)
+        async with triton.InferenceServerClient(address(world)) as client:
+            index = await client.get_model_repository_index(headers=KEY)
+            assert {entry.version: entry.state for entry in index.models} == {
+                "v1": "READY", "v2": "READY", "v3": "UNAVAILABLE",
+            }  # fmt: skip
+            assert await client.is_server_ready(headers=KEY)  # the stable version is
+            await world.serve(text.replace("v1: 100%", "v3: 100%"))
+            assert not await client.is_server_ready(headers=KEY)
+        await world.serve(TWO)
+
+    world.run(story(), 30)
 
 
 async def _serve(handler: Any) -> tuple[Any, str]:

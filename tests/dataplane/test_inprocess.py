@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import orjson
 import pytest
 from hypothesis import given
@@ -150,6 +152,39 @@ def test_a_card_that_is_not_the_graphs_is_refused() -> None:
     outputs = card.outputs.model_copy(update={"score": score})
     with pytest.raises(ValueError, match="score tensor 'risk' is no output"):
         session(card=card.model_copy(update={"outputs": outputs}))
+
+
+def test_a_graph_of_types_that_are_not_served_is_refused(tmp_path: Path) -> None:
+    """BF16 and what is no tensor are told before serving, whichever side they are on."""
+    bf16, floats = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
+    nodes = [
+        onnx.helper.make_node("Cast", ["dir"], ["score"], to=floats),
+        onnx.helper.make_node("SequenceConstruct", ["score"], ["listed"]),
+    ]
+    listed = onnx.helper.make_tensor_sequence_value_info("listed", floats, None)
+    graph = onnx.helper.make_graph(
+        nodes, "g",
+        [onnx.helper.make_tensor_value_info("dir", bf16, [None, 1])],
+        [onnx.helper.make_tensor_value_info("score", floats, [None, 1]), listed],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "model.onnx"
+    )
+    card = CARDS["mortgage", "v1"]
+    with pytest.raises(ValueError, match="input 'dir', a tensor.bfloat16., is not served in the"):
+        Session(tmp_path, "m", "v1", card.model_copy(update={"features": card.features[:1]}))
+
+
+def test_a_bf16_tensor_is_refused_by_its_type() -> None:
+    """As bytes, which can be read, and as JSON: no graph in the process takes it."""
+    item = {"name": "dir", "shape": [1, 1], "datatype": "BF16", "data": [0.5]}
+    with pytest.raises(Refusal, match=r"'dir': sent BF16 \[1, 1\], expected FP32 \[1, 1\]"):
+        answer(applicants(dir=item))
+    del item["data"]
+    body = applicants(dir=item | {"parameters": {"binary_data_size": 2}})
+    with pytest.raises(Refusal, match="'dir': sent BF16"):
+        answer(body + b"\x00\x3f", b"%d" % len(body))
 
 
 def test_a_category_that_the_model_cannot_take_is_the_caller_s_mistake() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -231,7 +232,8 @@ def test_a_sequence_stays_where_it_began(world: World) -> None:
         async with origin(one) as first, origin(two) as second:
             await world.serve(
                 config(
-                    f"unit: [header:x-applicant]\nversions: {{v1: {{upstream: '{url(first)}'}}, "
+                    "limits: {hold: 64KiB}\nunit: [header:x-applicant]\n"
+                    f"versions: {{v1: {{upstream: '{url(first)}'}}, "
                     f"v2: {{upstream: '{url(second)}'}}}}\n"
                     "rules: [{name: all, split: {v1: 50%, v2: 50%}}]\n"
                 )
@@ -240,12 +242,63 @@ def test_a_sequence_stays_where_it_began(world: World) -> None:
             for number in range(48):
                 sequence = 1 + number % 8
                 body = b'{"inputs": [], "parameters": {"sequence_id": %d}}' % sequence
-                reply = await world.ask(body, headers=(b"x-applicant: %d" % number,))
+                headers = [b"x-applicant: %d" % number]
+                if number % 4 == 3:  # longer than is held: its JSON part is looked into
+                    headers.append(b"inference-header-content-length: %d" % len(body))
+                    body += bytes(200_000)
+                elif number % 3 == 1:
+                    body, headers = gzip.compress(body), [*headers, b"content-encoding: gzip"]
+                elif number % 3 == 2:
+                    headers.append(b"inference-header-content-length: %d" % len(body))
+                    body += b"bytes"
+                reply = await world.ask(body, headers=tuple(headers))
                 met.setdefault(sequence, set()).add(reply.json()["at"])
             assert all(len(versions) == 1 for versions in met.values())
             assert set.union(*met.values()) == {1, 2}
+            long = [seen.body for seen in one.seen + two.seen if len(seen.body) > 200_000]
+            assert len(long) == 12
+            assert all(body.endswith(b"}}" + bytes(200_000)) for body in long)
             told = await world.record_of(reply)
             assert told.header["unit"] == "sequence"
+
+    world.run(story(), 30)
+
+
+def test_the_index_says_who_is_ready(world: World) -> None:
+    """Of several servers and a version in the process the gateway makes the index: each version's
+    state is its own, and `ready` asks for those that are."""
+
+    async def story() -> None:
+        well, ill = Server(said(b"{}")), Server(b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n")
+        async with origin(well) as first, origin(ill) as second:
+            await world.serve(
+                models(
+                    f"a: {{versions: {{v1: {{upstream: '{url(first)}'}}, v2: {{upstream: "
+                    f"'{url(second)}'}}}}, rules: [{{name: a, split: {{v1: }}}}]}}",
+                    f"mortgage: {{versions: {{v1: {{artifact: {MODELS}/v1}}}}, "
+                    "rules: [{name: a, split: {v1: }}]}",
+                    "gone: " + remote("http://127.0.0.1:1"),
+                )
+            )
+            index = b"/v2/repository/index"
+            told = (await world.ask(b"", target=index)).json()
+            states = {(item["name"], item["version"]): item["state"] for item in told}
+            assert states == {
+                ("a", "v1"): "READY",
+                ("a", "v2"): "UNAVAILABLE",
+                ("mortgage", "v1"): "READY",
+                ("gone", "v1"): "UNAVAILABLE",
+            }
+            assert all(bool(item["reason"]) == (item["state"] != "READY") for item in told)
+            assert well.seen[-1].head.startswith(b"GET /v2/models/a/ready ")
+            told = (await world.ask(b'{"ready": true}', target=index)).json()
+            assert [item["name"] for item in told] == ["a", "mortgage"]
+            for wrong in (b"[", b'{"ready": 1}'):
+                refused = await world.ask(wrong, target=index)
+                assert (refused.status, refused.error) == (400, "bad_body")
+            await world.serve(LOCAL)
+            gc.collect()
+            assert not world.worker.probes._asked
 
     world.run(story(), 30)
 

@@ -238,14 +238,18 @@ def test_a_refusal_is_in_the_caller_s_dialect(path: str, body: Any) -> None:
 
 
 def test_a_sequence_is_found_where_parameters_are_readable() -> None:
-    """Numbers and texts; 0 and an empty text mean none."""
+    """Numbers and texts, compressed and before bytes; 0 and an empty text mean none."""
     sent = b'{"inputs":[],"parameters":{"sequence_id":%b}}'
-    assert v2.sequence_of(sent % b"42", None) == "42"
-    assert v2.sequence_of(sent % b'"s"', None) == "s"
-    assert v2.sequence_of(sent % b"0", None) is None
-    assert v2.sequence_of(sent % b"[1]", None) is None
-    assert v2.sequence_of(b'"sequence_id"', None) is None
-    assert v2.sequence_of(sent % b"7" + b"tail", str(len(sent % b"7")).encode()) == "7"
+    for value, found in ((b"42", "42"), (b'"s"', "s"), (b'"0"', "0")):
+        assert v2.sequence_of(Message(sent % value), 99) == found
+        packed = Message(gzip.compress(sent % value), {"content-encoding": "gzip"})
+        assert v2.sequence_of(packed, 99) == found
+        assert v2.sequence_of(packed, 9) is None  # longer than is looked into
+    for value in (b"0", b'""', b"[1]", b"true", b"null", b"1.5"):
+        assert v2.sequence_of(Message(sent % value), 99) is None
+    assert v2.sequence_of(Message(b'"sequence_id"'), 99) is None
+    length = {"inference-header-content-length": str(len(sent % b"7"))}
+    assert v2.sequence_of(Message(sent % b"7" + b"tail", length), 99) == "7"
 
 
 def events(*documents: Any) -> bytes:

@@ -85,7 +85,8 @@ def test_the_stubs_read_what_is_written(tensors: list[tuple[str, Any]]) -> None:
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_message_or_unreadable(sent: bytes) -> None:
     """Strangers' bytes raise nothing else."""
-    for read in (grpc.asked, grpc.read_request, grpc.read_outputs, grpc.without_version):
+    for read in (grpc.asked, grpc.read_request, grpc.read_outputs, grpc.without_version,
+                 grpc.only_ready, grpc.sequence_of):  # fmt: skip
         with suppress(Unreadable):
             read(sent)
 
@@ -124,6 +125,35 @@ def test_metadata_is_what_the_stubs_read() -> None:
     assert (found.name, list(found.versions), found.platform) == ("m", ["v1"], "p")
     assert list(found.inputs[0].shape) == [-1, 2]
     assert stubs.ServerReadyResponse.FromString(grpc.write_flag(True)).ready
+
+
+@given(
+    st.one_of(
+        st.integers(-(2**63), 2**63 - 1).map(lambda value: ("int64_param", value)),
+        st.integers(0, 2**64 - 1).map(lambda value: ("uint64_param", value)),
+        st.text(max_size=20).map(lambda value: ("string_param", value)),
+    )
+)
+def test_a_sequence_is_told_by_its_parameter(told: tuple[str, Any]) -> None:
+    """Whatever its kind, as text; 0 and an empty text are no sequence, nor is another parameter."""
+    kind, value = told
+    sent = request_of([("FP32", np.ones(2, np.float32))], raw=True)
+    setattr(sent.parameters["priority"], kind, value)
+    assert grpc.sequence_of(sent.SerializeToString()) is None
+    setattr(sent.parameters["sequence_id"], kind, value)
+    sent.parameters["sequence_start"].bool_param = True
+    expected = str(value) if value not in (0, "") else None
+    assert grpc.sequence_of(sent.SerializeToString()) == expected
+
+
+@given(st.booleans())
+def test_the_index_is_asked_and_answered(ready: bool) -> None:
+    """The request's flag, and entries that the stubs read."""
+    sent = stubs.RepositoryIndexRequest(repository_name="r", ready=ready)
+    assert grpc.only_ready(sent.SerializeToString()) is ready
+    entries = [("m", "v1", "READY", ""), ("n", "v2", "UNAVAILABLE", "gone")]
+    told = stubs.RepositoryIndexResponse.FromString(grpc.write_index(entries))
+    assert [(m.name, m.version, m.state, m.reason) for m in told.models] == entries
 
 
 def test_shared_memory_is_opaque() -> None:
