@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway import __version__
+from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
 from gateway.commands.subject import subject
 from gateway.commands.terminal import (
@@ -156,6 +157,7 @@ def status(config: Config = CONFIG, set_: Set = None, json: Json = False) -> Non
 cli.add_typer(subject, name="subject")
 cli.add_typer(ledger, name="ledger")
 cli.add_typer(journal, name="journal")
+cli.command()(feedback)
 cli.command()(witness)
 
 Filter = Annotated[str | None, typer.Option()]

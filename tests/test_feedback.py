@@ -46,10 +46,12 @@ def test_a_line_is_read_as_it_was_told(told):
 
 
 def test_what_is_not_said_is_row_0_now_and_the_callers():
+    """The defaults of row, time and source."""
     assert read_label({"id": ID, "label": 1}, NOW, "loans-app") == Label(ID, 0, 1, NOW, "loans-app")
 
 
 def test_times_have_a_zone_and_are_exact():
+    """Microseconds survive, and zones are reckoned with."""
     told = read_label({"id": ID, "label": 1, "observed_at": "2026-01-01T01:00:00.000001+01:00"},
                       NOW, "x")  # fmt: skip
     assert told.observed == 1_767_225_600_000_001_000
@@ -81,6 +83,7 @@ def test_times_have_a_zone_and_are_exact():
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(line, said):
+    """Line, field and value."""
     with pytest.raises(ValueError, match="line|label") as error:
         read_lines(line, NOW, "x")
     assert said in str(error.value)
@@ -95,6 +98,7 @@ def test_the_largest_record_fits_a_leaf():
 
 @given(st.lists(st.binary(min_size=1, max_size=2_000), max_size=300))
 def test_batches_lose_nothing_and_fit(lines):
+    """Every line is in one body, in order, and no body is refused for its size."""
     lines = [line.replace(b"\n", b"x") for line in lines]
     made = list(batches(lines))
     assert [line for body in made for line in body.split(b"\n")] == lines
