@@ -2,8 +2,8 @@
 
 A line is `{"id": "<exchange id>[/<row>]", "label": ..., "observed_at"?: ..., "source"?: ...}`;
 `row` may stand beside the id. A label is a finite number, true, false, a word, or null, which
-takes an earlier label back. Labels stand in leaves for ever, in clear, as scores and outcomes do: hence
-words, not sentences, and nobody's name.
+takes an earlier label back. Labels stand in leaves for ever, in clear, as scores and outcomes do:
+hence words, not sentences, and nobody's name.
 
 Of several labels of one decision the one observed last is in force; of those observed at the same
 time the one that came last. The same label told again changes nothing.
