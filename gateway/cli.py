@@ -200,11 +200,19 @@ def decisions(
 
 
 @cli.command()
-def monitor(model: str, config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
-    """Answers, shadow agreement, drift and group state of a model."""
+def monitor(
+    model: str,
+    since: Annotated[str | None, typer.Option(help="Labels of decisions since; as 30d.")] = None,
+    config: Config = CONFIG,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Answers, shadow agreement, drift, group state and, where labels came, performance."""
     from gateway import report
 
-    show(ask(config, set_, f"/api/v1/monitor/{model}"), json, report.monitor)
+    document = ask(config, set_, f"/api/v1/monitor/{model}")
+    performance = ask(config, set_, f"/api/v1/monitor/{model}/performance", since=since)
+    show(document | {"performance": performance}, json, report.monitor)
 
 
 @cli.command()

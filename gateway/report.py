@@ -88,6 +88,34 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
             console.print(f"  {sentence}", highlight=False)
     if not document["series"]:
         console.print("No window has closed yet.")
+    performance(console, document["performance"])
+
+
+def performance(console: Console, document: dict[str, Any]) -> None:
+    told = document["labels"]
+    if not told["labels"]:
+        return
+    console.print(
+        f"{told['labels']} labels of {told['decisions']} decisions: {told['corrected']} corrected "
+        f"one, {told['duplicates']} changed nothing; on {told['contradicting']} decisions sources "
+        f"differ; {document['unmatched']} labels (of all models) name no decision."
+    )
+    table = Table("predicted on", "version", "arm", "labelled", "accuracy", "AUC", "Brier",
+                  "without labels", box=None)  # fmt: skip
+    for row in document["cohorts"]:
+        found, guess = row["realised"], row["estimated"]
+        if found is None:
+            continue
+        figures = found["figures"]
+        low, high = found["accuracy_interval"]
+        table.add_row(
+            row["day"], row["version"], row["arm"], f"{row['labelled']} ({row['coverage']:.0%})",
+            f"{figures['accuracy']:.3f} [{low:.3f}, {high:.3f}]",
+            _score(figures["auc"]), _score(figures["brier"]),
+            f"accuracy {guess['accuracy']:.3f}, off by "
+            f"{row['estimate_error']['accuracy']:+.3f} where labelled",
+        )  # fmt: skip
+    console.print(table)
 
 
 def counts(console: Console, document: dict[str, Any]) -> None:

@@ -30,10 +30,11 @@ from gateway.console.decision import parts_of, show
 from gateway.console.export import day_range, write_export
 from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
+from gateway.console.performance import SINCE_DAYS, performed
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
-from gateway.table import TableStore
+from gateway.table import Model, TableStore
 
 _AGO = re.compile(r"^(\d+)(s|m|h|d)$")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -81,6 +82,14 @@ def read_filters(parameters: Any, now: datetime) -> queries.Filters:
         if name in parameters:
             found[name] = read_time(name, parameters[name], now)
     return queries.Filters(**found)
+
+
+def read_since(parameters: Any, now: datetime) -> int:
+    """Nanoseconds; without the parameter 90 days ago. ValueError names parameter and value."""
+    for name in parameters:
+        if name != "since":
+            raise ValueError(f"{name}: unknown; known: since")
+    return read_time("since", parameters.get("since", f"{SINCE_DAYS}d"), now)
 
 
 def read_purpose(body: bytes) -> tuple[str, bool]:
@@ -225,6 +234,25 @@ class Api:
             "series": self._asked(queries.monitor, name),
         }
 
+    async def performance(self, request: Request) -> Response:
+        """By the labels that came, and estimated without them."""
+        name = request.path_params["model"]
+        try:
+            model = await asyncio.to_thread(self._model, name)
+            since = read_since(request.query_params, datetime.now(UTC))  # noqa: TID251
+        except LookupError as error:
+            return refuse(404, "unknown_model", str(error.args[0]))
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        return answer(await asyncio.to_thread(self._asked, performed, model, since))
+
+    def _model(self, name: str) -> Model:
+        revision = self.tables.current
+        models = self.tables.load(revision).models if revision is not None else {}
+        if name not in models:
+            raise LookupError(f"model {name!r} is none of {', '.join(models)}")
+        return models[name]
+
     def _asked(self, query: Callable[..., Any], *arguments: Any) -> Any:
         """A query's answer, through a cursor of its own that is closed after it."""
         with closing(self.catalog().cursor()) as cursor:
@@ -296,5 +324,6 @@ def make_app(
             Route("/api/v1/exports", api.export, methods=["POST"]),
             Route("/api/v1/models", api.models),
             Route("/api/v1/monitor/{model}", api.monitor),
+            Route("/api/v1/monitor/{model}/performance", api.performance),
         ]
     )

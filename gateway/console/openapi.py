@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from gateway import __version__
 from gateway.catalog.queries import LIMIT_MAX, Filters
+from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
 
 Schema = dict[str, Any]
@@ -102,6 +103,7 @@ def in_query(name: str, words: str, schema: Schema = TEXT) -> Schema:
 
 def paths() -> dict[str, Any]:
     moment = "an ISO time, UTC unless it says otherwise, or an age: 90s, 15m, 2h, 7d"
+    since = in_query("since", f"Arrived then or later: {moment}.")
     filters = [
         in_query("model", "Its name."),
         in_query("version", "Its name."),
@@ -109,7 +111,7 @@ def paths() -> dict[str, Any]:
         in_query("rule", "The routing rule that chose."),
         in_query("outcome", "The word of the model's card; with a status, the error code."),
         in_query("status", "HTTP status; one other than 200 finds refused exchanges.", WHOLE),
-        in_query("since", f"Arrived then or later: {moment}."),
+        since,
         in_query("until", f"Arrived before: {moment}."),
         in_query("limit", "Rows at most.",
                  WHOLE | {"default": Filters.__dataclass_fields__["limit"].default,
@@ -151,6 +153,12 @@ def paths() -> dict[str, Any]:
         "/api/v1/monitor/{model}": {
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
+        },
+        "/api/v1/monitor/{model}/performance": {
+            "get": operation("performance", "Labels by day of prediction: coverage, accuracy, area "
+                             "under the curve, Brier score, calibration; and what they would be "
+                             "by the scores alone.", refer("Performance"), 400, 404,
+                             parameters=[model, since])
         },
     }  # fmt: skip
 
@@ -216,12 +224,16 @@ def custody_paths() -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Schema]:
-    report = TypeAdapter(WindowReport).json_schema(
-        mode="serialization", ref_template=SCHEMAS + "{model}"
-    )
+    reports = {
+        kind.__name__: TypeAdapter(kind).json_schema(
+            mode="serialization", ref_template=SCHEMAS + "{model}"
+        )
+        for kind in (WindowReport, CohortReport)
+    }
+    parts = [report.pop("$defs") for report in reports.values()]
     return {
-        **report.pop("$defs"),
-        "WindowReport": report,
+        **{name: part for some in parts for name, part in some.items()},
+        **reports,
         "Error": fields(error=of("string", "For people."), code=of("string", "For programs.")),
         **status_schemas(),
         **decision_schemas(),
@@ -353,8 +365,19 @@ def monitor_schemas() -> dict[str, Schema]:
         mean_score_difference=NUMBER_OR_NULL,
     )  # fmt: skip
     series = fields(version=TEXT, arm=TEXT, windows=WHOLE, latest=refer("WindowReport"))
+    labels = fields(
+        labels=WHOLE, decisions=WHOLE, corrected=of("integer", "Changed what was told before."),
+        duplicates=of("integer", "Changed nothing."),
+        contradicting=of("integer", "Decisions on which sources differ."),
+    )  # fmt: skip
     return {
+        "Performance": fields(
+            model=TEXT,
+            labels=labels,
+            cohorts=listed(refer("CohortReport")),
+            unmatched=of("integer", "Labels, of all models, that name no decision."),
+        ),
         "Monitor": fields(
             model=TEXT, counts=listed(count), agreement=listed(pair), series=listed(series)
-        )
+        ),
     }

@@ -77,6 +77,27 @@ class Errors:
     root_mean_square: float
 
 
+@dataclass(frozen=True)
+class CohortReport:
+    """The decisions of one day. `estimate_error`: of the estimate on those that have a label.
+
+    `unusable`: labels that the version's card cannot read. `errors` is for quantities, `realised`
+    and the estimates for probabilities; None where nothing can be said.
+    """
+
+    version: str
+    arm: str
+    day: str
+    decisions: int
+    labelled: int
+    coverage: float
+    unusable: int = 0
+    realised: Realised | None = None
+    estimated: Figures | None = None
+    estimate_error: Figures | None = None
+    errors: Errors | None = None
+
+
 def actual(card: Card, value: Any) -> float | None:
     """A label as a number: 1 positive, 0 not, or the quantity; None where the card cannot read
     it."""
@@ -197,3 +218,11 @@ def read_labels(card: Card, labels: Sequence[Any]) -> tuple[Floats, int]:
     read = [None if label is None else actual(card, label) for label in labels]
     strange = sum(one is None and label is not None for one, label in zip(read, labels))
     return np.array([np.nan if one is None else one for one in read], dtype=np.float64), strange
+
+
+def gap(estimated: Figures, realised: Figures) -> Figures:
+    """How far an estimate without labels was above what the labels then showed."""
+    area = None
+    if estimated.auc is not None and realised.auc is not None:
+        area = estimated.auc - realised.auc
+    return Figures(estimated.accuracy - realised.accuracy, area, estimated.brier - realised.brier)
