@@ -85,3 +85,50 @@ def unmatched(cursor: Any) -> int:
         'SELECT count(*) FROM labels l ANTI JOIN decisions d ON d.id = l.id AND d."row" = l."row"'
     ).fetchone()
     return int(row[0])
+
+
+def leaves_of(cursor: Any, ids: list[str]) -> dict[str, int]:
+    """Exchanges and their leaves, of those that the catalog holds."""
+    if not ids:
+        return {}
+    marks = ", ".join(["?::UUID"] * len(ids))
+    rows = cursor.execute(f"SELECT id, leaf FROM exchanges WHERE id IN ({marks})", ids).fetchall()
+    return {str(identity): leaf for identity, leaf in rows}
+
+
+def told(cursor: Any, ids: list[str]) -> dict[tuple[str, int], list[tuple[int, int, int, Any]]]:
+    """All that was told of these exchanges, by decision: observed, leaf, place, value."""
+    if not ids:
+        return {}
+    marks = ", ".join(["?::UUID"] * len(ids))
+    rows = cursor.execute(
+        f'SELECT id, "row", observed, leaf, place, value FROM labels WHERE id IN ({marks})', ids
+    ).fetchall()
+    found: dict[tuple[str, int], list[tuple[int, int, int, Any]]] = {}
+    for identity, row, observed, leaf, place, value in rows:
+        known = found.setdefault((str(identity), row), [])
+        known.append((observed, leaf, place, orjson.loads(value)))
+    return found
+
+
+def labelled(cursor: Any, model: str, since: str) -> list[tuple[Any, ...]]:
+    """Version, arm, key, group, favourable, good, count, summed score; of days from `since` on."""
+    rows: list[tuple[Any, ...]] = cursor.execute(
+        "SELECT version, arm, key, value, decided, actual, sum(count)::BIGINT, sum(score) "
+        "FROM labelled WHERE model = ? AND day >= ? GROUP BY ALL HAVING sum(count) != 0 "
+        "ORDER BY ALL", [model, since]
+    ).fetchall()  # fmt: skip
+    return rows
+
+
+def window_members(cursor: Any, model: str, since: str) -> list[tuple[Any, ...]]:
+    """Version, arm, key, group, decisions; of closed windows, by days from `since` on."""
+    rows: list[tuple[Any, ...]] = cursor.execute(
+        "WITH seen AS (SELECT version, arm, unnest(from_json("
+        "  json_extract(document, '$.report.members'), "
+        """  '[{"day":"VARCHAR","key":"VARCHAR","value":"VARCHAR","n":"BIGINT"}]')) AS one """
+        "  FROM windows WHERE model = ?) "
+        "SELECT version, arm, one.key, one.value, sum(one.n)::BIGINT FROM seen "
+        "WHERE one.day >= ? GROUP BY ALL ORDER BY ALL", [model, since]
+    ).fetchall()  # fmt: skip
+    return rows
