@@ -36,6 +36,7 @@ from gateway.journal.record import EMPTY, decode_parts, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
+from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows, decisions_of
@@ -120,7 +121,9 @@ class Analyst:
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
-        self.windows = Windows(artifacts, self.catalog.state)
+        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}))
+        waiting = self.catalog.state.get("waiting", [])
+        self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
         self.failed = asyncio.Event()
         self._tables: dict[str, Table] = {}
@@ -202,9 +205,12 @@ class Analyst:
                 await asyncio.sleep(IDLE_S)
                 continue
             await self._write_outputs()
-            await asyncio.to_thread(
-                self.catalog.commit, self.reader.next - 1, self.windows.to_json()
-            )
+            state = {
+                "windows": self.windows.to_json(),
+                "waiting": list(self.labelling.waiting),
+            }
+            await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
+            self.labelling.forget()
             behind = read_committed(self.state / "ledger") - self.reader.next
             self.metrics.set("headworks_lag_records", behind, NAME)
             seconds = (self.clock.steady() - self._newest_ns) / 1e9 if behind else 0.0
@@ -285,6 +291,11 @@ class Analyst:
         for table, row in rows_of(number, leaf):
             self.catalog.add(table, row)
         record = leaf["record"]
+        for model, counts in sorted(self.labelling.take(number, leaf, self.catalog).items()):
+            if counts:
+                told = {"kind": "labelled", "model": model, "counts": counts}
+                self._say(number, told | {"feedback": record["id"]})
+        self._tell_labels(leaf)
         if leaf["kind"] != "exchange":
             return
         self._newest_ns = record["at"]
@@ -292,6 +303,12 @@ class Analyst:
             self._spans.offer(record)
         for report in self.windows.overdue(record["at"]):
             self._say_window(number, report)
+
+    def _tell_labels(self, leaf: dict[str, Any]) -> None:
+        if leaf["kind"] == "feedback":
+            self.metrics.count("headworks_labels", by=len(leaf["record"]["labels"]))
+        self.metrics.count("headworks_labels_dropped", by=self.labelling.dropped)
+        self.labelling.dropped = 0
 
     def _judge(
         self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None

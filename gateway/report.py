@@ -116,6 +116,21 @@ def performance(console: Console, document: dict[str, Any]) -> None:
             f"{row['estimate_error']['accuracy']:+.3f} where labelled",
         )  # fmt: skip
     console.print(table)
+    for found in document["groups"]:
+        for group in found["groups"]:
+            console.print(about_group(found, group), highlight=False)
+
+
+def about_group(found: dict[str, Any], group: dict[str, Any]) -> str:
+    """One group's labels in a sentence."""
+    told = (f"{found['version']} ({found['arm']}), {group['key']} `{group['value']}`: "
+            f"{group['labelled']} labels of {group['decisions']} decisions")  # fmt: skip
+    gap = group["opportunity"]
+    if gap["difference"] is None:
+        return f"{told}."
+    low, high = gap["difference_interval"]
+    return (f"{told}; of the good, {gap['share']:.1%} were favoured, {gap['difference']:+.1%} "
+            f"against `{gap['against']}` [{low:+.1%}, {high:+.1%}].")  # fmt: skip
 
 
 def counts(console: Console, document: dict[str, Any]) -> None:

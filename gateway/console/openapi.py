@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from gateway import __version__
 from gateway.catalog.queries import LIMIT_MAX, Filters
+from gateway.monitor.outcomes import KeyOutcomes
 from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
 
@@ -228,7 +229,7 @@ def schemas() -> dict[str, Schema]:
         kind.__name__: TypeAdapter(kind).json_schema(
             mode="serialization", ref_template=SCHEMAS + "{model}"
         )
-        for kind in (WindowReport, CohortReport)
+        for kind in (WindowReport, CohortReport, KeyOutcomes)
     }
     parts = [report.pop("$defs") for report in reports.values()]
     return {
@@ -375,6 +376,7 @@ def monitor_schemas() -> dict[str, Schema]:
             model=TEXT,
             labels=labels,
             cohorts=listed(refer("CohortReport")),
+            groups=listed(refer("KeyOutcomes")),
             unmatched=of("integer", "Labels, of all models, that name no decision."),
         ),
         "Monitor": fields(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from gateway.card import Card
 from gateway.catalog import labels
+from gateway.monitor.outcomes import KeyOutcomes, day_of, judge_outcomes
 from gateway.monitor.performance import (
     CohortReport,
     errors,
@@ -39,7 +41,21 @@ def performed(cursor: Any, model: Model, since: int) -> dict[str, Any]:
         "labels": labels.tallies(cursor, model.name),
         "unmatched": labels.unmatched(cursor),
         "cohorts": cohorts,
+        "groups": [plain(asdict(one)) for one in by_group(cursor, model.name, since)],
     }
+
+
+def by_group(cursor: Any, model: str, since: int) -> list[KeyOutcomes]:
+    """Coverage and rates by group, of the days from `since` (ns) on, in all of them together."""
+    day = day_of(since)
+    seen: dict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
+    for version, arm, key, value, n in labels.window_members(cursor, model, day):
+        seen[version, arm, key][value] = n
+    cases: dict[tuple[str, str, str], dict[tuple[str, int, int], tuple[int, float]]]
+    cases = defaultdict(dict)
+    for version, arm, key, value, *case, n, score in labels.labelled(cursor, model, day):
+        cases[version, arm, key][value, case[0], case[1]] = (n, score)
+    return [judge_outcomes(*place, seen[place], cases[place]) for place in sorted({*seen, *cases})]
 
 
 def measured(report: CohortReport, card: Card, scores: Any, values: list[Any]) -> CohortReport:

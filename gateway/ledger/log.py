@@ -29,6 +29,7 @@ from gateway.ledger.order import (
     Record,
     encode_record,
     read_records,
+    record_in,
 )
 
 FILE_RECORDS = 262_144

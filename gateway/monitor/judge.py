@@ -14,6 +14,7 @@ from gateway.card import Card
 from gateway.monitor import bias, drift, quality
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
+from gateway.monitor.outcomes import members
 from gateway.monitor.quality import Finding
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import (
@@ -276,6 +277,7 @@ def report(
         score=parts.score,
         outcome=parts.outcome,
         bias=parts.groups,
+        members=members(window.decisions, settings.groups),
         opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
         resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
         words=sentences(

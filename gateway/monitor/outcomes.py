@@ -152,8 +152,16 @@ def judge_outcomes(
         total = seen.get(value, 0)
         coverage = min(1.0, labelled[value] / total) if total else None
         groups.append(
-            GroupOutcomes(key, value, total, labelled[value], coverage,
-                          opportunity[value], mistaken[value], share)  # fmt: skip
+            GroupOutcomes(
+                key,
+                value,
+                total,
+                labelled[value],
+                coverage,
+                opportunity[value],
+                mistaken[value],
+                share,
+            )  # fmt: skip
         )
     return KeyOutcomes(version, arm, key, missing_alike(seen, labelled), tuple(groups))
 

@@ -16,6 +16,7 @@ import numpy as np
 from gateway.monitor.bias import GroupsOfKey
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Drift
+from gateway.monitor.outcomes import Members
 from gateway.monitor.quality import Finding
 
 DIGITS = 6
@@ -106,6 +107,7 @@ class WindowReport:
     score: ScoreReport
     outcome: OutcomeReport | None
     bias: tuple[GroupsOfKey, ...]
+    members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]
     words: tuple[str, ...]

@@ -105,6 +105,15 @@ def test_labels_become_figures_and_survive_a_rebuild(gateway, decided, tmp_path)
     assert (cohort["decisions"], cohort["labelled"], cohort["unusable"]) == (PEOPLE, 50, 1)
     assert cohort["realised"]["n"] == len(known)
     assert figures["auc"] == pytest.approx(metrics.roc_auc_score(actual, scores), abs=1e-5)
+    groups = {
+        group["value"]: (group["labelled"], group["decisions"])
+        for found in told["groups"]
+        if found["arm"] == "stable"
+        for group in found["groups"]
+    }
+    held = [place for place in (*range(50), 55) if place != 6]
+    black = sum(place % 3 == 0 for place in held)
+    assert groups == {"black": (black, 17), "other": (len(held) - black, 33)}  # one window of 50
     assert figures["brier"] == pytest.approx(np.mean((scores - actual) ** 2), abs=1e-5)
 
     again = httpx2.post(f"http://{gateway.admin}/api/v1/catalog/rebuild", timeout=60)
