@@ -36,6 +36,7 @@ from gateway.journal.record import EMPTY, decode_parts, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
+from gateway.monitor.alerts import Alerts, Happening
 from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
@@ -122,6 +123,7 @@ class Analyst:
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
         self.windows = Windows(artifacts, self.catalog.state.get("windows", {}))
+        self.alerts = Alerts(self.catalog.state.get("alerts", {}))
         waiting = self.catalog.state.get("waiting", [])
         self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
@@ -208,6 +210,7 @@ class Analyst:
             state = {
                 "windows": self.windows.to_json(),
                 "waiting": list(self.labelling.waiting),
+                "alerts": self.alerts.to_json(),
             }
             await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
             self.labelling.forget()
@@ -296,6 +299,8 @@ class Analyst:
                 told = {"kind": "labelled", "model": model, "counts": counts}
                 self._say(number, told | {"feedback": record["id"]})
         self._tell_labels(leaf)
+        if (happening := self.alerts.take_word(leaf["kind"], record)) is not None:
+            self._say_alert(number, happening)
         if leaf["kind"] != "exchange":
             return
         self._newest_ns = record["at"]
@@ -401,10 +406,16 @@ class Analyst:
             self._say(
                 number, about | {"sealed": True}, encode_parts({"report": told}, EMPTY, EMPTY)
             )
-        for kind, causes in (("alert", report.opened), ("alert_resolved", report.resolved)):
-            for cause in causes:
-                name = f"{report.id.rpartition('/')[0]}:{cause}"
-                self._say(number, {"kind": kind, "model": model, "name": name, "window": report.id})
+        for happening in self.alerts.take_window(report):
+            self._say_alert(number, happening)
+        self.metrics.count("headworks_alerts_dropped", by=self.alerts.dropped)
+        self.alerts.dropped = 0
+
+    def _say_alert(self, number: int, happening: Happening) -> None:
+        alert = happening.alert
+        self.metrics.count("headworks_alerts", alert.model, happening.event)
+        about = {"kind": "alert", "model": alert.model, "name": alert.key}
+        self._say(number, about | happening.to_json())
 
     def _say(self, number: int, record: dict[str, Any], parts: bytes = NO_PARTS) -> None:
         ordinal = 0

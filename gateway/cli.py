@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway import __version__
+from gateway.commands.alerts import alerts
 from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
 from gateway.commands.subject import subject
@@ -158,6 +159,7 @@ cli.add_typer(subject, name="subject")
 cli.add_typer(ledger, name="ledger")
 cli.add_typer(journal, name="journal")
 cli.command()(feedback)
+cli.add_typer(alerts, name="alerts")
 cli.command()(witness)
 
 Filter = Annotated[str | None, typer.Option()]

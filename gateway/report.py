@@ -145,3 +145,16 @@ def counts(console: Console, document: dict[str, Any]) -> None:
         console.print(f"shadow {row['shadow']} agrees with {row['primary']} ({row['arm']}) on "
                       f"{row['same_outcome']} of {row['decisions']} outcomes "
                       f"({row['same_outcome'] / row['decisions']:.1%})")  # fmt: skip
+
+
+def alerts(console: Console, document: dict[str, Any]) -> None:
+    if not document["alerts"]:
+        console.print("No alert is open.")
+        return
+    table = Table("alert", "state", "severity", "windows", "arms", "last", box=None)
+    for told in document["alerts"]:
+        state = told["state"] + (" (muted)" if told["muted_until"] else "")
+        last = f"{told['last']['event']} {told['last']['at'][:19]}"
+        table.add_row(told["id"], state, told["severity"], str(told["windows"]),
+                      " ".join(told["raising"]), last)  # fmt: skip
+    console.print(table)

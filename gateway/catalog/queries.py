@@ -174,3 +174,17 @@ def errors(cursor: Any) -> list[dict[str, Any]]:
         "SELECT error, count(*) FROM exchanges WHERE error IS NOT NULL GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     return [{"code": code, "exchanges": count} for code, count in rows]
+
+
+def alerts(cursor: Any, model: str | None, resolved: bool, limit: int) -> list[dict[str, Any]]:
+    """The newest word on each alert, those that are not over first; `resolved`: those over too."""
+    rows = cursor.execute(
+        "SELECT document FROM (SELECT document, state, at FROM alerts "
+        "WHERE (? IS NULL OR model = ?) "
+        "QUALIFY row_number() OVER (PARTITION BY key ORDER BY leaf DESC, ordinal DESC) = 1) "
+        "WHERE ? OR state != 'resolved' ORDER BY state = 'resolved', at DESC LIMIT ?",
+        [model, model, resolved, min(limit, LIMIT_MAX)],
+    ).fetchall()
+    told = [orjson.loads(document) for (document,) in rows]
+    return [one["alert"] | {"last": {"event": one["event"], "at": isoformat(one["at"])}}
+            for one in told]  # fmt: skip

@@ -28,6 +28,11 @@ def rows_of(number: int, leaf: dict[str, Any]) -> list[Row]:
         row = (report["id"], number, model, version, arm, int(place), report["first_leaf"],
                report["last_leaf"], report["state"], text)  # fmt: skip
         return [("windows", row)]
+    if kind == "alert" and "alert" in record:
+        alert = record["alert"]
+        row = (number, record["ordinal"], alert["id"], alert["model"], record["at"],
+               record["event"], int(record["sent"]), alert["state"], text)  # fmt: skip
+        return [("alerts", row)]
     name = str(record.get("id") or record.get("name") or leaf.get("source", kind))
     return [("events", (number, kind, name, text))]
 

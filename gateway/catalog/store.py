@@ -47,6 +47,11 @@ TABLES: Mapping[str, Sequence[tuple[str, str]]] = {
         ("day", "VARCHAR"), ("key", "VARCHAR"), ("value", "VARCHAR"), ("decided", "INTEGER"),
         ("actual", "INTEGER"), ("count", "INTEGER"), ("score", "DOUBLE"),
     ),
+    "alerts": (
+        ("leaf", "BIGINT"), ("ordinal", "INTEGER"), ("key", "VARCHAR"), ("model", "VARCHAR"),
+        ("at", "BIGINT"), ("event", "VARCHAR"), ("sent", "INTEGER"), ("state", "VARCHAR"),
+        ("document", "VARCHAR"),
+    ),
     "windows": (
         ("name", "VARCHAR"), ("leaf", "BIGINT"), ("model", "VARCHAR"), ("version", "VARCHAR"),
         ("arm", "VARCHAR"), ("number", "INTEGER"), ("first_leaf", "BIGINT"),

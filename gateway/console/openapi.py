@@ -155,6 +155,7 @@ def paths() -> dict[str, Any]:
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
         },
+        **alert_paths(),
         "/api/v1/monitor/{model}/performance": {
             "get": operation("performance", "Labels by day of prediction: coverage, accuracy, area "
                              "under the curve, Brier score, calibration; and what they would be "
@@ -189,6 +190,29 @@ def reading_paths(identity: Schema) -> dict[str, Any]:
                                   model=TEXT, day=of("string", "UTC."), values=FLAG,
                                   folder=of("string", "Absolute, on the gateway's host."),
                                   purpose=of("string", "5 to 500 characters.")))
+        },
+    }  # fmt: skip
+
+
+def alert_paths() -> dict[str, Any]:
+    flag = of("boolean", "Those that are over too.")
+    filters = [in_query("model", "Its name."), in_query("resolved", "true or false.", flag),
+               in_query("limit", "Alerts at most.", WHOLE)]  # fmt: skip
+    alert = of("string", "Its id.")
+    said = fields(leaf=of("integer", "The leaf that says so; the alert follows."))
+    return {
+        "/api/v1/alerts": {
+            "get": operation("alerts", "The newest word on each alert.",
+                             fields(alerts=listed(refer("Alert"))), 400, parameters=filters)
+        },
+        "/api/v1/alerts/acknowledge": {
+            "post": operation("acknowledge_alert", "Somebody has seen it.", said, 400, 404,
+                              requestBody=sent(alert=alert))
+        },
+        "/api/v1/alerts/mute": {
+            "post": operation("mute_alert", "Send nothing of it for a while.", said, 400, 404,
+                              requestBody=sent(alert=alert, reason=TEXT,
+                                               **{"for": of("string", "As 2h; 0s ends it.")}))
         },
     }  # fmt: skip
 
@@ -371,7 +395,18 @@ def monitor_schemas() -> dict[str, Schema]:
         duplicates=of("integer", "Changed nothing."),
         contradicting=of("integer", "Decisions on which sources differ."),
     )  # fmt: skip
+    alert = fields(
+        id=TEXT, model=TEXT, version=TEXT, cause=TEXT, number=WHOLE,
+        state=of("string", enum=["open", "acknowledged", "resolved"]),
+        severity=of("string", enum=["warning", "critical"]), first_seen=WHOLE, opened_at=WHOLE,
+        updated_at=WHOLE, windows=WHOLE, raising=listed(TEXT), calm=WHOLE,
+        resolved_at=of(["integer", "null"]), acknowledged_by=TEXT_OR_NULL,
+        muted_until=of(["integer", "null"]), muted_by=TEXT_OR_NULL, reason=TEXT_OR_NULL,
+        evidence=of("object", "Window, decisions, and what was compared, before and after."),
+        last=fields(event=TEXT, at=MOMENT),
+    )  # fmt: skip
     return {
+        "Alert": alert,
         "Performance": fields(
             model=TEXT,
             labels=labels,

@@ -1,4 +1,4 @@
-"""Alerts: one object for a model's version and a cause, however many windows and arms show it. Pure.
+"""Alerts: one object for a model's version and a cause, however many windows and arms show it.
 
 A cause is raised by a window in which its state is alarming (the tests ask for two windows running
 before that). What follows is decided here, by the ledger's time alone:

@@ -30,6 +30,9 @@ from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Window, WindowSettings
 from gateway.monitor.words import sentences
 
+EXAMPLES = 5
+"""Decisions that a report names, for people to look at."""
+
 Findings = Mapping[str, tuple[Finding, ...]]
 
 
@@ -230,6 +233,11 @@ def outcome_report(
     )
 
 
+def spread(n: int) -> list[int]:
+    """Places of a few of n decisions, evenly apart."""
+    return sorted({place * n // EXAMPLES for place in range(EXAMPLES)})
+
+
 def alarms_after(before: Iterable[str], states: Mapping[str, str], enough: bool) -> tuple[str, ...]:
     """Alarms open after a window: those it raises, and those that it could not judge."""
     raised = {cause for cause, state in states.items() if state in ALARMING}
@@ -270,6 +278,8 @@ def report(
         closed_at=closed_at,
         closed_by=closed_by,
         n=n,
+        judged=n >= settings.minimum,
+        examples=tuple(window.decisions[place].id for place in spread(n)),
         state=worst(told),
         alpha=drift.ALPHA,
         features=parts.features,

@@ -87,7 +87,8 @@ class WindowReport:
     """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count or time.
 
     `first_leaf` and `last_leaf` may hold rows of other windows too: `first_id` and `last_id` name
-    the decisions. `opened`, `resolved`: causes whose alarm begins or ends with this window.
+    the decisions. `judged`: it holds enough to be compared;
+    `examples`: decisions spread over it. `opened`, `resolved`: causes whose alarm begins or ends.
     """
 
     id: str
@@ -100,6 +101,8 @@ class WindowReport:
     closed_at: int
     closed_by: str
     n: int
+    judged: bool
+    examples: tuple[str, ...]
     state: str
     alpha: float
     features: tuple[FeatureReport, ...]

@@ -32,6 +32,7 @@ def sightings(report: WindowReport) -> list[Sighting]:
             at=report.closed_at,
             raised=state in ALARMING if state in SPEAKING else None,
             severity=severity,
+            first_seen=report.opened_at if state != "ok" and state in SPEAKING else None,
             evidence=plain({"window": report.id, "decisions": list(report.examples), **evidence}),
         )
         for cause, state, severity, evidence in sorted(told, key=lambda one: one[0])
