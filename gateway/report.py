@@ -148,13 +148,12 @@ def counts(console: Console, document: dict[str, Any]) -> None:
 
 
 def alerts(console: Console, document: dict[str, Any]) -> None:
+    for told in document["alerts"]:
+        muted = ", muted" if told["muted_until"] else ""
+        colour = "bold red" if told["severity"] == "critical" else "yellow"
+        console.print(f"[bold]{told['id']}[/]: [{colour}]{told['severity']}[/], {told['state']}"
+                      f"{muted}, {told['windows']} windows; {told['last']['event']} at "
+                      f"{told['last']['at'][:19]}; arms: {' '.join(told['raising']) or 'none'}",
+                      highlight=False)  # fmt: skip
     if not document["alerts"]:
         console.print("No alert is open.")
-        return
-    table = Table("alert", "state", "severity", "windows", "arms", "last", box=None)
-    for told in document["alerts"]:
-        state = told["state"] + (" (muted)" if told["muted_until"] else "")
-        last = f"{told['last']['event']} {told['last']['at'][:19]}"
-        table.add_row(told["id"], state, told["severity"], str(told["windows"]),
-                      " ".join(told["raising"]), last)  # fmt: skip
-    console.print(table)

@@ -176,15 +176,10 @@ def errors(cursor: Any) -> list[dict[str, Any]]:
     return [{"code": code, "exchanges": count} for code, count in rows]
 
 
-def alerts(cursor: Any, model: str | None, resolved: bool, limit: int) -> list[dict[str, Any]]:
-    """The newest word on each alert, those that are not over first; `resolved`: those over too."""
+def happenings(cursor: Any) -> dict[str, dict[str, Any]]:
+    """What happened last to each alert, by its id."""
     rows = cursor.execute(
-        "SELECT document FROM (SELECT document, state, at FROM alerts "
-        "WHERE (? IS NULL OR model = ?) "
-        "QUALIFY row_number() OVER (PARTITION BY key ORDER BY leaf DESC, ordinal DESC) = 1) "
-        "WHERE ? OR state != 'resolved' ORDER BY state = 'resolved', at DESC LIMIT ?",
-        [model, model, resolved, min(limit, LIMIT_MAX)],
+        'SELECT key, event, "at" FROM alerts '
+        "QUALIFY row_number() OVER (PARTITION BY key ORDER BY leaf DESC, ordinal DESC) = 1"
     ).fetchall()
-    told = [orjson.loads(document) for (document,) in rows]
-    return [one["alert"] | {"last": {"event": one["event"], "at": isoformat(one["at"])}}
-            for one in told]  # fmt: skip
+    return {key: {"event": event, "at": isoformat(moment)} for key, event, moment in rows}

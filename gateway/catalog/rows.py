@@ -30,9 +30,9 @@ def rows_of(number: int, leaf: dict[str, Any]) -> list[Row]:
         return [("windows", row)]
     if kind == "alert" and "alert" in record:
         alert = record["alert"]
-        row = (number, record["ordinal"], alert["id"], alert["model"], record["at"],
+        told = (number, record["ordinal"], alert["id"], alert["model"], record["at"],
                record["event"], int(record["sent"]), alert["state"], text)  # fmt: skip
-        return [("alerts", row)]
+        return [("alerts", told)]
     name = str(record.get("id") or record.get("name") or leaf.get("source", kind))
     return [("events", (number, kind, name, text))]
 

@@ -24,7 +24,6 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.catalog import queries
-from gateway.catalog.queries import LIMIT_MAX
 from gateway.catalog.store import Catalog
 from gateway.console import openapi
 from gateway.console.decision import parts_of, show
@@ -277,8 +276,21 @@ class Api:
             model, resolved, limit = read_alert_filters(request.query_params)
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        found = await asyncio.to_thread(self._asked, queries.alerts, model, resolved, limit)
-        return answer({"alerts": found})
+        happened = await asyncio.to_thread(self._asked, queries.happenings)
+        found = [
+            alert | {"last": happened[key]}
+            for key, alert in self._alerts().items()
+            if key in happened
+            and model in (None, alert["model"])
+            and (resolved or alert["state"] != "resolved")
+        ]
+        found.sort(key=lambda one: (one["state"] == "resolved", -one["updated_at"]))
+        return answer({"alerts": found[:limit]})
+
+    def _alerts(self) -> dict[str, dict[str, Any]]:
+        """As they are by the leaf that the catalog has reached."""
+        told: dict[str, Any] = self.catalog().state.get("alerts", {}).get("alerts", {})
+        return told
 
     async def acknowledge(self, request: Request) -> Response:
         return await self._word(request, ACKNOWLEDGED)
@@ -293,8 +305,7 @@ class Api:
             told = read_word(await request.body(), kind, now)
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        found = await asyncio.to_thread(self._asked, queries.alerts, None, False, LIMIT_MAX)
-        if told["alert"] not in [one["id"] for one in found]:
+        if self._alerts().get(told["alert"], {}).get("state", "resolved") == "resolved":
             return refuse(404, "unknown_alert", f"no alert {told['alert'][:80]!r} is open")
         told["by"] = request.headers.get("x-headworks-person", "local")
         try:

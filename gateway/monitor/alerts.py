@@ -85,8 +85,10 @@ class Alerts:
 
     def take_word(self, kind: str, record: dict[str, Any]) -> Happening | None:
         """What a person said; nothing where there is no such alert, or it is over."""
-        alert = self._alerts.get(record.get("alert", ""))
-        if alert is None or kind not in (ACKNOWLEDGED, MUTED):
+        if kind not in (ACKNOWLEDGED, MUTED):
+            return None
+        alert = self._alerts.get(record["alert"])
+        if alert is None:
             return None
         by, at = str(record["by"]), int(record["at"])
         if kind == ACKNOWLEDGED:
