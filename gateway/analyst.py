@@ -41,6 +41,7 @@ from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows, decisions_of
+from gateway.outbound.webhook import Webhook
 from gateway.outbound.witness import Witnesses
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
@@ -124,6 +125,10 @@ class Analyst:
             log.error("the catalog is made anew from the ledger: %s", anew)
         self.windows = Windows(artifacts, self.catalog.state.get("windows", {}))
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
+        leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
+        self.webhook = Webhook(
+            lambda: self.catalog, self._webhook_target, (leaf, ordinal), self.metrics, clock
+        )
         waiting = self.catalog.state.get("waiting", [])
         self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
@@ -211,6 +216,7 @@ class Analyst:
                 "windows": self.windows.to_json(),
                 "waiting": list(self.labelling.waiting),
                 "alerts": self.alerts.to_json(),
+                "delivered": self.webhook.delivered,
             }
             await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
             self.labelling.forget()
@@ -259,6 +265,15 @@ class Analyst:
                 self._spans.close(SPANS_PATIENCE_S)
             self._spans = Spans(told, self.metrics) if told else None
             self._spans_to = told
+
+    def _webhook_target(self) -> dict[str, str] | None:
+        revision = self.tables.current
+        if revision is None:
+            return None
+        found: dict[str, str] | None = (
+            self._table(revision).document.get("alerts", {}).get("webhook")
+        )
+        return found
 
     def _take_chunk(self) -> int:
         """Fold a chunk of leaves; explanations are made for all of it at once."""
@@ -450,6 +465,7 @@ async def _analyse(state: Path, keys: Path, clock: SystemClock, ledger: LedgerSe
     asked = [(one.vkey, one.url) for one in ledger.witnesses]
     witnesses = Witnesses(state / "ledger", asked, ledger.needed, analyst.metrics, clock)
     witnessing = loop.create_task(witnesses.keep_witnessed(analyst.stopping))
+    sending = loop.create_task(analyst.webhook.keep_sending(analyst.stopping))
     app = make_app(
         lambda: analyst.catalog, analyst.tables, BodyReader(state, keys), state,
         witnesses.document, analyst.rebuild,
@@ -461,6 +477,7 @@ async def _analyse(state: Path, keys: Path, clock: SystemClock, ledger: LedgerSe
     server.should_exit = True
     await serving
     witnessing.cancel()
-    await asyncio.gather(witnessing, return_exceptions=True)
+    sending.cancel()
+    await asyncio.gather(witnessing, sending, return_exceptions=True)
     await analyst.close()
     return 74 if analyst.failed.is_set() else 0

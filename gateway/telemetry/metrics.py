@@ -47,6 +47,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
     "headworks_alerts": ("What happened to alerts.", ("model", "event")),
     "headworks_alerts_dropped": ("Causes without an alert, since there are too many.", ()),
+    "headworks_webhook": (
+        "Alerts sent: taken, refused, failed; dropped after an hour.",
+        ("answer",),
+    ),
     "headworks_labels": ("Labels of decisions that the analyst has taken.", ()),
     "headworks_labels_dropped": ("Labels that waited for a decision and were too many.", ()),
     "headworks_spans_dropped": ("Spans not sent to the collector.", ()),

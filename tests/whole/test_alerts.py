@@ -1,9 +1,14 @@
 """An alert at a real gateway: raised by traffic, seen by people, over when traffic is well."""
 
+import base64
+import hmac
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import httpx2
 import numpy as np
+import orjson
 import pyarrow.parquet as parquet
 import pytest
 from gateway_process import KEY, ROOT, GatewayProcess, body
@@ -24,12 +29,56 @@ FEATURES = (
 )
 
 
+SECRET = b"a secret of the test"
+
+
+class Receiver(ThreadingHTTPServer):
+    """A webhook that fails the first time and then keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Taking)
+        self.refused, self.taken = 0, []
+
+
+class Taking(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers["content-length"]))
+        if not self.server.refused:
+            self.server.refused += 1
+            self.send_response(503)
+        else:
+            self.server.taken.append((dict(self.headers), sent))
+            self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
+def receiver():
+    made = Receiver()
+    thread = Thread(target=made.serve_forever)
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory, receiver):
+    folder = tmp_path_factory.mktemp("alerts")
+    (folder / "secret").write_bytes(SECRET + b"\n")
+    hook = f"alerts: {{webhook: {{url: 'http://127.0.0.1:{receiver.server_port}/hook', "
     made = GatewayProcess(
-        tmp_path_factory.mktemp("alerts"),
-        edit=lambda text: text.replace("count: 500", f"count: {WINDOW}").replace(
-            "split: {v1: 95%, v2: 5%}, shadow: {v3: 100%}", "split: {v1: 100%}"
+        folder,
+        edit=lambda text: (
+            hook
+            + "secret: 'file:secret'}}\n"
+            + text.replace("count: 500", f"count: {WINDOW}").replace(
+                "split: {v1: 95%, v2: 5%}, shadow: {v3: 100%}", "split: {v1: 100%}"
+            )
         ),
     ).start()
     yield made
@@ -92,6 +141,23 @@ def test_an_alert_is_raised_seen_muted_and_over(gateway):
     assert alert(gateway, "quality/lvr/stuck") is None
     over = alert(gateway, "quality/lvr/stuck", resolved="true")
     assert (over["state"], over["number"], over["last"]["event"]) == ("resolved", 1, "resolved")
+
+
+def test_the_webhook_is_told_once_and_signed(gateway, receiver):
+    """What opened and what was not muted, under ids of its own, though the first try failed; the
+    end of the muted alert is not sent."""
+    send(gateway, 1, 3, dmi="perhaps")
+    wait(lambda: any(b"quality/dmi" in sent for _, sent in receiver.taken))
+    ids = [headers["webhook-id"] for headers, _ in receiver.taken]
+    assert len(ids) == len(set(ids))
+    told = [orjson.loads(sent) for _, sent in receiver.taken]
+    stuck = [one["event"] for one in told if one["alert"]["cause"] == "quality/lvr/stuck"]
+    assert stuck == ["opened"]
+    for headers, sent in receiver.taken:
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + sent
+        expected = base64.b64encode(hmac.digest(SECRET, signed, "sha256")).decode()
+        assert headers["webhook-signature"] == f"v1,{expected}"
+    assert receiver.refused == 1
 
 
 @pytest.mark.parametrize(
