@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import uvicorn
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
 from gateway.card import Card
+from gateway.catalog import queries
 from gateway.catalog.leaves import whole
 from gateway.catalog.rebuild import Rebuild
 from gateway.catalog.rows import rows_of
@@ -41,7 +43,7 @@ from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows, decisions_of
-from gateway.outbound.webhook import Webhook
+from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
@@ -127,7 +129,7 @@ class Analyst:
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
         leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
         self.webhook = Webhook(
-            lambda: self.catalog, self._webhook_target, (leaf, ordinal), self.metrics, clock
+            self._unsent, self._webhook_target, (leaf, ordinal), self.metrics, clock
         )
         waiting = self.catalog.state.get("waiting", [])
         self.labelling = Labelling(state, self.bodies, self._table, waiting)
@@ -265,6 +267,10 @@ class Analyst:
                 self._spans.close(SPANS_PATIENCE_S)
             self._spans = Spans(told, self.metrics) if told else None
             self._spans_to = told
+
+    def _unsent(self, behind: Place) -> list[Waiting]:
+        with closing(self.catalog.cursor()) as cursor:
+            return queries.unsent(cursor, behind)
 
     def _webhook_target(self) -> dict[str, str] | None:
         revision = self.tables.current

@@ -16,14 +16,12 @@ import hmac
 import logging
 import os
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
 
-from gateway.catalog.store import Catalog
 from gateway.clock import Clock
 from gateway.telemetry.metrics import Metrics
 
@@ -31,9 +29,10 @@ LOOK_S = 1.0
 BACKOFF_S = (1.0, 5.0, 15.0, 60.0)
 STALE_NS = 3600 * 10**9
 TIMEOUT_S = 5.0
-AT_ONCE = 50
 log = logging.getLogger("headworks.webhook")
 Place = tuple[int, int]
+Waiting = tuple[Place, int, dict[str, Any]]
+"""Place, when it happened (ns), the record."""
 
 
 def signature(secret: bytes, identity: str, timestamp: int, body: bytes) -> str:
@@ -53,17 +52,18 @@ def read_secret(source: str) -> bytes:
 
 
 class Webhook:
-    """`delivered`: place of the last one that is done with; kept by whoever made this."""
+    """`waiting` gives, in order, what is to be sent behind a place; `delivered` is the place of
+    the last one that is done with, kept by whoever made this."""
 
     def __init__(
         self,
-        catalog: Callable[[], Catalog],
+        waiting: Callable[[Place], list[Waiting]],
         target: Callable[[], dict[str, str] | None],
         delivered: Place,
         metrics: Metrics,
         clock: Clock,
     ) -> None:
-        self._catalog, self._target = catalog, target
+        self._waiting, self._target = waiting, target
         self.delivered, self._metrics, self._clock = delivered, metrics, clock
         self._failures = 0
 
@@ -71,7 +71,7 @@ class Webhook:
         async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client:
             while not stopping.is_set():
                 target = self._target()
-                waiting = await asyncio.to_thread(self._waiting)
+                waiting = await asyncio.to_thread(self._waiting, self.delivered)
                 for place, at, document in waiting:
                     if target is not None and not await self._done(client, target, place, at,
                                                                   document):  # fmt: skip
@@ -79,16 +79,6 @@ class Webhook:
                     self.delivered = place
                 wait = BACKOFF_S[min(self._failures, len(BACKOFF_S)) - 1]
                 await asyncio.sleep(wait if self._failures else LOOK_S)
-
-    def _waiting(self) -> list[tuple[Place, int, dict[str, Any]]]:
-        with closing(self._catalog().cursor()) as cursor:
-            rows = cursor.execute(
-                'SELECT leaf, ordinal, "at", document FROM alerts '
-                "WHERE sent = 1 AND (leaf > ? OR (leaf = ? AND ordinal > ?)) "
-                "ORDER BY leaf, ordinal LIMIT ?",
-                [self.delivered[0], self.delivered[0], self.delivered[1], AT_ONCE],
-            ).fetchall()
-        return [((leaf, ordinal), at, orjson.loads(text)) for leaf, ordinal, at, text in rows]
 
     async def _done(
         self, client: Any, target: dict[str, str], place: Place, at: int, document: dict[str, Any]
