@@ -88,7 +88,8 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
             console.print(f"  {sentence}", highlight=False)
     if not document["series"]:
         console.print("No window has closed yet.")
-    performance(console, document["performance"])
+    if (performed := document.get("performance")) is not None:
+        performance(console, performed)
 
 
 def performance(console: Console, document: dict[str, Any]) -> None:

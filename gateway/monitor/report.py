@@ -87,7 +87,7 @@ class WindowReport:
     """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count or time.
 
     `first_leaf` and `last_leaf` may hold rows of other windows too: `first_id` and `last_id` name
-    the decisions. `judged`: it holds enough to be compared;
+    the decisions. `joint`: all features together. `judged`: it holds enough to be compared;
     `examples`: decisions spread over it. `opened`, `resolved`: causes whose alarm begins or ends.
     """
 
@@ -107,6 +107,7 @@ class WindowReport:
     alpha: float
     features: tuple[FeatureReport, ...]
     duplicates: Finding | None
+    joint: Drift
     score: ScoreReport
     outcome: OutcomeReport | None
     bias: tuple[GroupsOfKey, ...]

@@ -30,13 +30,20 @@ def sightings(report: WindowReport) -> list[Sighting]:
             cause=cause,
             window=report.id,
             at=report.closed_at,
-            raised=state in ALARMING if state in SPEAKING else None,
+            raised=_raised(state, "drift" in evidence),
             severity=severity,
             first_seen=report.opened_at if state != "ok" and state in SPEAKING else None,
             evidence=plain({"window": report.id, "decisions": list(report.examples), **evidence}),
         )
         for cause, state, severity, evidence in sorted(told, key=lambda one: one[0])
     ]
+
+
+def _raised(state: str, of_drift: bool) -> bool | None:
+    """A first sign of drift neither raises an alert nor calms one."""
+    if state not in SPEAKING or (of_drift and state == "watch"):
+        return None
+    return state in ALARMING
 
 
 Told = tuple[str, str, Severity, dict[str, Any]]
@@ -56,6 +63,8 @@ def _of_features(report: WindowReport) -> Iterator[Told]:
 
 def _of_scores(report: WindowReport) -> Iterator[Told]:
     score, outcome = report.score, report.outcome
+    state = "not_enough_data" if report.joint.suppressed_by else report.joint.state
+    yield "joint", state, _severity(report.joint), _drift(report.joint)
     shown: dict[str, Any] = {"before": _summary(score.before), "after": asdict(score.after)}
     yield "score", score.state, _severity(score.drift), shown | _drift(score.drift)
     if outcome is not None:
