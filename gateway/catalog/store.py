@@ -18,6 +18,9 @@ import orjson
 import pyarrow as pa
 
 FORMAT = 2
+MEMORY_LIMIT = "64MB"
+"""DuckDB's cache and work area; what does not fit is read again or spilled beside the file. It is
+full after some 150,000 exchanges: the analyst's memory is flat from there on."""
 
 TABLES: Mapping[str, Sequence[tuple[str, str]]] = {
     "exchanges": (
@@ -150,7 +153,7 @@ def _array(values: Sequence[Any], kind: str) -> Any:
 
 def _open(path: Path | None) -> Any:
     """The one place that opens the file: row groups of 16,384 are not remembered in it."""
-    config = {"threads": "1", "memory_limit": "128MB"}
+    config = {"threads": "1", "memory_limit": MEMORY_LIMIT}
     connection = duckdb.connect(":memory:", config=config)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

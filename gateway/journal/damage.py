@@ -19,6 +19,8 @@ import orjson
 
 from gateway.disk import write_durably
 
+SET_BACK = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -31,6 +33,13 @@ class Damage:
     first: int
     upto: int | None
     what: str
+
+    @classmethod
+    def set_back(cls, journal: str, end: int, sealed: int) -> Damage:
+        """The journal ends before records that the ledger holds: an old copy was put in its place,
+        and numbers are given twice. Nobody can accept that; its offset is that of no place."""
+        what = f"set back: it ends at record {end}, but {sealed} are sealed (a restored copy?)"
+        return cls(journal, -1, SET_BACK, end, None, what)
 
     def __str__(self) -> str:
         place = f"/{self.segment:08d}.segment" if self.segment >= 0 else ""

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.disk import Occupied, hold, sync_folder, write_durably
 from gateway.journal.damage import Accepted, read_accepted, write_accepted
-from gateway.journal.segment import START, SegmentHead, survey
+from gateway.journal.segment import START, SegmentHead, commits_behind, survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,20 @@ class JournalFolder:
     def cipher(self, number: int) -> AESGCM:
         """FileNotFoundError: the key was destroyed or not restored. ValueError: it is no key."""
         return AESGCM(self.key(number).read_bytes())
+
+    def end(self) -> int:
+        """The number behind the newest record that the files speak of, damaged or not."""
+        end = max(self.begun().sequence, self.retired().sequence)
+        for number in reversed(self.segments()):
+            try:
+                data = self.segment(number).read_bytes()
+                head = SegmentHead.decode(data)
+            except (FileNotFoundError, ValueError):
+                continue
+            if head is not None:
+                told = (upto for _, upto in commits_behind(data, START, head.salt))
+                return max(end, survey(data, head).next_sequence, *told)
+        return end
 
     def destroy_key(self, number: int) -> None:
         self.key(number).unlink(missing_ok=True)

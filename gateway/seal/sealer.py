@@ -19,7 +19,7 @@ import orjson
 
 from gateway.budget import Rung, read_rung
 from gateway.clock import Clock
-from gateway.journal.damage import Gap
+from gateway.journal.damage import SET_BACK, Damage, Gap
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import decode_parts
@@ -161,8 +161,7 @@ class Sealer:
             return
         reader = self.readers.get(source)
         if reader is None:
-            start = self.ledger.positions.get(source, -1) + 1
-            reader = self.readers[source] = JournalReader(folder, start)
+            reader = self.readers[source] = self._reader(source, folder)
         size = 0
         for entry in reader.read(CHUNK):
             if isinstance(entry, Gap):
@@ -174,12 +173,21 @@ class Sealer:
                 break
         if reader.damage is not None and source not in self._reported:
             self._reported.add(source)
-            if self.ledger.positions.get(f"damage:{source}", -1) < 0:
-                self._tell_damage(source, reader)
+            kind = "set_back" if reader.damage.offset == SET_BACK else "damage"
+            if self.ledger.positions.get(f"{kind}:{source}", -1) < 0:
+                self._tell_damage(f"{kind}:{source}", reader)
 
-    def _tell_damage(self, source: str, reader: JournalReader) -> None:
+    def _reader(self, source: str, folder: JournalFolder) -> JournalReader:
+        """A reader of what is not sealed yet. What was once seen set back stays so: its writer
+        goes on, and will have passed the number that is sealed."""
+        sealed = self.ledger.positions.get(source, -1) + 1
+        reader = JournalReader(folder, sealed)
+        if sealed and (f"set_back:{source}" in self.ledger.positions or folder.end() < sealed):
+            reader.damage = Damage.set_back(folder.name, folder.end(), sealed)
+        return reader
+
+    def _tell_damage(self, place: str, reader: JournalReader) -> None:
         record = orjson.dumps({"damage": str(reader.damage), "at": self.clock.steady()})
-        place = f"damage:{source}"
         leaf = encode_leaf("damage", record, source=(place, reader.next_sequence))
         self.ledger.append(ROOT, leaf, place, reader.next_sequence)
 

@@ -91,7 +91,7 @@ class Chronicle:
             journal = record.get("journal", leaf.get("source"))
             self.gaps.append((str(journal), int(record["first"]), int(record["upto"])))
         elif kind == "damage":
-            self.damages.append((str(leaf["source"]).removeprefix("damage:"), leaf["sequence"]))
+            self.damages.append((str(leaf["source"]).partition(":")[2], leaf["sequence"]))
 
     def _key(self, index: int, record: dict[str, Any]) -> None:
         if index != 0:

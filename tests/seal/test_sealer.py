@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 from collections import Counter
 
@@ -91,6 +92,35 @@ def test_sealed_segments_go_with_their_keys(tmp_path):
     assert before[-1:] == folder.segments()
     assert len(list((tmp_path / "keys" / "journal" / "0").glob("*.key"))) == 1
     os.close(lock)
+
+
+def test_a_journal_set_back_is_told_and_sealed_no_further(tmp_path):
+    """An old copy of a journal in its place gives numbers twice: that is said, once, in a leaf, and
+    at later starts too, when the writer has passed the number that was sealed."""
+    journal = tmp_path / "journal"
+    make_journal(tmp_path, 20)
+    shutil.copytree(journal, tmp_path / "copy")
+    make_journal(tmp_path, 10, start=20)
+    lock = hold(journal / "0" / "lock")  # as a writer does: the copy's segments keep their keys
+    seal_all(tmp_path)
+    os.close(lock)
+    assert_sealed(tmp_path, 30)
+    shutil.rmtree(journal)
+    shutil.copytree(tmp_path / "copy", journal)
+
+    for more in (0, 40):
+        make_journal(tmp_path, more, start=20)
+        sealer = open_sealer(tmp_path)
+        while sealer.step():
+            pass
+        (told,) = sealer.lag().values()
+        assert "set back: it ends at record" in told["damage"]
+        assert "30 are sealed" in told["damage"]
+        sealer.close()
+
+    leaves = [orjson.loads(leaf) for _, leaf in LedgerReader(tmp_path).read(1 << 30)]
+    assert_sealed(tmp_path, 30)
+    assert 1 == sum(leaf["kind"] == "damage" for leaf in leaves)
 
 
 def seal_until(folder, writes: int) -> bool:
