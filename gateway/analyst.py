@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import uvicorn
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
 from gateway.card import Card
+from gateway.catalog import queries
 from gateway.catalog.leaves import whole
 from gateway.catalog.rebuild import Rebuild
 from gateway.catalog.rows import rows_of
@@ -36,9 +38,12 @@ from gateway.journal.record import EMPTY, decode_parts, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
+from gateway.monitor.alerts import Alerts, Happening
+from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows, decisions_of
+from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
@@ -120,7 +125,14 @@ class Analyst:
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
-        self.windows = Windows(artifacts, self.catalog.state)
+        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}))
+        self.alerts = Alerts(self.catalog.state.get("alerts", {}))
+        leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
+        self.webhook = Webhook(
+            self._unsent, self._webhook_target, (leaf, ordinal), self.metrics, clock
+        )
+        waiting = self.catalog.state.get("waiting", [])
+        self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
         self.failed = asyncio.Event()
         self._tables: dict[str, Table] = {}
@@ -202,9 +214,14 @@ class Analyst:
                 await asyncio.sleep(IDLE_S)
                 continue
             await self._write_outputs()
-            await asyncio.to_thread(
-                self.catalog.commit, self.reader.next - 1, self.windows.to_json()
-            )
+            state = {
+                "windows": self.windows.to_json(),
+                "waiting": list(self.labelling.waiting),
+                "alerts": self.alerts.to_json(),
+                "delivered": self.webhook.delivered,
+            }
+            await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
+            self.labelling.forget()
             behind = read_committed(self.state / "ledger") - self.reader.next
             self.metrics.set("headworks_lag_records", behind, NAME)
             seconds = (self.clock.steady() - self._newest_ns) / 1e9 if behind else 0.0
@@ -251,6 +268,19 @@ class Analyst:
             self._spans = Spans(told, self.metrics) if told else None
             self._spans_to = told
 
+    def _unsent(self, behind: Place) -> list[Waiting]:
+        with closing(self.catalog.cursor()) as cursor:
+            return queries.unsent(cursor, behind)
+
+    def _webhook_target(self) -> dict[str, str] | None:
+        revision = self.tables.current
+        if revision is None:
+            return None
+        found: dict[str, str] | None = (
+            self._table(revision).document.get("alerts", {}).get("webhook")
+        )
+        return found
+
     def _take_chunk(self) -> int:
         """Fold a chunk of leaves; explanations are made for all of it at once."""
         leaves = []
@@ -285,6 +315,13 @@ class Analyst:
         for table, row in rows_of(number, leaf):
             self.catalog.add(table, row)
         record = leaf["record"]
+        for model, counts in sorted(self.labelling.take(number, leaf, self.catalog).items()):
+            if counts:
+                told = {"kind": "labelled", "model": model, "counts": counts}
+                self._say(number, told | {"feedback": record["id"]})
+        self._tell_labels(leaf)
+        if (happening := self.alerts.take_word(leaf["kind"], record)) is not None:
+            self._say_alert(number, happening)
         if leaf["kind"] != "exchange":
             return
         self._newest_ns = record["at"]
@@ -292,6 +329,12 @@ class Analyst:
             self._spans.offer(record)
         for report in self.windows.overdue(record["at"]):
             self._say_window(number, report)
+
+    def _tell_labels(self, leaf: dict[str, Any]) -> None:
+        if leaf["kind"] == "feedback":
+            self.metrics.count("headworks_labels", by=len(leaf["record"]["labels"]))
+        self.metrics.count("headworks_labels_dropped", by=self.labelling.dropped)
+        self.labelling.dropped = 0
 
     def _judge(
         self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
@@ -384,10 +427,16 @@ class Analyst:
             self._say(
                 number, about | {"sealed": True}, encode_parts({"report": told}, EMPTY, EMPTY)
             )
-        for kind, causes in (("alert", report.opened), ("alert_resolved", report.resolved)):
-            for cause in causes:
-                name = f"{report.id.rpartition('/')[0]}:{cause}"
-                self._say(number, {"kind": kind, "model": model, "name": name, "window": report.id})
+        for happening in self.alerts.take_window(report):
+            self._say_alert(number, happening)
+        self.metrics.count("headworks_alerts_dropped", by=self.alerts.dropped)
+        self.alerts.dropped = 0
+
+    def _say_alert(self, number: int, happening: Happening) -> None:
+        alert = happening.alert
+        self.metrics.count("headworks_alerts", alert.model, happening.event)
+        about = {"kind": "alert", "model": alert.model, "name": alert.key}
+        self._say(number, about | happening.to_json())
 
     def _say(self, number: int, record: dict[str, Any], parts: bytes = NO_PARTS) -> None:
         ordinal = 0
@@ -422,6 +471,7 @@ async def _analyse(state: Path, keys: Path, clock: SystemClock, ledger: LedgerSe
     asked = [(one.vkey, one.url) for one in ledger.witnesses]
     witnesses = Witnesses(state / "ledger", asked, ledger.needed, analyst.metrics, clock)
     witnessing = loop.create_task(witnesses.keep_witnessed(analyst.stopping))
+    sending = loop.create_task(analyst.webhook.keep_sending(analyst.stopping))
     app = make_app(
         lambda: analyst.catalog, analyst.tables, BodyReader(state, keys), state,
         witnesses.document, analyst.rebuild,
@@ -433,6 +483,7 @@ async def _analyse(state: Path, keys: Path, clock: SystemClock, ledger: LedgerSe
     server.should_exit = True
     await serving
     witnessing.cancel()
-    await asyncio.gather(witnessing, return_exceptions=True)
+    sending.cancel()
+    await asyncio.gather(witnessing, sending, return_exceptions=True)
     await analyst.close()
     return 74 if analyst.failed.is_set() else 0

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from gateway import __version__
+from gateway.commands.alerts import alerts
+from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
 from gateway.commands.subject import subject
 from gateway.commands.terminal import (
@@ -156,6 +158,8 @@ def status(config: Config = CONFIG, set_: Set = None, json: Json = False) -> Non
 cli.add_typer(subject, name="subject")
 cli.add_typer(ledger, name="ledger")
 cli.add_typer(journal, name="journal")
+cli.command()(feedback)
+cli.add_typer(alerts, name="alerts")
 cli.command()(witness)
 
 Filter = Annotated[str | None, typer.Option()]
@@ -198,11 +202,19 @@ def decisions(
 
 
 @cli.command()
-def monitor(model: str, config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
-    """Answers, shadow agreement, drift and group state of a model."""
+def monitor(
+    model: str,
+    since: Annotated[str | None, typer.Option(help="Labels of decisions since; as 30d.")] = None,
+    config: Config = CONFIG,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Answers, shadow agreement, drift, group state and, where labels came, performance."""
     from gateway import report
 
-    show(ask(config, set_, f"/api/v1/monitor/{model}"), json, report.monitor)
+    document = ask(config, set_, f"/api/v1/monitor/{model}")
+    performance = ask(config, set_, f"/api/v1/monitor/{model}/performance", since=since)
+    show(document | {"performance": performance}, json, report.monitor)
 
 
 @cli.command()

@@ -1,9 +1,9 @@
 """Refusals: every answer that the gateway makes itself, each with its status and its code.
 
 Refusal
-├── BadRequest 400          bad_request, bad_context, bad_tensor, bad_body
+├── BadRequest 400          bad_request, bad_context, bad_tensor, bad_body, bad_feedback
 ├── Unauthorised 401        unauthorised
-├── Forbidden 403           force_not_allowed
+├── Forbidden 403           force_not_allowed, feedback_not_allowed
 ├── NotFound 404            unknown_path, unknown_model, unknown_version, no_rule
 ├── MethodNotAllowed 405    method_not_allowed
 ├── Late 408                request_timeout
@@ -23,9 +23,11 @@ CODES: dict[str, tuple[int, str]] = {
     "bad_request": (400, "The request is not valid HTTP or not one this path takes."),
     "bad_context": (400, "x-headworks-subject or x-headworks-groups cannot be read."),
     "bad_body": (400, "The body is not a request of the model's protocol."),
+    "bad_feedback": (400, "A line is no label of a decision (docs/monitoring.md)."),
     "bad_tensor": (400, "A tensor's name, shape, type or value does not fit the model."),
     "unauthorised": (401, "The bearer token is missing or belongs to no caller."),
     "force_not_allowed": (403, "The caller may not choose the version."),
+    "feedback_not_allowed": (403, "The caller may not give feedback."),
     "unknown_path": (404, "No model is served at this path."),
     "unknown_model": (404, "There is no model of this name."),
     "unknown_version": (404, "The model has no version of this name."),

@@ -175,5 +175,5 @@ class Governor:
 
 def _same(new: dict[str, Any], old: Any) -> bool:
     """Whether two documents say the same, whoever wrote them when."""
-    told = ("models", "callers", "people", "telemetry")
-    return all(orjson.loads(orjson.dumps(new[key])) == old[key] for key in told)
+    told = ("models", "callers", "people", "telemetry", "alerts")
+    return all(orjson.loads(orjson.dumps(new[key])) == old.get(key) for key in told)

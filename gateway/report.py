@@ -90,6 +90,50 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
             console.print(f"  {sentence}", highlight=False)
     if not document["series"]:
         console.print("No window has closed yet.")
+    if (performed := document.get("performance")) is not None:
+        performance(console, performed)
+
+
+def performance(console: Console, document: dict[str, Any]) -> None:
+    told = document["labels"]
+    if not told["labels"]:
+        return
+    console.print(
+        f"{told['labels']} labels of {told['decisions']} decisions: {told['corrected']} corrected "
+        f"one, {told['duplicates']} changed nothing; on {told['contradicting']} decisions sources "
+        f"differ; {document['unmatched']} labels (of all models) name no decision."
+    )
+    table = Table("predicted on", "version", "arm", "labelled", "accuracy", "AUC", "Brier",
+                  "without labels", box=None)  # fmt: skip
+    for row in document["cohorts"]:
+        found, guess = row["realised"], row["estimated"]
+        if found is None:
+            continue
+        figures = found["figures"]
+        low, high = found["accuracy_interval"]
+        table.add_row(
+            row["day"], row["version"], row["arm"], f"{row['labelled']} ({row['coverage']:.0%})",
+            f"{figures['accuracy']:.3f} [{low:.3f}, {high:.3f}]",
+            _score(figures["auc"]), _score(figures["brier"]),
+            f"accuracy {guess['accuracy']:.3f}, off by "
+            f"{row['estimate_error']['accuracy']:+.3f} where labelled",
+        )  # fmt: skip
+    console.print(table)
+    for found in document["groups"]:
+        for group in found["groups"]:
+            console.print(about_group(found, group), highlight=False)
+
+
+def about_group(found: dict[str, Any], group: dict[str, Any]) -> str:
+    """One group's labels in a sentence."""
+    told = (f"{found['version']} ({found['arm']}), {group['key']} `{group['value']}`: "
+            f"{group['labelled']} labels of {group['decisions']} decisions")  # fmt: skip
+    gap = group["opportunity"]
+    if gap["difference"] is None:
+        return f"{told}."
+    low, high = gap["difference_interval"]
+    return (f"{told}; of the good, {gap['share']:.1%} were favoured, {gap['difference']:+.1%} "
+            f"against `{gap['against']}` [{low:+.1%}, {high:+.1%}].")  # fmt: skip
 
 
 def counts(console: Console, document: dict[str, Any]) -> None:
@@ -104,3 +148,15 @@ def counts(console: Console, document: dict[str, Any]) -> None:
         console.print(f"shadow {row['shadow']} agrees with {row['primary']} ({row['arm']}) on "
                       f"{row['same_outcome']} of {row['decisions']} outcomes "
                       f"({row['same_outcome'] / row['decisions']:.1%})")  # fmt: skip
+
+
+def alerts(console: Console, document: dict[str, Any]) -> None:
+    for told in document["alerts"]:
+        muted = ", muted" if told["muted_until"] else ""
+        colour = "bold red" if told["severity"] == "critical" else "yellow"
+        console.print(f"[bold]{told['id']}[/]: [{colour}]{told['severity']}[/], {told['state']}"
+                      f"{muted}, {told['windows']} windows; {told['last']['event']} at "
+                      f"{told['last']['at'][:19]}; arms: {' '.join(told['raising']) or 'none'}",
+                      highlight=False)  # fmt: skip
+    if not document["alerts"]:
+        console.print("No alert is open.")

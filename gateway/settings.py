@@ -19,6 +19,7 @@ from gateway.declaration import (
     HexDigest,
     LedgerName,
     Name,
+    Secret,
     Section,
     Share,
     Size,
@@ -89,6 +90,15 @@ class Telemetry(Section):
     otlp: Url | None = Field(
         None, description="OTLP/HTTP collector that gets spans; off if absent."
     )
+
+
+class WebhookSettings(Section):
+    url: Url = Field(description="Gets a POST for each alert that opens, worsens or is over.")
+    secret: Secret = Field(description="env:NAME or file:PATH of the key that signs them.")
+
+
+class AlertSettings(Section):
+    webhook: WebhookSettings | None = Field(None, description="Where alerts go; absent: nowhere.")
 
 
 class Drain(Section):
@@ -196,6 +206,7 @@ class Settings(Section):
     state: str = Field("./state", description="Folder of journal, ledger, catalog, artifacts.")
     keys: str = Field("./keys", description="Folder of keys; never inside state.")
     telemetry: Telemetry = Field(Telemetry(), description="Where spans go.")
+    alerts: AlertSettings = Field(AlertSettings(), description="Who is told of alerts.")
     clients: Clients = Field(Clients(), description="What a client of the data port may take.")
     overload: Overload = Field(Overload(), description="When there is too much, who is refused.")
     drain: Drain = Field(Drain(), description="How a stop proceeds.")

@@ -254,7 +254,16 @@ def make_document(
         "callers": tree["callers"],
         "people": tree["people"],
         "telemetry": tree["telemetry"],
+        "alerts": _locate_secret(tree["alerts"], checked),
     }
+
+
+def _locate_secret(alerts: dict[str, Any], checked: Checked) -> dict[str, Any]:
+    if alerts["webhook"] is not None:
+        kind, _, name = alerts["webhook"]["secret"].partition(":")
+        if kind == "file":
+            alerts["webhook"]["secret"] = f"file:{checked.resolve(name)}"
+    return alerts
 
 
 def _locate_servers(settings: dict[str, Any], checked: Checked) -> None:

@@ -174,3 +174,25 @@ def errors(cursor: Any) -> list[dict[str, Any]]:
         "SELECT error, count(*) FROM exchanges WHERE error IS NOT NULL GROUP BY ALL ORDER BY ALL"
     ).fetchall()
     return [{"code": code, "exchanges": count} for code, count in rows]
+
+
+def happenings(cursor: Any) -> dict[str, dict[str, Any]]:
+    """What happened last to each alert, by its id."""
+    rows = cursor.execute(
+        'SELECT key, event, "at" FROM alerts '
+        "QUALIFY row_number() OVER (PARTITION BY key ORDER BY leaf DESC, ordinal DESC) = 1"
+    ).fetchall()
+    return {key: {"event": event, "at": isoformat(moment)} for key, event, moment in rows}
+
+
+def unsent(
+    cursor: Any, behind: tuple[int, int], at_most: int = 50
+) -> list[tuple[tuple[int, int], int, dict[str, Any]]]:
+    """What is to be told of alerts behind a place: place, when it happened (ns), the record."""
+    rows = cursor.execute(
+        'SELECT leaf, ordinal, "at", document FROM alerts '
+        "WHERE sent = 1 AND (leaf > ? OR (leaf = ? AND ordinal > ?)) "
+        "ORDER BY leaf, ordinal LIMIT ?",
+        [behind[0], behind[0], behind[1], at_most],
+    ).fetchall()
+    return [((leaf, ordinal), at, orjson.loads(text)) for leaf, ordinal, at, text in rows]

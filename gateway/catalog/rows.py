@@ -13,6 +13,11 @@ def rows_of(number: int, leaf: dict[str, Any]) -> list[Row]:
     kind, record = leaf["kind"], leaf["record"]
     if kind == "exchange":
         return _exchange(number, leaf, record)
+    if kind == "feedback":
+        return _labels(number, record)
+    if kind == "labelled":
+        model = record["model"]
+        return [("labelled", (number, model, *counted)) for counted in record["counts"]]
     text = orjson.dumps(record).decode()
     if kind == "explanation":
         method, why = record.get("method"), record.get("not_explained")
@@ -23,8 +28,21 @@ def rows_of(number: int, leaf: dict[str, Any]) -> list[Row]:
         row = (report["id"], number, model, version, arm, int(place), report["first_leaf"],
                report["last_leaf"], report["state"], text)  # fmt: skip
         return [("windows", row)]
+    if kind == "alert" and "alert" in record:
+        alert = record["alert"]
+        told = (number, record["ordinal"], alert["id"], alert["model"], record["at"],
+               record["event"], int(record["sent"]), alert["state"], text)  # fmt: skip
+        return [("alerts", told)]
     name = str(record.get("id") or record.get("name") or leaf.get("source", kind))
     return [("events", (number, kind, name, text))]
+
+
+def _labels(number: int, record: dict[str, Any]) -> list[Row]:
+    """One row a line; which one is in force is asked, since a later leaf may say another."""
+    return [
+        ("labels", (identity, row, number, place, orjson.dumps(value).decode(), observed, source))
+        for place, (identity, row, value, observed, source) in enumerate(record["labels"])
+    ]
 
 
 def _exchange(number: int, leaf: dict[str, Any], record: dict[str, Any]) -> list[Row]:

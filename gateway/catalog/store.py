@@ -17,7 +17,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 MEMORY_LIMIT = "64MB"
 """DuckDB's cache and work area; what does not fit is read again or spilled beside the file. It is
 full after some 150,000 exchanges: the analyst's memory is flat from there on."""
@@ -39,6 +39,20 @@ TABLES: Mapping[str, Sequence[tuple[str, str]]] = {
     ),
     "explanations": (
         ("id", "UUID"), ("leaf", "BIGINT"), ("method", "VARCHAR"), ("not_explained", "VARCHAR"),
+        ("document", "VARCHAR"),
+    ),
+    "labels": (
+        ("id", "UUID"), ("row", "INTEGER"), ("leaf", "BIGINT"), ("place", "INTEGER"),
+        ("value", "VARCHAR"), ("observed", "BIGINT"), ("source", "VARCHAR"),
+    ),
+    "labelled": (
+        ("leaf", "BIGINT"), ("model", "VARCHAR"), ("version", "VARCHAR"), ("arm", "VARCHAR"),
+        ("day", "VARCHAR"), ("key", "VARCHAR"), ("value", "VARCHAR"), ("decided", "INTEGER"),
+        ("actual", "INTEGER"), ("count", "INTEGER"), ("score", "DOUBLE"),
+    ),
+    "alerts": (
+        ("leaf", "BIGINT"), ("ordinal", "INTEGER"), ("key", "VARCHAR"), ("model", "VARCHAR"),
+        ("at", "BIGINT"), ("event", "VARCHAR"), ("sent", "INTEGER"), ("state", "VARCHAR"),
         ("document", "VARCHAR"),
     ),
     "windows": (
@@ -64,8 +78,8 @@ class Catalog:
             self._create()
         row = self._connection.execute("SELECT format, reached, state FROM meta").fetchone()
         assert row is not None
-        if row[0] > FORMAT:
-            raise ValueError(f"catalog format {row[0]} is newer than {FORMAT}")
+        if row[0] != FORMAT:
+            raise ValueError(f"catalog format {row[0]}, and {FORMAT} is wanted: it is made again")
         self.reached: int = row[1]
         self.state: dict[str, Any] = orjson.loads(row[2])
         self._rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in TABLES}

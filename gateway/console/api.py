@@ -30,12 +30,15 @@ from gateway.console.decision import parts_of, show
 from gateway.console.export import day_range, write_export
 from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
+from gateway.console.performance import SINCE_DAYS, performed
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
-from gateway.table import TableStore
+from gateway.monitor.alerts import ACKNOWLEDGED, MUTED
+from gateway.table import Model, TableStore
 
 _AGO = re.compile(r"^(\d+)(s|m|h|d)$")
+MUTED_DAYS_MAX = 30
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -81,6 +84,49 @@ def read_filters(parameters: Any, now: datetime) -> queries.Filters:
         if name in parameters:
             found[name] = read_time(name, parameters[name], now)
     return queries.Filters(**found)
+
+
+def read_since(parameters: Any, now: datetime) -> int:
+    """Nanoseconds; without the parameter 90 days ago. ValueError names parameter and value."""
+    for name in parameters:
+        if name != "since":
+            raise ValueError(f"{name}: unknown; known: since")
+    return read_time("since", parameters.get("since", f"{SINCE_DAYS}d"), now)
+
+
+def read_alert_filters(parameters: Any) -> tuple[str | None, bool, int]:
+    """Model, whether those that are over too, limit. ValueError names parameter and value."""
+    known = ("model", "resolved", "limit")
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{name}: unknown; known: {', '.join(known)}")
+    resolved, limit = parameters.get("resolved", "false"), parameters.get("limit", "100")
+    if resolved not in ("true", "false"):
+        raise ValueError(f"resolved={resolved[:40]!r}: true or false is wanted")
+    if not limit.isdigit():
+        raise ValueError(f"limit={limit[:40]!r}: a whole number is wanted")
+    return parameters.get("model"), resolved == "true", int(limit)
+
+
+def read_word(body: bytes, kind: str, now: datetime) -> dict[str, Any]:
+    """`alert`, and to mute it `for` (as 2h; 0s ends it) and `reason`. ValueError names them."""
+    try:
+        told = orjson.loads(body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or not isinstance(told.get("alert"), str):
+        raise ValueError("a JSON object with the `alert` is wanted")
+    if kind == ACKNOWLEDGED:
+        return {"alert": told["alert"]}
+    span, reason = str(told.get("for")), told.get("reason")
+    match = _AGO.match(span)
+    most = timedelta(days=MUTED_DAYS_MAX)
+    if not match or len(match[1]) > 9 or timedelta(**{_UNITS[match[2]]: int(match[1])}) > most:
+        raise ValueError(f"for={span[:40]!r}: a span as 2h is wanted, {MUTED_DAYS_MAX}d at most")
+    if not isinstance(reason, str) or not 0 < len(reason.strip()) <= 500:
+        raise ValueError(f"reason={str(reason)[:40]!r}: 1 to 500 characters are wanted")
+    until = now + timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return {"alert": told["alert"], "until": int(until.timestamp() * 1e9), "reason": reason.strip()}
 
 
 def read_purpose(body: bytes) -> tuple[str, bool]:
@@ -225,6 +271,68 @@ class Api:
             "series": self._asked(queries.monitor, name),
         }
 
+    async def alerts(self, request: Request) -> Response:
+        try:
+            model, resolved, limit = read_alert_filters(request.query_params)
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        happened = await asyncio.to_thread(self._asked, queries.happenings)
+        found = [
+            alert | {"last": happened[key]}
+            for key, alert in self._alerts().items()
+            if key in happened
+            and model in (None, alert["model"])
+            and (resolved or alert["state"] != "resolved")
+        ]
+        found.sort(key=lambda one: (one["state"] == "resolved", -one["updated_at"]))
+        return answer({"alerts": found[:limit]})
+
+    def _alerts(self) -> dict[str, dict[str, Any]]:
+        """As they are by the leaf that the catalog has reached."""
+        told: dict[str, Any] = self.catalog().state.get("alerts", {}).get("alerts", {})
+        return told
+
+    async def acknowledge(self, request: Request) -> Response:
+        return await self._word(request, ACKNOWLEDGED)
+
+    async def mute(self, request: Request) -> Response:
+        return await self._word(request, MUTED)
+
+    async def _word(self, request: Request, kind: str) -> Response:
+        """A leaf of root says what a person said; the alert changes when the analyst reads it."""
+        now = datetime.now(UTC)  # noqa: TID251
+        try:
+            told = read_word(await request.body(), kind, now)
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        if self._alerts().get(told["alert"], {}).get("state", "resolved") == "resolved":
+            return refuse(404, "unknown_alert", f"no alert {told['alert'][:80]!r} is open")
+        told["by"] = request.headers.get("x-headworks-person", "local")
+        try:
+            leaf = await self._governor.tell(kind, told)
+        except OSError as error:
+            return refuse(503, "governor_down", f"it cannot be recorded now: {error}")
+        return answer({"leaf": leaf})
+
+    async def performance(self, request: Request) -> Response:
+        """By the labels that came, and estimated without them."""
+        name = request.path_params["model"]
+        try:
+            model = await asyncio.to_thread(self._model, name)
+            since = read_since(request.query_params, datetime.now(UTC))  # noqa: TID251
+        except LookupError as error:
+            return refuse(404, "unknown_model", str(error.args[0]))
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        return answer(await asyncio.to_thread(self._asked, performed, model, since))
+
+    def _model(self, name: str) -> Model:
+        revision = self.tables.current
+        models = self.tables.load(revision).models if revision is not None else {}
+        if name not in models:
+            raise LookupError(f"model {name!r} is none of {', '.join(models)}")
+        return models[name]
+
     def _asked(self, query: Callable[..., Any], *arguments: Any) -> Any:
         """A query's answer, through a cursor of its own that is closed after it."""
         with closing(self.catalog().cursor()) as cursor:
@@ -295,6 +403,10 @@ def make_app(
             Route("/api/v1/catalog/rebuild", api.rebuild, methods=["POST"]),
             Route("/api/v1/exports", api.export, methods=["POST"]),
             Route("/api/v1/models", api.models),
+            Route("/api/v1/alerts", api.alerts),
+            Route("/api/v1/alerts/acknowledge", api.acknowledge, methods=["POST"]),
+            Route("/api/v1/alerts/mute", api.mute, methods=["POST"]),
             Route("/api/v1/monitor/{model}", api.monitor),
+            Route("/api/v1/monitor/{model}/performance", api.performance),
         ]
     )

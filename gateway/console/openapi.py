@@ -12,6 +12,8 @@ from pydantic import TypeAdapter
 
 from gateway import __version__
 from gateway.catalog.queries import LIMIT_MAX, Filters
+from gateway.monitor.outcomes import KeyOutcomes
+from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
 
 Schema = dict[str, Any]
@@ -102,6 +104,7 @@ def in_query(name: str, words: str, schema: Schema = TEXT) -> Schema:
 
 def paths() -> dict[str, Any]:
     moment = "an ISO time, UTC unless it says otherwise, or an age: 90s, 15m, 2h, 7d"
+    since = in_query("since", f"Arrived then or later: {moment}.")
     filters = [
         in_query("model", "Its name."),
         in_query("version", "Its name."),
@@ -109,7 +112,7 @@ def paths() -> dict[str, Any]:
         in_query("rule", "The routing rule that chose."),
         in_query("outcome", "The word of the model's card; with a status, the error code."),
         in_query("status", "HTTP status; one other than 200 finds refused exchanges.", WHOLE),
-        in_query("since", f"Arrived then or later: {moment}."),
+        since,
         in_query("until", f"Arrived before: {moment}."),
         in_query("limit", "Rows at most.",
                  WHOLE | {"default": Filters.__dataclass_fields__["limit"].default,
@@ -152,6 +155,13 @@ def paths() -> dict[str, Any]:
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
         },
+        **alert_paths(),
+        "/api/v1/monitor/{model}/performance": {
+            "get": operation("performance", "Labels by day of prediction: coverage, accuracy, area "
+                             "under the curve, Brier score, calibration; and what they would be "
+                             "by the scores alone.", refer("Performance"), 400, 404,
+                             parameters=[model, since])
+        },
     }  # fmt: skip
 
 
@@ -180,6 +190,29 @@ def reading_paths(identity: Schema) -> dict[str, Any]:
                                   model=TEXT, day=of("string", "UTC."), values=FLAG,
                                   folder=of("string", "Absolute, on the gateway's host."),
                                   purpose=of("string", "5 to 500 characters.")))
+        },
+    }  # fmt: skip
+
+
+def alert_paths() -> dict[str, Any]:
+    flag = of("boolean", "Those that are over too.")
+    filters = [in_query("model", "Its name."), in_query("resolved", "true or false.", flag),
+               in_query("limit", "Alerts at most.", WHOLE)]  # fmt: skip
+    alert = of("string", "Its id.")
+    said = fields(leaf=of("integer", "The leaf that says so; the alert follows."))
+    return {
+        "/api/v1/alerts": {
+            "get": operation("alerts", "The newest word on each alert.",
+                             fields(alerts=listed(refer("Alert"))), 400, parameters=filters)
+        },
+        "/api/v1/alerts/acknowledge": {
+            "post": operation("acknowledge_alert", "Somebody has seen it.", said, 400, 404,
+                              requestBody=sent(alert=alert))
+        },
+        "/api/v1/alerts/mute": {
+            "post": operation("mute_alert", "Send nothing of it for a while.", said, 400, 404,
+                              requestBody=sent(alert=alert, reason=TEXT,
+                                               **{"for": of("string", "As 2h; 0s ends it.")}))
         },
     }  # fmt: skip
 
@@ -216,12 +249,16 @@ def custody_paths() -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Schema]:
-    report = TypeAdapter(WindowReport).json_schema(
-        mode="serialization", ref_template=SCHEMAS + "{model}"
-    )
+    reports = {
+        kind.__name__: TypeAdapter(kind).json_schema(
+            mode="serialization", ref_template=SCHEMAS + "{model}"
+        )
+        for kind in (WindowReport, CohortReport, KeyOutcomes)
+    }
+    parts = [report.pop("$defs") for report in reports.values()]
     return {
-        **report.pop("$defs"),
-        "WindowReport": report,
+        **{name: part for some in parts for name, part in some.items()},
+        **reports,
         "Error": fields(error=of("string", "For people."), code=of("string", "For programs.")),
         **status_schemas(),
         **decision_schemas(),
@@ -354,8 +391,31 @@ def monitor_schemas() -> dict[str, Schema]:
         mean_score_difference=NUMBER_OR_NULL,
     )  # fmt: skip
     series = fields(version=TEXT, arm=TEXT, windows=WHOLE, latest=refer("WindowReport"))
+    labels = fields(
+        labels=WHOLE, decisions=WHOLE, corrected=of("integer", "Changed what was told before."),
+        duplicates=of("integer", "Changed nothing."),
+        contradicting=of("integer", "Decisions on which sources differ."),
+    )  # fmt: skip
+    alert = fields(
+        id=TEXT, model=TEXT, version=TEXT, cause=TEXT, number=WHOLE,
+        state=of("string", enum=["open", "acknowledged", "resolved"]),
+        severity=of("string", enum=["warning", "critical"]), first_seen=WHOLE, opened_at=WHOLE,
+        updated_at=WHOLE, windows=WHOLE, raising=listed(TEXT), calm=WHOLE,
+        resolved_at=of(["integer", "null"]), acknowledged_by=TEXT_OR_NULL,
+        muted_until=of(["integer", "null"]), muted_by=TEXT_OR_NULL, reason=TEXT_OR_NULL,
+        evidence=of("object", "Window, decisions, and what was compared, before and after."),
+        last=fields(event=TEXT, at=MOMENT),
+    )  # fmt: skip
     return {
+        "Alert": alert,
+        "Performance": fields(
+            model=TEXT,
+            labels=labels,
+            cohorts=listed(refer("CohortReport")),
+            groups=listed(refer("KeyOutcomes")),
+            unmatched=of("integer", "Labels, of all models, that name no decision."),
+        ),
         "Monitor": fields(
             model=TEXT, counts=listed(count), agreement=listed(pair), series=listed(series)
-        )
+        ),
     }

@@ -30,10 +30,10 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 class Account:
     __slots__ = (
         "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "deadline",
-        "dialect", "error", "extra", "first", "frugal", "headers", "id", "inference", "method",
-        "model", "operation", "parent", "path", "patience_s", "primary", "query", "receipt",
-        "request", "response", "response_headers", "revision", "runtime", "salt", "sequence",
-        "status", "target", "trace", "upload", "upstream_ns", "version", "wall_ns",
+        "dialect", "error", "extra", "first", "frugal", "headers", "id", "inference", "kind",
+        "method", "model", "operation", "parent", "path", "patience_s", "primary", "query",
+        "receipt", "request", "response", "response_headers", "revision", "runtime", "salt",
+        "sequence", "status", "target", "trace", "upload", "upstream_ns", "version", "wall_ns",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
@@ -67,6 +67,7 @@ class Account:
         self.runtime: dict[str, Any] | None = None
         self.primary: str | None = None
         self.extra: dict[str, Any] = {}
+        self.kind = "exchange"  # what its final record is; feedback is one too
         self.salt = os.urandom(SALT_BYTES).hex()
         self.receipt: Receipt | None = None
         self.frugal = False

@@ -23,6 +23,7 @@ from gateway.dataplane.choice import choose, force, shadows
 from gateway.dataplane.departure import Departure
 from gateway.dataplane.fallback import is_failure, stand_in
 from gateway.dataplane.identity import check_rows, identify, read_context
+from gateway.dataplane.labels import admit, take_labels
 from gateway.dataplane.limits import Load
 from gateway.dataplane.live import Live
 from gateway.dataplane.probes import Probes
@@ -34,6 +35,8 @@ from gateway.dataplane.turn import Turn
 from gateway.dataplane.upload import Upload, take_body
 from gateway.errors import CODES, JournalUnavailable, Refusal
 from gateway.exchange import Headers, Reply
+from gateway.feedback import BODY_AT_MOST
+from gateway.feedback import PATH as FEEDBACK
 from gateway.journal.writer import Journal
 from gateway.protocol import grpc, v2
 from gateway.protocol.dialects import dialect_at
@@ -156,6 +159,10 @@ class Handler:
         live = self._serving()  # 503
         account.revision = live.table.revision
         caller = account.caller = identify(live.table, account.first)  # 401
+        if account.path == FEEDBACK:
+            admit(account)  # 403, 405
+            await self._take_body(account, receive, held, BODY_AT_MOST)  # 408, 413
+            return take_labels(account, live.table)  # 400, 404, 413
         place = self._locate(live, account)  # 404, 405
         if place.in_body:
             limits = (model.limits["request"] for model in place.models.values())
@@ -310,7 +317,7 @@ class Handler:
         account.take(reply)
         try:
             if self._admitted(account):
-                await self._record(account, "exchange")
+                await self._record(account, account.kind)
             return reply
         except JournalUnavailable as error:
             log.error("exchange %s withheld: %s", account.id, error)

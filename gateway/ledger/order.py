@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
@@ -90,3 +91,20 @@ def read_records(data: bytes, seed: int) -> Iterator[tuple[Record, int]]:
             return
         yield Record._make(BODY.unpack(body)), checksum
         seed = checksum
+
+
+def record_in(path: Path, number: int) -> tuple[str, Record] | None:
+    """Log and record of leaf `number` in its file, found by its place alone.
+
+    The chain of checksums is not followed: the entry's own checksum says whether it is the one.
+    """
+    with path.open("rb") as file:
+        data = file.read(PREFIX.size)
+        length = PREFIX.unpack(data)[0]
+        head, offset, _ = Head.decode(data + file.read(length))
+        file.seek(offset + (number - head.first) * RECORD_BYTES)
+        body = file.read(RECORD_BYTES)
+    if number < head.first or len(body) < RECORD_BYTES:
+        return None
+    record = Record._make(BODY.unpack(body[: BODY.size]))
+    return list(head.logs)[record.log], record

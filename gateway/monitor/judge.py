@@ -8,12 +8,13 @@ of drift or quality: it says `not_enough_data`, never `ok`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.card import Card
 from gateway.monitor import bias, drift, quality
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
+from gateway.monitor.outcomes import members
 from gateway.monitor.quality import Finding
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import (
@@ -29,6 +30,9 @@ from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Window, WindowSettings
 from gateway.monitor.words import sentences
 
+EXAMPLES = 5
+"""Decisions that a report names, for people to look at."""
+
 Findings = Mapping[str, tuple[Finding, ...]]
 
 
@@ -38,6 +42,7 @@ class Parts:
 
     features: tuple[FeatureReport, ...]
     duplicates: Finding | None
+    joint: Drift
     score: ScoreReport
     outcome: OutcomeReport | None
     groups: tuple[bias.GroupsOfKey, ...]
@@ -50,6 +55,7 @@ class Parts:
             for finding in feature.quality
         }
         found |= {f"feature/{f.name}": telling_state(f.drift) for f in self.features}
+        found["joint"] = telling_state(self.joint)
         found["score"] = self.score.state
         if self.outcome is not None:
             found["outcome"] = self.outcome.state
@@ -72,6 +78,7 @@ def judge(
     findings = inspected(columns, reference) if enough else {}
     compared = comparisons(window, columns, scores, reference, card, settings) if enough else {}
     drifts = drift.verdicts(compared, before.running, faults(findings))
+    drifts = explained(drifts)
     blocks = next_blocks(window, card, settings, before)
     groups = tuple(
         bias.judge_key(key, blocks, before.pending, len(window), settings.minimum)
@@ -80,6 +87,7 @@ def judge(
     parts = Parts(
         features=feature_reports(card, columns, reference, findings, drifts, settings.minimum),
         duplicates=repeated(window, reference) if enough else None,
+        joint=drifts.get("joint", Drift("not_enough_data")),
         score=score_report(scores, reference, drifts, settings.minimum),
         outcome=outcome_report(window, card, reference, drifts),
         groups=groups,
@@ -105,12 +113,25 @@ def inspected(columns: Mapping[str, Column], reference: Reference) -> Findings:
 
 
 def faults(findings: Findings) -> dict[str, tuple[str, ...]]:
-    """The kinds of fault by the cause of drift that they suppress."""
+    """The kinds of fault by the cause of drift that they suppress; any of them explains why rows
+    are told apart."""
     kinds = {
         f"feature/{name}": tuple(str(f.kind) for f in found if f.state == "fault")
         for name, found in findings.items()
     }
-    return {cause: found for cause, found in kinds.items() if found}
+    every = tuple(sorted({kind for found in kinds.values() for kind in found}))
+    return {cause: found for cause, found in (kinds | {"joint": every}).items() if found}
+
+
+def explained(drifts: dict[str, Drift]) -> dict[str, Drift]:
+    """What single features show is told of them, not of all together once more."""
+    shown = tuple(
+        cause for cause, found in drifts.items() if cause.startswith("feature/") and found.running
+    )
+    if "joint" not in drifts or not shown:
+        return drifts
+    joint = drifts["joint"]
+    return drifts | {"joint": replace(joint, suppressed_by=(*joint.suppressed_by, *shown))}
 
 
 def repeated(window: Window, reference: Reference) -> Finding | None:
@@ -138,6 +159,8 @@ def comparisons(
         for cause, (then, now) in pairs.items()
         if min(then.comparable, now.comparable) >= settings.minimum
     }
+    if min(len(window), reference.rows) >= settings.minimum:
+        compared["joint"] = drift.compare_rows(reference.domain.rows, window.rows(reference))
     outcomes, words = window.outcomes(), card.outputs.outcome
     then = reference.scores
     if words is None or then is None or reference.adverse is None:
@@ -229,6 +252,11 @@ def outcome_report(
     )
 
 
+def spread(n: int) -> list[int]:
+    """Places of a few of n decisions, evenly apart."""
+    return sorted({place * n // EXAMPLES for place in range(EXAMPLES)})
+
+
 def alarms_after(before: Iterable[str], states: Mapping[str, str], enough: bool) -> tuple[str, ...]:
     """Alarms open after a window: those it raises, and those that it could not judge."""
     raised = {cause for cause, state in states.items() if state in ALARMING}
@@ -269,13 +297,17 @@ def report(
         closed_at=closed_at,
         closed_by=closed_by,
         n=n,
+        judged=n >= settings.minimum,
+        examples=tuple(window.decisions[place].id for place in spread(n)),
         state=worst(told),
         alpha=drift.ALPHA,
         features=parts.features,
         duplicates=parts.duplicates,
+        joint=parts.joint,
         score=parts.score,
         outcome=parts.outcome,
         bias=parts.groups,
+        members=members(window.decisions, settings.groups),
         opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
         resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
         words=sentences(
@@ -283,6 +315,7 @@ def report(
             settings.minimum,
             parts.features,
             parts.duplicates,
+            parts.joint,
             parts.score,
             parts.outcome,
             parts.groups,

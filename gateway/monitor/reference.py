@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gateway.card import Card
 from gateway.monitor.column import Column, of_numbers, single
+from gateway.monitor.domain import Domain
 
 Columns = Mapping[str, NDArray[Any]]
 """Feature name -> n values: float64 for number and integer (NaN missing), object for category."""
@@ -22,7 +23,8 @@ Columns = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """`columns` by feature name, `scores` and `adverse` (a count of `scores`) where known."""
+    """`columns` by feature name, `domain` all of them together; `scores` and `adverse` (a count of
+    `scores`) where known."""
 
     digest: str
     rows: int
@@ -30,6 +32,7 @@ class Reference:
     columns: Mapping[str, Column]
     scores: Column | None
     adverse: int | None
+    domain: Domain
 
     @staticmethod
     def of(card: Card, rows: Columns, scores: NDArray[Any] | None, digest: str) -> Reference:
@@ -50,6 +53,7 @@ class Reference:
             columns={f.name: Column.of_reference(f, rows[f.name]) for f in known},
             scores=None if scores is None else score_column(scores),
             adverse=None if scores is None else adverse_count(card, scores),
+            domain=Domain.of(card, {f.name: rows[f.name] for f in known}),
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from gateway.monitor.bias import GroupsOfKey
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Drift
+from gateway.monitor.outcomes import Members
 from gateway.monitor.quality import Finding
 
 DIGITS = 6
@@ -86,7 +87,8 @@ class WindowReport:
     """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count or time.
 
     `first_leaf` and `last_leaf` may hold rows of other windows too: `first_id` and `last_id` name
-    the decisions. `opened`, `resolved`: causes whose alarm begins or ends with this window.
+    the decisions. `joint`: all features together. `judged`: it holds enough to be compared;
+    `examples`: decisions spread over it. `opened`, `resolved`: causes whose alarm begins or ends.
     """
 
     id: str
@@ -99,13 +101,17 @@ class WindowReport:
     closed_at: int
     closed_by: str
     n: int
+    judged: bool
+    examples: tuple[str, ...]
     state: str
     alpha: float
     features: tuple[FeatureReport, ...]
     duplicates: Finding | None
+    joint: Drift
     score: ScoreReport
     outcome: OutcomeReport | None
     bias: tuple[GroupsOfKey, ...]
+    members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]
     words: tuple[str, ...]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.card import Card
 from gateway.monitor.column import Column
@@ -95,6 +96,10 @@ class Window:
     def scores(self) -> Column:
         read = [np.nan if d.score is None else d.score for d in self.decisions]
         return score_column(np.array(read, dtype=np.float64))
+
+    def rows(self, reference: Reference) -> NDArray[np.float64]:
+        """As the reference's domain classifier sees them."""
+        return reference.domain.encode([decision.values for decision in self.decisions])
 
     def outcomes(self) -> list[str]:
         return [d.outcome for d in self.decisions if d.outcome is not None]

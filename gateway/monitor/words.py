@@ -29,6 +29,7 @@ def sentences(
     minimum: int,
     features: Sequence[FeatureReport],
     duplicates: Finding | None,
+    joint: Drift,
     score: ScoreReport,
     outcome: OutcomeReport | None,
     bias: Sequence[GroupsOfKey],
@@ -39,6 +40,12 @@ def sentences(
         told.append(
             f"{percent(duplicates.share)} of the decisions repeat the inputs of an earlier one; "
             f"{percent(duplicates.reference_share)} of the reference do."
+        )
+    if joint.state in ("watch", "drift") and not joint.suppressed_by and joint.comparison:
+        told.append(
+            "All features taken together look different than in the reference: of two decisions, "
+            f"one of each, a classifier picks the newer in {percent(joint.comparison.effect + 0.5)}"
+            f" of the cases, by chance it would be 50 %; {seen(joint)}."
         )
     if score.before is not None:
         told.extend(about_drift("The score", score.drift, score.before, score.after))

@@ -99,6 +99,9 @@ def object_faults(schema: dict, value: dict, place: str) -> list[str]:
         ("/api/v1/decisions/{id}", "/api/v1/decisions/x", 400),
         ("/api/v1/monitor/{model}", "/api/v1/monitor/mortgage", 200),
         ("/api/v1/monitor/{model}", "/api/v1/monitor/x", 404),
+        ("/api/v1/monitor/{model}/performance", "/api/v1/monitor/mortgage/performance", 200),
+        ("/api/v1/monitor/{model}/performance", "/api/v1/monitor/x/performance", 404),
+        ("/api/v1/monitor/{model}/performance", "/api/v1/monitor/mortgage/performance?a=1", 400),
     ],
 )
 def test_answers_are_as_described(world, described, path, status):

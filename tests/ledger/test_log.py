@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.disk import Occupied
 from gateway.ledger.entries import LedgerDamaged
-from gateway.ledger.log import Ledger, LedgerReader, place_of, read_committed
+from gateway.ledger.log import Ledger, LedgerReader, leaf_at, place_of, read_committed
 from gateway.ledger.names import ROOT, log_of
 
 MODEL = "models/mortgage/2026q4"
@@ -40,6 +40,21 @@ def test_only_committed_leaves_are_read(tmp_path):
     ledger.commit()
     assert list(range(10)) == [number for number, _ in reader.read(99)]
     assert 10 == read_committed(tmp_path / "ledger")
+
+
+def test_any_leaf_is_found_by_its_number(tmp_path):
+    """Over files and logs, the growing bundle too; what is not durable is not found."""
+    ledger = Ledger(tmp_path, file_records=7)
+    for number in range(300):
+        log = ROOT if number % 5 == 0 else MODEL
+        ledger.append(log, leaf(number, size=number % 30), "0.aa", number)
+        if number % 11 == 0:
+            ledger.commit()
+    assert leaf_at(tmp_path, 298) is None
+    ledger.commit()
+
+    assert [leaf_at(tmp_path, n) for n in range(300)] == [leaf(n, size=n % 30) for n in range(300)]
+    assert leaf_at(tmp_path, 300) is None
 
 
 def test_a_reader_starts_anywhere_and_follows_over_files(tmp_path):

@@ -1,0 +1,134 @@
+"""What is known of decisions after them: labels in force, by the day of the decision.
+
+A cohort is the decisions of one version and arm that were made on one day (UTC), however much later
+their labels came: performance by the day of the label would mix easy cases with late ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+COHORT_ROWS_MAX = 500_000
+"""Decisions of one cohort that are measured; the earliest of more."""
+COHORTS_MAX = 400
+ARMS = ("stable", "canary", "control", "shadow", "holdout", "fallback")
+_DAY = "strftime(make_timestamp(arrived // 1000), '%Y-%m-%d')"
+_IN_FORCE = """(SELECT id, "row", value FROM labels QUALIFY row_number() OVER (
+PARTITION BY id, "row" ORDER BY observed DESC, leaf DESC, place DESC) = 1)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """`told`: decisions with a label in force, `null` ones not counted."""
+
+    version: str
+    arm: str
+    day: str
+    decisions: int
+    told: int
+
+
+def cohorts(cursor: Any, model: str, since: int) -> list[Cohort]:
+    """The newest cohorts of a model, newest first; decisions from `since` (ns) on."""
+    rows = cursor.execute(
+        f"SELECT version, arm, {_DAY} AS day, count(*), count(l.value) FILTER (l.value != 'null') "
+        f'FROM decisions d LEFT JOIN {_IN_FORCE} l ON l.id = d.id AND l."row" = d."row" '
+        f"WHERE model = ? AND arrived >= ? AND arm IN {ARMS} "
+        "GROUP BY ALL ORDER BY day DESC, version, arm LIMIT ?", [model, since, COHORTS_MAX]
+    ).fetchall()  # fmt: skip
+    return [Cohort(*row) for row in rows]
+
+
+def members(cursor: Any, model: str, cohort: Cohort) -> tuple[np.ndarray[Any, Any], list[Any]]:
+    """Scores and labels (None: no label) of a cohort, the earliest decisions first."""
+    rows = cursor.execute(
+        "SELECT score, l.value FROM decisions d "
+        f'LEFT JOIN {_IN_FORCE} l ON l.id = d.id AND l."row" = d."row" '
+        f"WHERE model = ? AND version = ? AND arm = ? AND {_DAY} = ? AND score IS NOT NULL "
+        'ORDER BY d.leaf, d."row" LIMIT ?',
+        [model, cohort.version, cohort.arm, cohort.day, COHORT_ROWS_MAX],
+    ).fetchall()
+    decoded: dict[str | None, Any] = {None: None}
+    for _, text in rows:
+        if text not in decoded:
+            decoded[text] = orjson.loads(text)
+    scores = np.array([score for score, _ in rows], dtype=np.float64)
+    return scores, [decoded[text] for _, text in rows]
+
+
+def tallies(cursor: Any, model: str) -> dict[str, int]:
+    """How feedback on a model's decisions was told. `corrected`: labels that changed one told
+    before; `duplicates`: that did not; `contradicting`: decisions on which sources differ."""
+    row = cursor.execute(
+        "WITH told AS (SELECT l.*, value IS DISTINCT FROM lag(value) OVER w AS fresh, "
+        "  row_number() OVER w AS nth FROM labels l "
+        '  JOIN decisions d ON d.id = l.id AND d."row" = l."row" WHERE d.model = ? '
+        '  WINDOW w AS (PARTITION BY l.id, l."row" ORDER BY l.observed, l.leaf, l.place)), '
+        "each AS (SELECT count(DISTINCT source) > 1 AND count(DISTINCT value) > 1 AS differ "
+        '  FROM told GROUP BY id, "row") '
+        "SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM each), "
+        "  (SELECT count(*) FROM told WHERE fresh AND nth > 1), "
+        "  (SELECT count(*) FROM told WHERE NOT fresh AND nth > 1), "
+        "  (SELECT count(*) FROM each WHERE differ)", [model]
+    ).fetchone()  # fmt: skip
+    names = ("labels", "decisions", "corrected", "duplicates", "contradicting")
+    return dict(zip(names, row))
+
+
+def unmatched(cursor: Any) -> int:
+    """Labels of ids and rows that no decision has, of whatever model they may have been."""
+    row = cursor.execute(
+        'SELECT count(*) FROM labels l ANTI JOIN decisions d ON d.id = l.id AND d."row" = l."row"'
+    ).fetchone()
+    return int(row[0])
+
+
+def leaves_of(cursor: Any, ids: list[str]) -> dict[str, int]:
+    """Exchanges and their leaves, of those that the catalog holds."""
+    if not ids:
+        return {}
+    marks = ", ".join(["?::UUID"] * len(ids))
+    rows = cursor.execute(f"SELECT id, leaf FROM exchanges WHERE id IN ({marks})", ids).fetchall()
+    return {str(identity): leaf for identity, leaf in rows}
+
+
+def told(cursor: Any, ids: list[str]) -> dict[tuple[str, int], list[tuple[int, int, int, Any]]]:
+    """All that was told of these exchanges, by decision: observed, leaf, place, value."""
+    if not ids:
+        return {}
+    marks = ", ".join(["?::UUID"] * len(ids))
+    rows = cursor.execute(
+        f'SELECT id, "row", observed, leaf, place, value FROM labels WHERE id IN ({marks})', ids
+    ).fetchall()
+    found: dict[tuple[str, int], list[tuple[int, int, int, Any]]] = {}
+    for identity, row, observed, leaf, place, value in rows:
+        known = found.setdefault((str(identity), row), [])
+        known.append((observed, leaf, place, orjson.loads(value)))
+    return found
+
+
+def labelled(cursor: Any, model: str, since: str) -> list[tuple[Any, ...]]:
+    """Version, arm, key, group, favourable, good, count, summed score; of days from `since` on."""
+    rows: list[tuple[Any, ...]] = cursor.execute(
+        "SELECT version, arm, key, value, decided, actual, sum(count)::BIGINT, sum(score) "
+        "FROM labelled WHERE model = ? AND day >= ? GROUP BY ALL HAVING sum(count) != 0 "
+        "ORDER BY ALL", [model, since]
+    ).fetchall()  # fmt: skip
+    return rows
+
+
+def window_members(cursor: Any, model: str, since: str) -> list[tuple[Any, ...]]:
+    """Version, arm, key, group, decisions; of closed windows, by days from `since` on."""
+    rows: list[tuple[Any, ...]] = cursor.execute(
+        "WITH seen AS (SELECT version, arm, unnest(from_json("
+        "  json_extract(document, '$.report.members'), "
+        """  '[{"day":"VARCHAR","key":"VARCHAR","value":"VARCHAR","n":"BIGINT"}]')) AS one """
+        "  FROM windows WHERE model = ?) "
+        "SELECT version, arm, one.key, one.value, sum(one.n)::BIGINT FROM seen "
+        "WHERE one.day >= ? GROUP BY ALL ORDER BY ALL", [model, since]
+    ).fetchall()  # fmt: skip
+    return rows

@@ -1,0 +1,76 @@
+"""How a model's versions did, by cohort of prediction time: one document for API and command."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from gateway.card import Card
+from gateway.catalog import labels
+from gateway.monitor.outcomes import KeyOutcomes, day_of, judge_outcomes
+from gateway.monitor.performance import (
+    CohortReport,
+    errors,
+    estimate,
+    gap,
+    read_labels,
+    realise,
+)
+from gateway.monitor.report import plain
+from gateway.table import Model
+
+SINCE_DAYS = 90
+
+
+def performed(cursor: Any, model: Model, since: int) -> dict[str, Any]:
+    """Cohorts of decisions from `since` (ns) on, newest first, and how their labels were told."""
+    cohorts = []
+    for cohort in labels.cohorts(cursor, model.name, since):
+        told, every = cohort.told, cohort.decisions
+        report = CohortReport(cohort.version, cohort.arm, cohort.day, every, told, told / every)
+        version = model.versions.get(cohort.version)
+        if version is not None and version.card is not None:
+            scores, values = labels.members(cursor, model.name, cohort)
+            report = measured(report, version.card, scores, values)
+        cohorts.append(plain(asdict(report)))
+    return {
+        "model": model.name,
+        "labels": labels.tallies(cursor, model.name),
+        "unmatched": labels.unmatched(cursor),
+        "cohorts": cohorts,
+        "groups": [plain(asdict(one)) for one in by_group(cursor, model.name, since)],
+    }
+
+
+def by_group(cursor: Any, model: str, since: int) -> list[KeyOutcomes]:
+    """Coverage and rates by group, of the days from `since` (ns) on, in all of them together."""
+    day = day_of(since)
+    seen: dict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
+    for version, arm, key, value, n in labels.window_members(cursor, model, day):
+        seen[version, arm, key][value] = n
+    cases: dict[tuple[str, str, str], dict[tuple[str, int, int], tuple[int, float]]]
+    cases = defaultdict(dict)
+    for version, arm, key, value, *case, n, score in labels.labelled(cursor, model, day):
+        cases[version, arm, key][value, case[0], case[1]] = (n, score)
+    return [judge_outcomes(*place, seen[place], cases[place]) for place in sorted({*seen, *cases})]
+
+
+def measured(report: CohortReport, card: Card, scores: Any, values: list[Any]) -> CohortReport:
+    """The figures that scores and labels allow, by the card of the version."""
+    read, unusable = read_labels(card, values)
+    known = ~np.isnan(read)
+    report = replace(report, unusable=unusable)
+    if card.outputs.score.kind == "quantity":
+        return replace(report, errors=errors(scores[known], read[known])) if known.any() else report
+    words = card.outputs.outcome
+    threshold = words.threshold if words is not None else 0.5
+    if scores.size:
+        report = replace(report, estimated=estimate(scores, threshold))
+    if not known.any():
+        return report
+    found = realise(scores[known], read[known] > 0, threshold)
+    there = gap(estimate(scores[known], threshold), found.figures)
+    return replace(report, realised=found, estimate_error=there)

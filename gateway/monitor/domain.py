@@ -1,0 +1,125 @@
+"""A domain classifier: can a model tell the window's rows from the reference's?
+
+It sees what no test of one feature can: that features which look as ever no longer belong together.
+A ridge-regularised discriminant on the features, their squares and products is learned on one half
+of the rows, and the area under its ROC curve is read off the other half, which it has never seen.
+So under no drift the area is a Mann-Whitney statistic, whatever was learned, and its p-value holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gateway.card import Card, Feature
+from gateway.monitor.column import number_of, single
+
+ROWS_AT_MOST = 5_000
+"""Reference rows that are kept; windows are compared with the same ones."""
+PRODUCTS_AT_MOST = 30
+"""Columns up to which each product of two is looked at too."""
+RIDGE = 0.1
+"""Added to the variances of the standardised columns."""
+FAR = 5.0
+"""Standard deviations beyond which a value is taken as this far: one row must not decide."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The reference as the classifier sees it. `places`: mean and spread of a number, levels of a
+    category, of the features that the reference has."""
+
+    features: tuple[int, ...]
+    places: tuple[tuple[float, float] | tuple[str, ...], ...]
+    rows: Floats
+
+    @staticmethod
+    def of(card: Card, columns: Mapping[str, NDArray[Any]]) -> Domain:
+        """`columns` as `Reference.of` takes them; rows are taken evenly where there are many."""
+        known = [(place, f) for place, f in enumerate(card.features) if f.name in columns]
+        places = tuple(_place(feature, columns[feature.name]) for _, feature in known)
+        length = len(next(iter(columns.values())))
+        kept = np.unique(np.linspace(0, length - 1, min(length, ROWS_AT_MOST)).astype(np.int64))
+        values = [columns[feature.name][kept].tolist() for _, feature in known]
+        return Domain(tuple(p for p, _ in known), places, _encode(places, values))
+
+    def encode(self, rows: Sequence[Sequence[object]]) -> Floats:
+        """Rows in the order of the card's features."""
+        by_feature = list(zip(*rows))
+        return _encode(self.places, [by_feature[place] for place in self.features])
+
+
+def _place(feature: Feature, values: NDArray[Any]) -> tuple[float, float] | tuple[str, ...]:
+    if feature.type == "category":
+        return feature.categories or ()
+    numbers = single(np.asarray(values, dtype=np.float64))
+    finite = numbers[np.isfinite(numbers)]
+    if not finite.size:
+        return (0.0, 1.0)
+    return (float(finite.mean()), float(finite.std()) or 1.0)
+
+
+def _encode(places: Sequence[Any], values: Sequence[Sequence[object]]) -> Floats:
+    """Numbers in standard deviations, categories as a column a level; missing is the mean, and
+    what is broken is for data quality to say."""
+    columns: list[Floats] = []
+    for place, column in zip(places, values):
+        if place and isinstance(place[0], str):
+            columns += [np.array([v == level for v in column], np.float64) for level in place[1:]]
+            continue
+        read = [number_of(value) for value in column]
+        numbers = single(np.array([np.nan if n is None else n for n in read], np.float64))
+        scaled = np.clip((numbers - place[0]) / place[1], -FAR, FAR)
+        columns.append(np.where(np.isnan(scaled), 0.0, scaled))
+    return np.stack(columns, axis=1)
+
+
+def tell_apart(reference: Floats, window: Floats) -> tuple[float, float]:
+    """Area under the curve on rows the classifier has not seen, and its one-sided p-value.
+
+    0.5 and 1.0 where too few rows differ for learning and for judging.
+    """
+    halves = [[expanded(half) for half in halved(rows)] for rows in (reference, window)]
+    if min(len(half) for pair in halves for half in pair) < 2:
+        return 0.5, 1.0
+    weights = discriminant(halves[0][0], halves[1][0])
+    then, now = (side[1] @ weights for side in halves)
+    found = stats.mannwhitneyu(now, then, alternative="greater", method="asymptotic")
+    return float(found.statistic) / (then.size * now.size), float(found.pvalue)
+
+
+def halved(rows: Floats) -> tuple[Floats, Floats]:
+    """Rows for learning and for judging, by a checksum of each and in an order of their own, so
+    that the order in which they came changes no bit; equal rows stay together."""
+    ordered = np.ascontiguousarray(rows[np.lexsort(rows.T)])
+    odd = np.array([crc32(row.tobytes()) & 1 for row in ordered], dtype=np.bool_)
+    return ordered[~odd], ordered[odd]
+
+
+def expanded(rows: Floats) -> Floats:
+    """The columns, and the products of each two, squares included, where they are not too many."""
+    count = rows.shape[1]
+    if count > PRODUCTS_AT_MOST:
+        return np.concatenate([rows, rows**2], axis=1)
+    first, second = np.triu_indices(count)
+    return np.concatenate([rows, rows[:, first] * rows[:, second]], axis=1)
+
+
+def discriminant(reference: Floats, window: Floats) -> Floats:
+    """Fisher's direction between two samples, on columns of unit variance, with a ridge."""
+    both = np.concatenate([reference - reference.mean(axis=0), window - window.mean(axis=0)])
+    spread = both.std(axis=0)
+    spread[spread < 1e-9] = np.inf  # a constant column says nothing
+    scaled = both / spread
+    covariance = scaled.T @ scaled / len(both)
+    covariance[np.diag_indices_from(covariance)] += RIDGE
+    gap = (window.mean(axis=0) - reference.mean(axis=0)) / spread
+    return np.asarray(np.linalg.solve(covariance, gap) / spread, dtype=np.float64)

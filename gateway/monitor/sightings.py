@@ -1,0 +1,97 @@
+"""What a window's report says of each cause, with the evidence that an alert carries. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from gateway.monitor.alert import Severity, Sighting
+from gateway.monitor.drift import Drift
+from gateway.monitor.quality import Finding
+from gateway.monitor.report import ALARMING, WindowReport, plain
+
+CRITICAL_EFFECT = 2.0
+"""Drift is critical from this many times its floor on."""
+CRITICAL_SHARE = 0.05
+"""A quality fault is critical from this share of the values on."""
+SPEAKING = frozenset({"ok", "watch", *ALARMING})
+
+
+def sightings(report: WindowReport) -> list[Sighting]:
+    """One for each cause of which the window says something, in order of cause."""
+    model, version, arm, _ = report.id.split("/")
+    told = [*_of_features(report), *_of_scores(report), *_of_groups(report)]
+    return [
+        Sighting(
+            model=model,
+            version=version,
+            arm=arm,
+            cause=cause,
+            window=report.id,
+            at=report.closed_at,
+            raised=_raised(state, "drift" in evidence),
+            severity=severity,
+            first_seen=report.opened_at if state != "ok" and state in SPEAKING else None,
+            evidence=plain({"window": report.id, "decisions": list(report.examples), **evidence}),
+        )
+        for cause, state, severity, evidence in sorted(told, key=lambda one: one[0])
+    ]
+
+
+def _raised(state: str, of_drift: bool) -> bool | None:
+    """A first sign of drift neither raises an alert nor calms one."""
+    if state not in SPEAKING or (of_drift and state == "watch"):
+        return None
+    return state in ALARMING
+
+
+Told = tuple[str, str, Severity, dict[str, Any]]
+
+
+def _of_features(report: WindowReport) -> Iterator[Told]:
+    for feature in report.features:
+        shown: dict[str, Any] = {"before": _summary(feature.before), "after": asdict(feature.after)}
+        state = "not_enough_data" if feature.drift.suppressed_by else feature.drift.state
+        cause = f"feature/{feature.name}"
+        yield cause, state, _severity(feature.drift), shown | _drift(feature.drift)
+        for found in feature.quality:
+            grave: Severity = "critical" if _is_grave(found) else "warning"
+            cause = f"quality/{feature.name}/{found.kind}"
+            yield cause, found.state, grave, shown | {"finding": asdict(found)}
+
+
+def _of_scores(report: WindowReport) -> Iterator[Told]:
+    score, outcome = report.score, report.outcome
+    state = "not_enough_data" if report.joint.suppressed_by else report.joint.state
+    yield "joint", state, _severity(report.joint), _drift(report.joint)
+    shown: dict[str, Any] = {"before": _summary(score.before), "after": asdict(score.after)}
+    yield "score", score.state, _severity(score.drift), shown | _drift(score.drift)
+    if outcome is not None:
+        told = {"share": outcome.share, "reference_share": outcome.reference_share}
+        yield "outcome", outcome.state, _severity(outcome.drift), told | _drift(outcome.drift)
+
+
+def _of_groups(report: WindowReport) -> Iterator[Told]:
+    for found in report.bias:
+        for group in found.groups:
+            told = {"group": asdict(group)}
+            yield f"bias/{found.key}/{group.value}", str(group.state), "critical", told
+
+
+def _severity(found: Drift) -> Severity:
+    compared = found.comparison
+    grave = compared is not None and compared.effect >= CRITICAL_EFFECT * compared.floor
+    return "critical" if grave else "warning"
+
+
+def _is_grave(found: Finding) -> bool:
+    return found.kind == "stuck" or found.share - found.reference_share >= CRITICAL_SHARE
+
+
+def _drift(found: Drift) -> dict[str, Any]:
+    return {"drift": asdict(found)}
+
+
+def _summary(found: Any) -> dict[str, Any] | None:
+    return None if found is None else asdict(found)
