@@ -194,9 +194,53 @@ class WindowSpan(Section):
     at_most: Duration = Field(600.0, description="Longest span of a window.")
 
 
+class SequentialSettings(Section):
+    """Detectors that are fed decision by decision."""
+
+    shift: float = Field(
+        0.25, ge=0.1, le=2.0, description="Shift, in standard deviations, that they are made for."
+    )
+    run: int = Field(
+        50_000, ge=0, le=10_000_000,
+        description="Decisions between alarms by chance, of all detectors of a series; 0: off.",
+    )  # fmt: skip
+    confirm: int = Field(
+        500, ge=10, le=100_000,
+        description="Decisions within which a second alarm on the same side makes a drift.",
+    )  # fmt: skip
+
+
+class DriftSettings(Section):
+    """When a difference from the reference is told."""
+
+    alpha: float = Field(
+        0.01, gt=0, le=0.2,
+        description="Chance that a window without drift shows anything significant at all.",
+    )  # fmt: skip
+    correction: Literal["bonferroni", "benjamini_hochberg"] = Field(
+        "bonferroni", description="For the comparisons of a window: any false one, or their share."
+    )
+    test: Literal["kolmogorov_smirnov", "cramer_von_mises"] = Field(
+        "kolmogorov_smirnov", description="For numbers; categories go by chi-squared or Fisher."
+    )
+    distance: float = Field(
+        0.1, ge=0, le=1,
+        description="Least Kolmogorov-Smirnov distance or total variation; 0.25 sigma is 0.1.",
+    )  # fmt: skip
+    outcome: float = Field(0.05, ge=0, le=1, description="Least change of the adverse share.")
+    area: float = Field(
+        0.05, ge=0, le=0.5, description="Least area beyond a half that tells rows apart."
+    )
+    running: int = Field(2, ge=1, le=10, description="Windows in a row that make a drift.")
+    sequential: SequentialSettings = Field(
+        SequentialSettings(), description="Detectors fed decision by decision."
+    )
+
+
 class MonitorSettings(Section):
     reference: str | None = Field(None, description="Parquet file of rows drift compares with.")
     window: WindowSpan = Field(WindowSpan(), description="When a window closes.")
+    drift: DriftSettings = Field(DriftSettings(), description="When a difference is told.")
     groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
 
 
