@@ -26,6 +26,7 @@ from gateway.check import Checked
 from gateway.declaration import MILLION
 from gateway.disk import hold, sync_folder, write_durably
 from gateway.exchange import Caller
+from gateway.modelsettings import CompareSettings
 
 FORMAT = 1
 
@@ -89,6 +90,7 @@ class Model:
     on_disconnect: str
     fallback: str | None
     shadow: Mapping[str, Any]
+    compare: Mapping[str, Any]
     expose: frozenset[str]
     dropped: frozenset[bytes]
     versions: Mapping[str, Version]
@@ -183,6 +185,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         on_disconnect=model["on_disconnect"],
         fallback=model["fallback"],
         shadow=model["shadow"],
+        compare=model.get("compare") or CompareSettings().model_dump(),
         expose=frozenset(model["expose"]),
         dropped=frozenset(header.encode() for header in model["headers"]["drop"]),
         versions=versions,
