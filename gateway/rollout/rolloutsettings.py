@@ -104,7 +104,7 @@ class LimitSettings(Section):
     """No statistics: what is over it is rolled back at once."""
 
     metric: Literal["errors"] = Field("errors", description="What is counted of the canary.")
-    above: Share = Field(description="The share above which it is too much.")
+    above: Share = Field(200_000, description="The share above which it is too much.")
     blocks: int = Field(2, ge=1, le=100, description="In so many blocks in a row.")
     min_requests: int = Field(30, ge=1, le=10**6, description="Of so many exchanges in each.")
 
@@ -153,7 +153,7 @@ class RolloutSettings(Section):
     )
     evidence: EvidenceSettings = Field(EvidenceSettings(), description="How evidence is counted.")
     limits: tuple[LimitSettings, ...] = Field(
-        (LimitSettings(above=200_000),), max_length=20, description="What is too much at once."
+        (LimitSettings(),), max_length=20, description="What is too much at once."
     )
     health: HealthSettings = Field(HealthSettings(), description="What makes evidence worthless.")
     on_inconclusive: Literal["hold", "rollback", "advance"] = Field(
@@ -237,4 +237,3 @@ def _most(told: StepSettings, least: float) -> int | None:
     if told.max is not None:
         return round(told.max * BILLION)
     return round(PATIENCE * least * BILLION) if told.bake is None and least else None
-
