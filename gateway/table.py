@@ -23,12 +23,13 @@ import orjson
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.check import Checked
-from gateway.declaration import MILLION
 from gateway.disk import hold, sync_folder, write_durably
 from gateway.exchange import Caller
 from gateway.modelsettings import CompareSettings
+from gateway.split import Interval, Rollout, copied, shared
 
-FORMAT = 1
+FORMAT = 2
+"""2: a rule may have a `rollout`; 1 is read as before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,6 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """Buckets `low <= ppm < high` go to `version`."""
-
-    low: int
-    high: int
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
 class Rule:
     name: str
     headers: tuple[tuple[bytes, bytes], ...]
@@ -69,6 +61,7 @@ class Rule:
     shadows: tuple[tuple[str, int], ...]
     salt: bytes
     priority: str
+    rollout: Rollout | None = None
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -189,7 +182,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         expose=frozenset(model["expose"]),
         dropped=frozenset(header.encode() for header in model["headers"]["drop"]),
         versions=versions,
-        rules=tuple(_rule(name, rule) for rule in model["rules"]),
+        rules=tuple(compile_rule(name, rule) for rule in model["rules"]),
         background=model["background"],
         reference=model["reference"],
         explain=model["explain"],
@@ -201,17 +194,17 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
     )
 
 
-def _rule(model: str, rule: Mapping[str, Any]) -> Rule:
-    """The first version takes what is left; the others lie from 0 upward in the order listed.
+def compile_rule(model: str, rule: Mapping[str, Any]) -> Rule:
+    """A rollout that runs has its rule's split; what the file says of it waits for its end.
 
     `split` and `shadow` are lists of pairs here: JSON objects are sorted when they are written.
     """
-    (stable, _), *others = rule["split"]
-    intervals, low = [], 0
-    for version, share in others:
-        intervals.append(Interval(low, low + share, version))
-        low += share
-    assert low <= MILLION
+    rollout = Rollout.read(rule["rollout"]) if rule.get("rollout") else None
+    stable, intervals = shared(rule["split"])
+    salt = (rule["salt"] or f"{model}/{rule['name']}").encode()
+    if rollout is not None:
+        stable, intervals = rollout.source, rollout.intervals()
+        salt = rollout.salt(model, rule["name"])
     when = rule["when"]
     return Rule(
         name=rule["name"],
@@ -219,10 +212,11 @@ def _rule(model: str, rule: Mapping[str, Any]) -> Rule:
         path=when["path"],
         callers=frozenset(when["caller"]),
         stable=stable,
-        intervals=tuple(intervals),
-        shadows=tuple((version, share) for version, share in rule["shadow"]),
-        salt=(rule["salt"] or f"{model}/{rule['name']}").encode(),
+        intervals=intervals,
+        shadows=copied(rule["shadow"], rollout),
+        salt=salt,
         priority=rule["priority"],
+        rollout=rollout,
     )
 
 
@@ -242,6 +236,7 @@ def make_document(
         for rule in model["rules"]:
             rule["split"] = list(rule["split"].items())
             rule["shadow"] = list(rule["shadow"].items())
+            rule["rollout"] = None
         background, reference = model["explain"]["background"], model["monitor"]["reference"]
         model["background"] = (
             artifacts.add_file(checked.resolve(background)) if background else None
@@ -252,6 +247,7 @@ def make_document(
         "author": author,
         "reason": reason,
         "created": now_ns,
+        "origin": "file",
         "source_sha256": checked.digest,
         "models": tree["models"],
         "callers": tree["callers"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -124,8 +125,22 @@ def test_a_changed_revision_is_refused(store: TableStore, document: dict[str, ob
 
 def test_a_newer_format_is_refused(document: dict[str, object]) -> None:
     """An old program does not guess at a newer table."""
-    with pytest.raises(ValueError, match="format 2 is newer than 1"):
-        compile_table(orjson.dumps({**document, "format": 2}))
+    with pytest.raises(ValueError, match="format 3 is newer than 2"):
+        compile_table(orjson.dumps({**document, "format": 3}))
+
+
+def test_a_table_of_the_first_format_is_read_for_ever() -> None:
+    """What release 0.1 published, as its bytes were."""
+    data = (Path(__file__).parent / "formats" / "table-1.json").read_bytes()
+    table = compile_table(data)
+    assert table.revision == hashlib.sha256(data).hexdigest()
+    pilot, everyone = table.models["mortgage"].rules
+    assert (pilot.path, pilot.callers, pilot.salt) == ("/v2/*", {"loans-app"}, b"pepper")
+    assert [(item.low, item.high, item.version, item.arm) for item in everyone.intervals] == [
+        (0, 100_000, "v2", "canary"),
+        (100_000, 300_000, "v3", "canary"),
+    ]
+    assert (everyone.stable, everyone.rollout, everyone.priority) == ("v1", None, "critical")
 
 
 def test_a_change_is_told_once(store: TableStore, document: dict[str, object]) -> None:

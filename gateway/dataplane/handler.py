@@ -16,19 +16,15 @@ from typing import Any
 
 from gateway.clock import Clock
 from gateway.dataplane import catalogue
-from gateway.dataplane.access import forced_version
 from gateway.dataplane.account import Account
 from gateway.dataplane.backend import Backend, Stream, say_error
-from gateway.dataplane.choice import choose, force, shadows
 from gateway.dataplane.departure import Departure
 from gateway.dataplane.fallback import is_failure, stand_in
-from gateway.dataplane.identity import check_rows, identify, read_context
 from gateway.dataplane.labels import admit, take_labels
 from gateway.dataplane.limits import Load
 from gateway.dataplane.live import Live
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.refusals import Refusals
-from gateway.dataplane.routing import Place, find_model, locate, locate_call, match
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
 from gateway.dataplane.turn import Turn
@@ -42,6 +38,10 @@ from gateway.protocol import grpc, v2
 from gateway.protocol.dialects import dialect_at
 from gateway.protocol.message import Message
 from gateway.protocol.tensor import Unreadable
+from gateway.routing.access import forced_version
+from gateway.routing.choice import choose, force, shadows
+from gateway.routing.identity import check_rows, identify, read_context
+from gateway.routing.place import Place, find_model, locate, locate_call, match
 from gateway.table import Rule
 from gateway.telemetry.metrics import Metrics
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import config, table
 
-from gateway.dataplane.choice import bucket_bits, bucket_ppm, choose, force, shadows, unit_of
 from gateway.declaration import MILLION
+from gateway.routing.choice import bucket_bits, bucket_ppm, choose, force, shadows, unit_of
 from gateway.table import Model
 
 SALT = b"fraud/v7-v8#1"

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from origins import echo, origin
 from world import LOCAL, World, applicants, config, remote, request, running, soon, table, until
 
-from gateway.dataplane.access import forced_version
-from gateway.dataplane.routing import Place, find_model, match, path_matches
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Caller
 from gateway.protocol import v2
 from gateway.protocol.dialect import Target
+from gateway.routing.access import forced_version
+from gateway.routing.place import Place, find_model, match, path_matches
 
 TABLE = table(
     config(

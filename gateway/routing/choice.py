@@ -2,7 +2,7 @@
 
 `bucket = first 8 bytes of keyed BLAKE2b(unit) as an integer * 1,000,000 >> 64`, keyed by the rule's
 salt (a salt over 64 bytes by its digest). Raising a version's share only ever adds buckets to it,
-so a unit that has it keeps it. `tests/dataplane/test_choice.py` publishes vectors.
+so a unit that has it keeps it. `tests/routing/test_choice.py` publishes vectors.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def choose(
     ppm = bucket_ppm(rule.salt, unit)
     for interval in rule.intervals:
         if interval.low <= ppm < interval.high:
-            return Choice(interval.version, "canary", rule.name, kind, ppm)
+            return Choice(interval.version, interval.arm, rule.name, kind, ppm)
     return Choice(rule.stable, "stable", rule.name, kind, ppm)
 
 
