@@ -116,9 +116,9 @@ def shared(
     (stable, _), *others = split
     intervals, low = [], 0
     for version, share in others:
-        assert share is not None
-        intervals.append(Interval(low, low + share, version))
-        low += share
+        if share:
+            intervals.append(Interval(low, low + share, version))
+            low += share
     assert low <= MILLION - holdout
     if holdout:
         intervals.append(Interval(MILLION - holdout, MILLION, stable, "holdout"))

@@ -23,9 +23,10 @@ import orjson
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.check import Checked
-from gateway.condition import Condition, compile_conditions
+from gateway.condition import BodyIs, Condition, compile_conditions
 from gateway.disk import hold, sync_folder, write_durably
 from gateway.exchange import Caller
+from gateway.modelsettings import CompareSettings
 from gateway.split import Copied, Interval, Rollout, copied, shared
 
 FORMAT = 2
@@ -94,6 +95,7 @@ class Model:
     on_disconnect: str
     fallback: str | None
     shadow: Mapping[str, Any]
+    compare: Mapping[str, Any]
     expose: frozenset[str]
     dropped: frozenset[bytes]
     versions: Mapping[str, Version]
@@ -106,6 +108,8 @@ class Model:
     host: str | None = None
     names: frozenset[str] = frozenset()
     mapping: Mapping[str, Any] = field(default_factory=dict)
+    reads_body: bool = False
+    """Whether some rule asks for what a body says."""
 
     @property
     def stable(self) -> Version:
@@ -175,6 +179,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         )
         for version, settings in model["versions"].items()
     }
+    rules = tuple(compile_rule(name, model, rule) for rule in model["rules"])
     return Model(
         name=name,
         protocol=model["protocol"],
@@ -188,10 +193,11 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         on_disconnect=model["on_disconnect"],
         fallback=model["fallback"],
         shadow=model["shadow"],
+        compare=model.get("compare") or CompareSettings().model_dump(),
         expose=frozenset(model["expose"]),
         dropped=frozenset(header.encode() for header in model["headers"]["drop"]),
         versions=versions,
-        rules=tuple(compile_rule(name, model, rule) for rule in model["rules"]),
+        rules=rules,
         background=model["background"],
         reference=model["reference"],
         explain=model["explain"],
@@ -200,6 +206,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         host=model.get("host"),
         names=frozenset(model.get("names") or (name,)),
         mapping=model.get("mapping") or {},
+        reads_body=any(isinstance(c, BodyIs) for rule in rules for c in rule.conditions),
     )
 
 
