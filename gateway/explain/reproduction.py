@@ -63,7 +63,10 @@ def compare(
     if len(recorded) != len(scores):
         return {"result": "different", "rows": len(recorded), "rows_again": len(scores)}
     words = card.outputs.outcome
-    again = [words.of(float(score)) if words is not None else None for score in scores]
+    again = [
+        outcomes[row] if recorded[row] == score or words is None else words.of(float(score))
+        for row, score in enumerate(scores)
+    ]
     differing: list[dict[str, Any]] = [
         {"row": row, "recorded": float(recorded[row]), "again": float(scores[row]),
          "difference": float(scores[row] - recorded[row]),
