@@ -78,13 +78,14 @@ class Inference:
     version: Version
     rows: dict[str, list[Any]] = field(default_factory=dict)
     groups: list[dict[str, str]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     outcomes: list[str | None] = field(default_factory=list)
     why: str | None = None
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
     def asked(self) -> Asked:
-        return Asked(self.model, self.version, self.rows, self.outcomes)
+        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes)
 
     def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
         assert self.version.card is not None
@@ -394,6 +395,7 @@ class Analyst:
             found.why = "unreadable"
             return
         found.groups = told["groups"]
+        found.scores = [decision["score"] for decision in leaf["decisions"]]
         found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
         if any(len(column) != len(found.outcomes) for column in found.rows.values()):
             found.why = "rows_differ"

@@ -5,8 +5,9 @@ or it is not believed. Then the explanation is exact and cheap (`linear`, `trees
 `fallback_reason` says why not, and the scores are asked for: all coalitions of up to 8 features,
 else antithetic permutations with their standard error.
 
-A row's attributions do not depend on the rows beside it. Its prediction is onnxruntime's for the
-batch that it came in, and may differ in its last bits in another (so does the residual).
+A row's attributions do not depend on the rows beside it. Its prediction is the score that was
+answered, so an explanation can be made again to the bit; without one it is onnxruntime's for the
+batch here, which may differ in its last bits in another.
 """
 
 from __future__ import annotations
@@ -82,11 +83,17 @@ class Explainer:
             self.fallback_reason = str(refusal)
             self._sample(model, scores[chosen])
 
-    def explain(self, rows: Columns) -> Attributions:
-        """Explain n >= 1 rows; ValueError if they do not fit the card."""
+    def explain(self, rows: Columns, answered: Floats | None = None) -> Attributions:
+        """Explain n >= 1 rows; ValueError if they do not fit the card.
+
+        `answered` [n]: the scores that were given, by whoever answered. They are what is explained:
+        where another model gave them, or they were rounded on the way, the residual shows it.
+        """
         if not count(rows):
             raise ValueError("no rows to explain")
         scores, values, standard_errors = self._answer(rows)
+        if answered is not None:
+            scores = answered.astype(self._scorer.score_type).astype(np.float64)
         predictions = in_space(self._space, scores)
         return Attributions(
             method=self.method,

@@ -47,6 +47,7 @@ class Asked:
     model: Model
     version: Version
     rows: dict[str, list[Any]]
+    scores: list[float]
     outcomes: list[str | None]
 
 
@@ -120,7 +121,8 @@ def _explain_together(explainer: Explainer, asked: list[Asked]) -> list[dict[str
         for feature in card.features
     }
     try:
-        found = explainer.explain(as_columns(card, rows))
+        answered = np.array([score for one in asked for score in one.scores])
+        found = explainer.explain(as_columns(card, rows), answered)
     except Exception as error:
         if len(asked) == 1:
             return [_failed(error)]
