@@ -180,6 +180,27 @@ class ShadowSettings(Section):
     )
 
 
+class CompareSettings(Section):
+    kind: Literal["auto", "decision", "number", "ranking", "text", "json"] = Field(
+        "auto", description="auto: decisions or numbers by the cards, text of openai, else json."
+    )
+    atol: float = Field(1e-6, ge=0, description="Numbers: absolute tolerance.")
+    rtol: float = Field(0.01, ge=0, description="Numbers: tolerance relative to the larger one.")
+    near_tie: float | None = Field(
+        None, ge=0, description="decision: a flip of scores this near their thresholds agrees."
+    )
+    top: int = Field(10, ge=1, le=1000, description="ranking: how many ranks have to be alike.")
+    overlap: Share = Field(800_000, description="ranking: share of the top that both must have.")
+    text: Share = Field(900_000, description="text: share of words that both must have.")
+    at: Pointer = Field("", description="number, ranking, text: JSON pointer into a row's answer.")
+    ignore: tuple[Pointer, ...] = Field(
+        (), max_length=64, description="json: pointers of what is not compared; * is any part."
+    )
+    unordered: tuple[Pointer, ...] = Field(
+        (), max_length=64, description="json: pointers of lists whose order means nothing."
+    )
+
+
 class ExplainSettings(Section):
     method: Literal["auto", "off"] = Field("auto", description="auto: exact where possible.")
     background: str | None = Field(
@@ -264,6 +285,9 @@ class ModelSettings(Section):
     versions: dict[Name, VersionSettings] = Field(min_length=1, description="The versions.")
     rules: tuple[RuleSettings, ...] = Field(min_length=1, description="First match wins.")
     shadow: ShadowSettings = Field(ShadowSettings(), description="Bounds of shadow traffic.")
+    compare: CompareSettings = Field(
+        CompareSettings(), description="When a shadow's answer agrees with the one given."
+    )
     explain: ExplainSettings = Field(ExplainSettings(), description="Explanations.")
     monitor: MonitorSettings = Field(MonitorSettings(), description="Drift and groups.")
     retention: Duration = Field(180 * 86400.0, description="How long records are kept.")

@@ -25,6 +25,7 @@ from gateway.card import Card
 from gateway.check import Checked
 from gateway.disk import hold, sync_folder, write_durably
 from gateway.exchange import Caller
+from gateway.modelsettings import CompareSettings
 from gateway.split import Interval, Rollout, copied, shared
 
 FORMAT = 2
@@ -82,6 +83,7 @@ class Model:
     on_disconnect: str
     fallback: str | None
     shadow: Mapping[str, Any]
+    compare: Mapping[str, Any]
     expose: frozenset[str]
     dropped: frozenset[bytes]
     versions: Mapping[str, Version]
@@ -176,6 +178,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         on_disconnect=model["on_disconnect"],
         fallback=model["fallback"],
         shadow=model["shadow"],
+        compare=model.get("compare") or CompareSettings().model_dump(),
         expose=frozenset(model["expose"]),
         dropped=frozenset(header.encode() for header in model["headers"]["drop"]),
         versions=versions,

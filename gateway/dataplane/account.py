@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from typing import Any
 
 from gateway.clock import Clock, isoformat
@@ -82,8 +83,7 @@ class Account:
         copy.version, copy.primary = version, self.id
         copy.trace, copy.parent = _trace_of(self.trace, copy.id), self.trace[36:52].decode()
         assert self.choice is not None
-        rule, kind, ppm = self.choice.rule, self.choice.unit_kind, self.choice.bucket_ppm
-        copy.choice = Choice(version.name, "shadow", rule, kind, ppm)
+        copy.choice = replace(self.choice, version=version.name, arm="shadow")
         return copy
 
     def message(self) -> Message:
@@ -171,6 +171,8 @@ class Account:
             "bucket": self.choice.bucket_ppm if self.choice else None,
             "salt": self.salt,
         }
+        if self.choice is not None and self.choice.unit_digest is not None:
+            context["unit"] = self.choice.unit_digest
         keep = self.kept_bytes()
         request = self.upload.tally.part(keep) if self.upload else Part.of(self.request, keep)
         return encode_parts(context, request, self.response)

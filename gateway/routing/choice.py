@@ -50,11 +50,13 @@ def choose(
         kind, unit = "sequence", sequence
     else:
         kind, unit = unit_of(model.unit, headers, exchange)
-    ppm = bucket_ppm(rule.salt, unit)
+    bits = bucket_bits(rule.salt, unit)
+    ppm = bits * MILLION >> 64
+    digest = f"{bits:016x}" if rule.rollout is not None else None
     for interval in rule.intervals:
         if interval.low <= ppm < interval.high:
-            return Choice(interval.version, interval.arm, rule.name, kind, ppm)
-    return Choice(rule.stable, "stable", rule.name, kind, ppm)
+            return Choice(interval.version, interval.arm, rule.name, kind, ppm, digest)
+    return Choice(rule.stable, "stable", rule.name, kind, ppm, digest)
 
 
 def force(version: str, rule: Rule) -> Choice:
