@@ -1,4 +1,4 @@
-"""What would have changed an adverse outcome: the least change of one actionable feature, or of two.
+"""What would have changed an adverse outcome: the least change of one or two actionable features.
 
 Only features that the card calls actionable are changed, only in the direction, in multiples of a
 step and within the range that its `change` allows; all others stay as they were sent. Each answer
