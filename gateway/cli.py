@@ -202,6 +202,17 @@ def decisions(
 
 
 @cli.command()
+def reproduce(id: str, config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
+    """Score and explain a recorded decision again; exit code 0 if nothing differs."""
+    from gateway import report
+
+    told = post(config, set_, f"/api/v1/decisions/{id}/reproduce", {})
+    show(told, json, report.reproduction)
+    if any(told[part]["result"] in ("different", "cannot") for part in ("answer", "explanation")):
+        raise typer.Exit(EXIT_FOUND)
+
+
+@cli.command()
 def monitor(
     model: str,
     since: Annotated[str | None, typer.Option(help="Labels of decisions since; as 30d.")] = None,

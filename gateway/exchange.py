@@ -37,6 +37,9 @@ class Choice:
     rule: str
     unit_kind: str
     bucket_ppm: int
+    unit_digest: str | None = None
+    """Of a rule that a rollout owns: the 64 bits whose first ones are the bucket, in hex. Whoever
+    knows the unit can make it, so it is only ever sealed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,14 @@ from starlette.routing import Route
 
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
-from gateway.check import check
+from gateway.check import Checked, Key, Problem, check, dotted
 from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
+from gateway.revisions import Owned, Revisions
 from gateway.seal.custody import Custody
 from gateway.seal.sealer import Sealer
 from gateway.settings import RESTART_KEYS, LedgerSettings
-from gateway.table import TableStore, make_document
+from gateway.table import TableStore
 from gateway.telemetry.metrics import Metrics
 
 IDLE_S = 0.02
@@ -50,7 +51,7 @@ class Governor:
         self.clock, self.started = clock, started
         self.metrics = Metrics("governor", state / "metrics")
         self.tables = TableStore(state)
-        self.artifacts = Artifacts(state)
+        self.revisions = Revisions(self.tables, Artifacts(state), clock.wall)
         self.sealer = Sealer(state, keys, self.clock, self.metrics, ledger)
         self.custody = Custody(self.sealer)
         self.stopping = False
@@ -135,14 +136,14 @@ class Governor:
             return told
         now = checked.settings.model_dump(mode="json", include=set(RESTART_KEYS))
         told["restart"] = [key for key in RESTART_KEYS if now[key] != self.started[key]]
-        document = make_document(
-            checked, self.artifacts, author=author, reason=reason, now_ns=self.clock.wall()
-        )
-        if current is not None and _same(document, self.tables.load(current).document):
+        try:
+            done = self.revisions.adopt(checked, author=author, reason=reason)
+        except Owned as error:
+            told["problems"] = [str(_refused(checked, error))]
             return told
-        told["revision"] = self.tables.publish(document, current)
-        told["changed"] = True
-        log.info("revision %s by %s: %s", told["revision"][:12], author, reason)
+        told |= {"revision": done.revision, "changed": done.changed}
+        if done.changed:
+            log.info("revision %s by %s: %s", done.revision[:12], author, reason)
         return told
 
     def _app(self) -> Starlette:
@@ -173,7 +174,12 @@ class Governor:
         )
 
 
-def _same(new: dict[str, Any], old: Any) -> bool:
-    """Whether two documents say the same, whoever wrote them when."""
-    told = ("models", "callers", "people", "telemetry", "alerts")
-    return all(orjson.loads(orjson.dumps(new[key])) == old.get(key) for key in told)
+def _refused(checked: Checked, error: Owned) -> Problem:
+    """A rule of the file that a running rollout owns, with its line and what both say."""
+    rules = checked.settings.models[error.model].rules if checked.settings else ()
+    number = next((n for n, rule in enumerate(rules) if rule.name == error.rule), None)
+    key: Key = ("models", error.model, "rules")
+    line = checked.line_of(key if number is None else (*key, number))
+    shown = "..." if error.theirs is None else orjson.dumps(error.theirs).decode()
+    words = f"{error}, which has {orjson.dumps(error.ours).decode()}"
+    return Problem(checked.path.name, line, dotted((*key, error.rule)), shown, words)

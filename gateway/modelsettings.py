@@ -12,9 +12,11 @@ from gateway.declaration import (
     Duration,
     HeaderName,
     HostName,
+    Method,
     Name,
     Path,
     Pointer,
+    Scalar,
     Secret,
     Section,
     Share,
@@ -131,13 +133,45 @@ class Condition(Section):
     """All that is given must hold."""
 
     header: dict[HeaderName, str] = Field({}, description="Headers and their exact values.")
+    method: tuple[Method, ...] = Field((), description="HTTP methods, any of them.")
     path: str | None = Field(None, description="Path; a trailing * matches any rest.")
     caller: tuple[Name, ...] = Field((), description="Names of callers, any of them.")
+    context: dict[Name, str] = Field(
+        {}, description="Keys of x-headworks-groups that are `routable`, and their values."
+    )
+    body: dict[Pointer, Scalar] = Field(
+        {}, description="JSON pointers into a JSON body of at most limits.hold, and their values."
+    )
 
-    @field_validator("caller", mode="before")
+    @field_validator("caller", "method", mode="before")
     @classmethod
     def one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+
+class RuleLimits(Section):
+    request: Size | None = Field(None, description="As the model's; absent: the model's.")
+    hold: Size | None = Field(None, description="As the model's; absent: the model's.")
+    keep: Size | None = Field(None, description="As the model's; absent: the model's.")
+
+
+class RuleTimeouts(Section):
+    request: Duration | None = Field(None, description="As the model's; absent: the model's.")
+    first_byte: Duration | None = Field(None, description="As the model's; absent: the model's.")
+    idle: Duration | None = Field(None, description="As the model's; absent: the model's.")
+    stream: Duration | None = Field(None, description="As the model's; absent: the model's.")
+
+
+class Sticky(Section):
+    max_age: Duration = Field(3600.0, gt=0, description="How long a session keeps its version.")
+    by: Literal["cookie", "header"] = Field(
+        "cookie", description="Cookie headworks-<model>, or header x-headworks-session, both ways."
+    )
+
+
+class ShadowRule(Section):
+    share: Share = Field(MILLION, description="Of how many exchanges it gets a copy.")
+    when: Condition = Field(Condition(), description="Condition; absent: always.")
 
 
 class RuleSettings(Section):
@@ -146,11 +180,37 @@ class RuleSettings(Section):
     split: dict[Name, Share | None] = Field(
         description="Versions and shares; the first is stable and takes what is left."
     )
-    shadow: dict[Name, Share] = Field({}, description="Versions that get a copy, and of how much.")
+    shadow: dict[Name, ShadowRule] = Field(
+        {}, description="Versions that get a copy: of which share, or of which share when."
+    )
+    holdout: Share = Field(0, description="Buckets at the end that stay on the stable version.")
+    sticky: Sticky | None = Field(
+        None, description="Sessions keep their version by a signed pin; absent: by hash alone."
+    )
+    limits: RuleLimits = Field(RuleLimits(), description="In place of the model's.")
+    timeouts: RuleTimeouts = Field(RuleTimeouts(), description="In place of the model's.")
     salt: str | None = Field(None, max_length=64, description="Bucketing salt; <model>/<rule>.")
     priority: Literal["critical", "default", "batch"] = Field(
         "default", description="Who is shed last and first, when there is too much."
     )
+
+    @field_validator("shadow", mode="before")
+    @classmethod
+    def share_alone(cls, value: Any) -> Any:
+        """`v3: 5%` is short for `v3: {share: 5%}`."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"share": told} if isinstance(told, str) else told for name, told in value.items()
+        }
+
+    @model_validator(mode="after")
+    def leaves_the_holdout(self) -> RuleSettings:
+        _, *others = self.split.values()
+        if (taken := sum(share or 0 for share in others)) + self.holdout > MILLION:
+            words = f"{taken / 10_000:g}% of other versions leave no holdout"
+            raise ValueError(f"{words} of {self.holdout / 10_000:g}%")
+        return self
 
     @field_validator("split")
     @classmethod
@@ -177,6 +237,27 @@ class ShadowSettings(Section):
     timeout: Duration = Field(10.0, description="How long one copy may take.")
     idempotent: bool = Field(
         False, description="raw, and openai with tools: such requests may be made twice."
+    )
+
+
+class CompareSettings(Section):
+    kind: Literal["auto", "decision", "number", "ranking", "text", "json"] = Field(
+        "auto", description="auto: decisions or numbers by the cards, text of openai, else json."
+    )
+    atol: float = Field(1e-6, ge=0, description="Numbers: absolute tolerance.")
+    rtol: float = Field(0.01, ge=0, description="Numbers: tolerance relative to the larger one.")
+    near_tie: float | None = Field(
+        None, ge=0, description="decision: a flip of scores this near their thresholds agrees."
+    )
+    top: int = Field(10, ge=1, le=1000, description="ranking: how many ranks have to be alike.")
+    overlap: Share = Field(800_000, description="ranking: share of the top that both must have.")
+    text: Share = Field(900_000, description="text: share of words that both must have.")
+    at: Pointer = Field("", description="number, ranking, text: JSON pointer into a row's answer.")
+    ignore: tuple[Pointer, ...] = Field(
+        (), max_length=64, description="json: pointers of what is not compared; * is any part."
+    )
+    unordered: tuple[Pointer, ...] = Field(
+        (), max_length=64, description="json: pointers of lists whose order means nothing."
     )
 
 
@@ -270,6 +351,12 @@ class MappingSettings(Section):
     score: Pointer | None = Field(None, description="raw: JSON pointer into one answer.")
 
 
+class ContextSettings(Section):
+    routable: tuple[Name, ...] = Field(
+        (), description="Keys of x-headworks-groups that rules may match on; no monitored group."
+    )
+
+
 class HeaderSettings(Section):
     drop: tuple[HeaderName, ...] = Field((), description="Further headers that are never kept.")
 
@@ -308,10 +395,14 @@ class ModelSettings(Section):
     versions: dict[Name, VersionSettings] = Field(min_length=1, description="The versions.")
     rules: tuple[RuleSettings, ...] = Field(min_length=1, description="First match wins.")
     shadow: ShadowSettings = Field(ShadowSettings(), description="Bounds of shadow traffic.")
+    compare: CompareSettings = Field(
+        CompareSettings(), description="When a shadow's answer agrees with the one given."
+    )
     explain: ExplainSettings = Field(ExplainSettings(), description="Explanations.")
     monitor: MonitorSettings = Field(MonitorSettings(), description="Drift and groups.")
     retention: Duration = Field(180 * 86400.0, description="How long records are kept.")
     expose: tuple[Literal["id", "version", "arm", "revision", "receipt"], ...] = Field(
         ("id",), description="Which x-headworks- headers an answer carries."
     )
+    context: ContextSettings = Field(ContextSettings(), description="Governance context.")
     headers: HeaderSettings = Field(HeaderSettings(), description="Which headers are kept.")

@@ -59,6 +59,30 @@ def decision(console: Console, document: dict[str, Any]) -> None:
         console.print(table)
 
 
+RESULTS = {
+    "equal": "equal, bit for bit", "within": "within 1e-6, with the same outcome",
+    "different": "different", "cannot": "cannot be made again",
+}  # fmt: skip
+
+
+def reproduction(console: Console, document: dict[str, Any]) -> None:
+    console.print(f"[bold]{document['id']}[/]  leaf {document['leaf']}, "
+                  f"{document['model']}/{document['version']}")  # fmt: skip
+    for part in ("answer", "explanation"):
+        told = document[part]
+        why = f": {told['why']}" if "why" in told else ""
+        note = f" ({told['note']})" if "note" in told else ""
+        console.print(f"  {part}: {RESULTS[told['result']]}{why}{note}", highlight=False)
+    for row in document["answer"].get("where", ()):
+        console.print(
+            f"  row {row['row']}: recorded {row['recorded']!r} ({row['outcome']}), "
+            f"now {row['again']!r} ({row['outcome_again']})",
+            highlight=False,
+        )
+    for place in document["explanation"].get("where", ()):
+        console.print(f"  explanation differs at {place}", highlight=False, markup=False)
+
+
 def status(console: Console, document: dict[str, Any]) -> None:
     words = "; ".join(document["words"])
     console.print(f"{coloured(document['state'])}  {words}")

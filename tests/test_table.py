@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -12,7 +13,9 @@ import pytest
 
 from gateway.artifacts import Artifacts
 from gateway.check import check
+from gateway.condition import CallerIs, HeaderIs, PathIs
 from gateway.disk import Occupied
+from gateway.split import Copied
 from gateway.table import Conflict, TableStore, compile_table, make_document
 
 MODELS = Path(__file__).parents[1] / "models" / "mortgage"
@@ -51,9 +54,11 @@ def test_a_published_table_says_what_the_file_said(
     table = store.load(store.publish(document, None))
     model = table.models["mortgage"]
     zulu, alpha = model.rules
-    assert (zulu.path, zulu.headers, zulu.callers) == ("/a", ((b"x-b", "é".encode()),), {"x"})
+    assert zulu.conditions == (
+        CallerIs(frozenset("x")), PathIs("/a"), HeaderIs(b"x-b", "é".encode()),
+    )  # fmt: skip
     assert (zulu.salt, alpha.salt) == (b"mortgage/zulu", b"pepper")
-    assert (alpha.stable, alpha.shadows) == ("v3", (("v1", 50_000),))
+    assert (alpha.stable, alpha.shadows) == ("v3", (Copied("v1", 50_000),))
     assert [(item.low, item.high, item.version) for item in alpha.intervals] == [(0, 10_000, "v1")]
     assert model.stable is model.versions["v3"]
     assert model.dropped == {b"x-ssn"}
@@ -124,8 +129,26 @@ def test_a_changed_revision_is_refused(store: TableStore, document: dict[str, ob
 
 def test_a_newer_format_is_refused(document: dict[str, object]) -> None:
     """An old program does not guess at a newer table."""
-    with pytest.raises(ValueError, match="format 2 is newer than 1"):
-        compile_table(orjson.dumps({**document, "format": 2}))
+    with pytest.raises(ValueError, match="format 3 is newer than 2"):
+        compile_table(orjson.dumps({**document, "format": 3}))
+
+
+def test_a_table_of_the_first_format_is_read_for_ever() -> None:
+    """What release 0.1 published, as its bytes were."""
+    data = (Path(__file__).parent / "formats" / "table-1.json").read_bytes()
+    table = compile_table(data)
+    assert table.revision == hashlib.sha256(data).hexdigest()
+    pilot, everyone = table.models["mortgage"].rules
+    assert pilot.conditions == (
+        CallerIs(frozenset(["loans-app"])), PathIs("/v2/*"), HeaderIs(b"x-tenant", b"pilot"),
+    )  # fmt: skip
+    assert (pilot.salt, everyone.shadows) == (b"pepper", (Copied("v3", 1_000_000),))
+    assert everyone.limits is table.models["mortgage"].limits
+    assert [(item.low, item.high, item.version, item.arm) for item in everyone.intervals] == [
+        (0, 100_000, "v2", "canary"),
+        (100_000, 300_000, "v3", "canary"),
+    ]
+    assert (everyone.stable, everyone.rollout, everyone.priority) == ("v1", None, "critical")
 
 
 def test_a_change_is_told_once(store: TableStore, document: dict[str, object]) -> None:

@@ -54,6 +54,10 @@ def verify(
     bodies: Annotated[
         bool, typer.Option(help="Check the blobs of state/bodies, where it is beside.")
     ] = True,
+    trees: Annotated[
+        bool,
+        typer.Option("--trees", help="Only trees, signatures and order; read no leaf, no body."),
+    ] = False,
     config: Config = CONFIG,
     set_: Set = None,
     json: Json = False,
@@ -79,8 +83,10 @@ def verify(
         fail(f"{place}: names no root log", EXIT_FOUND)
     if is_ledger(folder):
         beside = folder.resolve().parent / "bodies"
-        place_of_bodies = beside if bodies and beside.is_dir() else None
-        report = verify_ledger(folder, believed, place_of_bodies, strict=policy is not None)
+        place_of_bodies = beside if bodies and not trees and beside.is_dir() else None
+        report = verify_ledger(
+            folder, believed, place_of_bodies, strict=policy is not None, leaves=not trees
+        )
     else:
         report = verify_log(folder, believed, strict=policy is not None)
     report.seconds = round(time.perf_counter() - began, 3)

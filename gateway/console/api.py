@@ -26,11 +26,12 @@ from starlette.staticfiles import StaticFiles
 from gateway.catalog import queries
 from gateway.catalog.store import Catalog
 from gateway.console import openapi
-from gateway.console.decision import parts_of, show
+from gateway.console.decision import parts_of, show, split_id
 from gateway.console.export import day_range, write_export
 from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
 from gateway.console.performance import SINCE_DAYS, performed
+from gateway.console.reproduce import reproduce
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
@@ -227,6 +228,27 @@ class Api:
         )
         return answer(document)
 
+    async def reproduce(self, request: Request) -> Response:
+        """The same artifact on the same input, once a leaf says that a machine reads it."""
+        text = request.path_params["id"]
+        by = request.headers.get("x-headworks-person", "local")
+        try:
+            identity, _ = split_id(text)
+            found = await asyncio.to_thread(self._asked, queries.exchange, identity)
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        if found is None:
+            return refuse(404, "unknown_decision", f"no decision {text!r} is in the catalog")
+        record = {"job": "reproduce", "decision": identity, "by": by}
+        try:
+            leaf = await self._governor.tell("reading", record)
+        except OSError as error:
+            return refuse(503, "governor_down", f"reading cannot be recorded now: {error}")
+        document = await asyncio.to_thread(
+            reproduce, found, self.tables, self.bodies, self.state, identity
+        )
+        return answer(document | {"reading": leaf})
+
     async def models(self, request: Request) -> Response:
         return answer({"models": await asyncio.to_thread(self._models)})
 
@@ -246,8 +268,10 @@ class Api:
                 for version in model.versions.values()
             }
             rules = [
-                {"name": rule.name, "stable": rule.stable, "shadow": dict(rule.shadows),
-                 "canary": {item.version: item.high - item.low for item in rule.intervals}}
+                {"name": rule.name, "stable": rule.stable,
+                 "shadow": {copied.version: copied.share for copied in rule.shadows},
+                 "canary": {item.version: item.high - item.low for item in rule.intervals
+                            if item.arm == "canary"}}
                 for rule in model.rules
             ]  # fmt: skip
             found.append(
@@ -399,6 +423,7 @@ def make_app(
             Route("/api/v1/analyst", api.analyst),
             Route("/api/v1/decisions", api.decisions),
             Route("/api/v1/decisions/{id:path}/reveal", api.reveal, methods=["POST"]),
+            Route("/api/v1/decisions/{id:path}/reproduce", api.reproduce, methods=["POST"]),
             Route("/api/v1/decisions/{id:path}", api.decision),
             Route("/api/v1/catalog/rebuild", api.rebuild, methods=["POST"]),
             Route("/api/v1/exports", api.export, methods=["POST"]),

@@ -40,11 +40,11 @@ def show(
     found = queries.exchange(cursor, identity)
     if found is None:
         return None
-    leaf = _leaf(state, found.leaf)
+    leaf = leaf_at(state, found.leaf)
     if leaf is None:
         return None
     record = leaf["record"]
-    decisions = _decisions(bodies, leaf)
+    decisions = decisions_in(bodies, leaf)
     if row >= max(len(decisions), 1):
         return None
     model, card = judged_by(tables, record)
@@ -55,7 +55,7 @@ def show(
         "unreadable": leaf.get("unreadable"),
         "withheld": found.withheld,
         "record": record,
-        "explanation": _explanation(_sealed(bodies, state, found), row),
+        "explanation": _explanation(with_numbers(bodies, state, found), row),
         "shadows": found.shadows,
         "windows": found.windows,
         "body": leaf.get("body"),
@@ -67,7 +67,7 @@ def show(
     return document
 
 
-def _leaf(state: Path, number: int) -> dict[str, Any] | None:
+def leaf_at(state: Path, number: int) -> dict[str, Any] | None:
     """None: its log was dropped as its retention says."""
     for found, text in LedgerReader(state, number).read(1):
         leaf: dict[str, Any] = orjson.loads(text)
@@ -75,7 +75,7 @@ def _leaf(state: Path, number: int) -> dict[str, Any] | None:
     return None
 
 
-def _decisions(bodies: BodyReader, leaf: dict[str, Any]) -> list[dict[str, Any]]:
+def decisions_in(bodies: BodyReader, leaf: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = leaf.get("decisions", [])
     if (place := leaf.get("decisions_at")) is not None:
         try:
@@ -85,11 +85,11 @@ def _decisions(bodies: BodyReader, leaf: dict[str, Any]) -> list[dict[str, Any]]
     return found
 
 
-def _sealed(bodies: BodyReader, state: Path, found: queries.Found) -> dict[str, Any] | None:
+def with_numbers(bodies: BodyReader, state: Path, found: queries.Found) -> dict[str, Any] | None:
     """The explanation with its numbers, which lie under the same keys as what was asked."""
     if found.explanation is None or not found.explanation.get("sealed"):
         return found.explanation
-    leaf = _leaf(state, found.explanation_leaf)
+    leaf = leaf_at(state, found.explanation_leaf)
     if leaf is None or leaf.get("body") is None:
         why = leaf.get("unreadable") if leaf is not None else "retired"
         return found.explanation | {"not_explained": why or "unreadable"}
@@ -165,7 +165,7 @@ def values_of(
 def parts_of(cursor: Any, bodies: BodyReader, state: Path, text: str) -> bytes | None:
     """The exchange's sealed parts as the journal had them; None where they are not there."""
     found = queries.exchange(cursor, split_id(text)[0])
-    leaf = _leaf(state, found.leaf) if found is not None else None
+    leaf = leaf_at(state, found.leaf) if found is not None else None
     if leaf is None or leaf.get("body") is None:
         return None
     try:
@@ -214,4 +214,8 @@ def _reasons(explanation: dict[str, Any] | None) -> list[str]:
         return ["It is not explained yet."]
     if why := explanation.get("not_explained"):
         return [f"It is not explained: {why}."]
-    return [f"Reason: {reason['text']}" for reason in explanation.get("reasons", [])]
+    told = [f"Reason: {reason['text']}" for reason in explanation.get("reasons", [])]
+    told += [one["text"] for one in explanation.get("counterfactuals", ())]
+    if why := explanation.get("no_counterfactual"):
+        told.append(f"What would have changed it is not told: {why}.")
+    return told

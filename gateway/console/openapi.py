@@ -179,6 +179,11 @@ def reading_paths(identity: Schema) -> dict[str, Any]:
                                   purpose=of("string", "5 to 500 characters."),
                                   parts=of("boolean", "The sealed parts too, as base64.")))
         },
+        "/api/v1/decisions/{id}/reproduce": {
+            "post": operation("reproduce", "The same artifact on the same input: answer and "
+                              "explanation again; a leaf says that it was read.",
+                              refer("Reproduction"), 400, 404, parameters=[identity])
+        },
         "/api/v1/catalog/rebuild": {
             "post": operation("rebuild_catalog", "Make the catalog again from the ledger.",
                               fields(leaves=WHOLE), 409)
@@ -262,8 +267,23 @@ def schemas() -> dict[str, Schema]:
         "Error": fields(error=of("string", "For people."), code=of("string", "For programs.")),
         **status_schemas(),
         **decision_schemas(),
+        "Reproduction": reproduction_schema(),
         **monitor_schemas(),
     }
+
+
+def reproduction_schema() -> Schema:
+    result = of("string", enum=["equal", "within", "different", "cannot"])
+    why = of("string", "Why it cannot be made again.")
+    differing = of("integer", "How many places differ; the first of them are in `where`.")
+    return fields(
+        id=TEXT, leaf=WHOLE, model=TEXT_OR_NULL, version=TEXT_OR_NULL,
+        answer=of("object", properties={"result": result, "why": why, "differing": differing},
+                  required=["result"]),
+        explanation=of("object", properties={"result": result, "why": why, "differing": differing},
+                       required=["result"]),
+        reading=of("integer", "The leaf that says that it was read."),
+    )  # fmt: skip
 
 
 def status_schemas() -> dict[str, Schema]:
@@ -338,6 +358,10 @@ def decision_schemas() -> dict[str, Schema]:
     score = {"score": NUMBER_OR_NULL, "outcome": TEXT_OR_NULL}
     shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, **score)
     reason = fields(code=TEXT, text=TEXT, feature=TEXT, attribution=NUMBER)
+    change = fields(
+        changes=keyed(of(["number", "string"], "Where the feature would have to be.")),
+        outcome=TEXT, score=NUMBER, text=TEXT,
+    )  # fmt: skip
     explanation = of(
         "object",
         "With `not_explained`, why there is none; otherwise method, space, base, prediction, "
@@ -347,6 +371,8 @@ def decision_schemas() -> dict[str, Schema]:
             "prediction": NUMBER, "residual": NUMBER, "background_rows": WHOLE,
             "attributions": keyed(NUMBER), "standard_errors": listed(NUMBER),
             "reasons": listed(reason),
+            "counterfactuals": listed(change),
+            "no_counterfactual": of("string", "Why none is told of an adverse outcome."),
         },
     )  # fmt: skip
     whole = fields(

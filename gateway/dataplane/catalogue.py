@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 
 from gateway import __version__
-from gateway.dataplane.routing import Place
 from gateway.errors import Refusal
 from gateway.exchange import Reply
 from gateway.protocol import grpc, openai, v1, v2
 from gateway.protocol.tensor import Unreadable
+from gateway.routing.place import Place
 
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 ABOUT_READINESS = frozenset(

@@ -6,6 +6,8 @@ mistakes stay his. The failure stays the first one's: the record says who should
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gateway.exchange import Choice
 from gateway.table import Model
 
@@ -21,7 +23,7 @@ def stand_in(model: Model, choice: Choice, *, passes: bool) -> Choice | None:
     name = model.fallback
     if name is None or passes or name == choice.version or choice.arm == "forced":
         return None
-    return Choice(name, "fallback", choice.rule, choice.unit_kind, choice.bucket_ppm)
+    return replace(choice, version=name, arm="fallback")
 
 
 def is_failure(code: str | None, status: int) -> bool:

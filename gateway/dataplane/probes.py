@@ -20,9 +20,9 @@ from gateway.dataplane.backend import Backend
 from gateway.dataplane.catalogue import server as describe
 from gateway.dataplane.live import Live
 from gateway.dataplane.remote import Remote, Server
-from gateway.dataplane.routing import find_mount
 from gateway.dataplane.upstream import UpstreamOverloaded
 from gateway.exchange import Headers, Reply
+from gateway.routing.place import find_mount
 from gateway.table import Model
 
 ASK_AGAIN_S = 1.0

@@ -5,8 +5,9 @@ or it is not believed. Then the explanation is exact and cheap (`linear`, `trees
 `fallback_reason` says why not, and the scores are asked for: all coalitions of up to 8 features,
 else antithetic permutations with their standard error.
 
-A row's attributions do not depend on the rows beside it. Its prediction is onnxruntime's for the
-batch that it came in, and may differ in its last bits in another (so does the residual).
+A row's attributions do not depend on the rows beside it. Its prediction is the score that was
+answered, so an explanation can be made again to the bit; without one it is onnxruntime's for the
+batch here, which may differ in its last bits in another.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from gateway.explain.background import choose, digest
 from gateway.explain.coalitions import FEATURES_AT_MOST, coalitions, shapley
 from gateway.explain.graph import expose, read
 from gateway.explain.linear import LinearModel
-from gateway.explain.permutations import estimate
+from gateway.explain.permutations import estimate, scores_asked
 from gateway.explain.rows import canonical, count, take
 from gateway.explain.scorer import Scorer
 from gateway.explain.treeshap import TreeModel
@@ -72,6 +73,7 @@ class Explainer:
         self._background = take(background, chosen)
         self._background_digest = digest(card, self._background)
         self._seed: int | None = None
+        self._budget = 0
         self._base: float
         self._space: Space
         self.method: Method
@@ -82,11 +84,17 @@ class Explainer:
             self.fallback_reason = str(refusal)
             self._sample(model, scores[chosen])
 
-    def explain(self, rows: Columns) -> Attributions:
-        """Explain n >= 1 rows; ValueError if they do not fit the card."""
+    def explain(self, rows: Columns, answered: Floats | None = None) -> Attributions:
+        """Explain n >= 1 rows; ValueError if they do not fit the card.
+
+        `answered` [n]: the scores that were given, by whoever answered. They are what is explained:
+        where another model gave them, or they were rounded on the way, the residual shows it.
+        """
         if not count(rows):
             raise ValueError("no rows to explain")
         scores, values, standard_errors = self._answer(rows)
+        if answered is not None:
+            scores = answered.astype(self._scorer.score_type).astype(np.float64)
         predictions = in_space(self._space, scores)
         return Attributions(
             method=self.method,
@@ -100,7 +108,12 @@ class Explainer:
             background=self._background_digest,
             background_rows=count(self._background),
             seed=self._seed,
+            budget=self._budget,
         )
+
+    def scores(self, rows: Columns) -> Floats:
+        """What the artifact answers, [n]."""
+        return self._scorer.scores(rows)
 
     def _read(
         self, model: bytes, candidates: Columns, scores: Floats, chosen: NDArray[np.intp]
@@ -127,9 +140,12 @@ class Explainer:
     def _sample(self, model: bytes, chosen_scores: Floats) -> None:
         self._space = "margin" if self._card.outputs.score.kind == "probability" else "output"
         self._base = float(in_space(self._space, chosen_scores).mean())
-        if len(self._features) <= FEATURES_AT_MOST:
+        rows, features = count(self._background), len(self._features)
+        if features <= FEATURES_AT_MOST:
+            self._budget = rows * 2**features
             self.method, self._answer = "coalitions", self._by_coalitions
             return
+        self._budget = scores_asked(rows, features)
         self.method, self._answer = "permutations", self._by_permutations
         named = hashlib.sha256(model).digest() + bytes.fromhex(self._background_digest)
         self._seed = int.from_bytes(hashlib.sha256(named).digest()[:8], "little") >> 1

@@ -12,9 +12,15 @@ from gateway.card import Card
 from gateway.explain.attribution import Columns, Floats
 from gateway.explain.tensors import feeds
 
+_FLOATS: dict[str, Any] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
 
 class Scorer:
-    """A session of one thread; `exposed` names an inner tensor to be returned with the score."""
+    """A session of one thread; `exposed` names an inner tensor to be returned with the score.
+
+    `score_type` is the type that the model gives its score in: a recorded score is the shortest
+    text that reads back as it, and has to be rounded to it before bits are compared.
+    """
 
     def __init__(self, card: Card, model: bytes, exposed: str | None = None) -> None:
         options = onnxruntime.SessionOptions()
@@ -26,6 +32,11 @@ class Scorer:
             model, options, providers=["CPUExecutionProvider"]
         )
         self._card = card
+        (self.score_type,) = (
+            np.dtype(_FLOATS.get(entry.type, np.float64))
+            for entry in self._session.get_outputs()
+            if entry.name == card.outputs.score.tensor
+        )
         self._inputs = tuple(self._session.get_inputs())
         self._exposed = exposed
 

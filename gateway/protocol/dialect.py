@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.card import Card
 from gateway.protocol.message import Message
@@ -54,6 +54,9 @@ class Dialect(Protocol):
     def read_columns(self, card: Card, mapping: Mapped, request: Message) -> Columns: ...
 
     def read_scores(self, card: Card, mapping: Mapped, response: Message) -> list[float]: ...
+
+    def read_rows(self, response: Message) -> list[Any]:
+        """All that an answer says, one JSON value a row: for comparing answers without a card."""
 
 
 SHARED_MEMORY = b"shared_memory_region"

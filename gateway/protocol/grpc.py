@@ -293,3 +293,7 @@ def read_columns(card: Card, mapping: Mapped, request: Message) -> Columns:
 
 def read_scores(card: Card, mapping: Mapped, response: Message) -> list[float]:
     return v2.scores_of_tensors(card, mapping, read_outputs(response.body))
+
+
+def read_rows(response: Message) -> list[Any]:
+    return v2.rows_of_tensors(read_outputs(response.body))

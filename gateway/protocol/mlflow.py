@@ -93,7 +93,16 @@ def _split(card: Card, mapping: Mapped, sent: Any) -> Columns:
 
 def read_scores(card: Card, mapping: Mapped, response: Message) -> list[float]:
     """`predictions`, or the bare answer of servers before MLflow 2."""
+    return scores_of(card, mapping, _predictions(response))
+
+
+def _predictions(response: Message) -> Any:
     document = response.json()
     if isinstance(document, dict) and "predictions" in document:
-        document = document["predictions"]
-    return scores_of(card, mapping, document)
+        return document["predictions"]
+    return document
+
+
+def read_rows(response: Message) -> list[Any]:
+    predictions = _predictions(response)
+    return predictions if isinstance(predictions, list) else [predictions]

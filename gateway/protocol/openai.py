@@ -18,7 +18,7 @@ from gateway.protocol.dialect import Target, segments
 from gateway.protocol.message import Message
 from gateway.protocol.row import Columns, Mapped
 from gateway.protocol.sse import Events
-from gateway.protocol.tensor import Unreadable
+from gateway.protocol.tensor import Unreadable, kind
 
 NAME = "openai"
 ERROR_TYPE = b"application/json"
@@ -178,3 +178,72 @@ def read_completion(response: Message) -> dict[str, Any]:
     }
     usage = document.get("usage")
     return unknown | said | (_measured(usage) if isinstance(usage, dict) else {})
+
+
+def read_rows(response: Message) -> list[Any]:
+    """A choice a row: `text`, and the calls of `tools` as name and arguments; of embeddings the
+    vectors; anything else as one value."""
+    if response.content_type == "text/event-stream":
+        return _streamed(response.plain())
+    document = response.object()
+    if isinstance(data := document.get("data"), list):
+        return [item.get("embedding") if isinstance(item, dict) else item for item in data]
+    choices = document.get("choices")
+    if not isinstance(choices, list):
+        return [document]
+    return [_choice(item) for item in choices]
+
+
+def _choice(choice: Any) -> dict[str, Any]:
+    if not isinstance(choice, dict):
+        raise Unreadable(f"choices: an object is wanted, not {kind(choice)}")
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else choice
+    calls = message.get("tool_calls") or ()
+    called = [call.get("function") for call in calls if isinstance(call, dict)]
+    told = [[f.get("name"), _arguments(f.get("arguments"))] for f in called if isinstance(f, dict)]
+    return {"text": message.get("content") or message.get("text") or "", "tools": told}
+
+
+def _arguments(text: Any) -> Any:
+    """As JSON where it is JSON: the order of its keys means nothing."""
+    try:
+        return orjson.loads(text)
+    except (orjson.JSONDecodeError, TypeError):
+        return text
+
+
+def _streamed(body: bytes) -> list[Any]:
+    """Choices put together from the pieces of a stream."""
+    choices: dict[int, dict[str, Any]] = {}
+    for data in Events().feed(body + b"\n"):
+        try:
+            event = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            continue  # [DONE], and what no client reads either
+        pieces = event.get("choices") if isinstance(event, dict) else None
+        for piece in pieces if isinstance(pieces, list) else ():
+            if isinstance(piece, dict):
+                place = piece.get("index")
+                made = choices.setdefault(place if isinstance(place, int) else 0, {"content": ""})
+                _put(made, piece)
+    if not choices:
+        raise Unreadable("the stream has no choices")
+    return [_choice(choices[place]) for place in sorted(choices)]
+
+
+def _put(made: dict[str, Any], piece: dict[str, Any]) -> None:
+    delta = piece.get("delta")
+    delta = delta if isinstance(delta, dict) else piece
+    text = delta.get("content") or delta.get("text")
+    made["content"] += text if isinstance(text, str) else ""
+    calls = delta.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            continue
+        told = made.setdefault("tool_calls", [])
+        if function.get("name") or not told:
+            told.append({"function": {"name": function.get("name"), "arguments": ""}})
+        said = function.get("arguments")
+        told[-1]["function"]["arguments"] += said if isinstance(said, str) else ""

@@ -40,6 +40,11 @@ class Reader:
         message = Message.of(body, headers)
         return _guarded(lambda: self.dialect.read_scores(card, self.mapping, message))
 
+    def rows(self, body: bytes, headers: Pairs) -> list[Any]:
+        """All that an answer says, one JSON value a row."""
+        message = Message.of(body, headers)
+        return _guarded(lambda: self.dialect.read_rows(message))
+
     def completion(self, operation: object, body: bytes, headers: Pairs) -> dict[str, Any] | None:
         """Usage, finish and error of a generated answer; None: it is not of that kind."""
         if self.dialect is not openai or operation not in openai.INFERENCES:

@@ -76,7 +76,16 @@ def _rows(request: Message) -> Any:
 
 
 def read_scores(card: Card, mapping: Mapped, response: Message) -> list[float]:
+    return scores_of(card, mapping, _predictions(response))
+
+
+def _predictions(response: Message) -> Any:
     document = response.object()
     if "predictions" not in document:
         raise Unreadable("predictions: missing")
-    return scores_of(card, mapping, document["predictions"])
+    return document["predictions"]
+
+
+def read_rows(response: Message) -> list[Any]:
+    predictions = _predictions(response)
+    return predictions if isinstance(predictions, list) else [predictions]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import orjson
 
 from gateway.card import Card
@@ -385,3 +386,23 @@ def scores_of_tensors(card: Card, mapping: Mapped, outputs: Mapping[str, Tensor]
     if None in values:
         raise Unreadable(f"output {name!r}: finite numbers are wanted")
     return [value for value in values if value is not None]
+
+
+def read_rows(response: Message) -> list[Any]:
+    return rows_of_tensors(read_outputs(response.plain(), header_length(response)))
+
+
+def rows_of_tensors(outputs: Mapping[str, Tensor]) -> list[Any]:
+    """Name -> the row's values, one of them as it is; Unreadable where tensors differ in rows."""
+    counts = {tensor.rows for tensor in outputs.values()}
+    if len(counts) != 1:
+        raise Unreadable(f"outputs have {short(sorted(counts))} rows")
+    (rows,) = counts
+    found: list[Any] = [{} for _ in range(rows)]
+    for name, tensor in outputs.items():
+        values = tensor.data.tolist() if isinstance(tensor.data, np.ndarray) else tensor.data
+        values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
+        width = math.prod(tensor.shape[1:])
+        for place, row in enumerate(found):
+            row[name] = values[place] if width == 1 else values[place * width : (place + 1) * width]
+    return found

@@ -140,10 +140,13 @@ def find_root(folder: Path) -> Path:
 
 
 class LedgerCheck:
-    """One verification; `run` once. `bodies`: the folder of the blobs, None to leave them."""
+    """One verification; `run` once. `bodies`: the folder of the blobs, None to leave them;
+    `leaves`: whether what leaves say is read."""
 
-    def __init__(self, folder: Path, policy: Policy, bodies: Path | None, strict: bool) -> None:
-        self.folder, self.policy, self.strict = folder, policy, strict
+    def __init__(
+        self, folder: Path, policy: Policy, bodies: Path | None, strict: bool, leaves: bool
+    ) -> None:
+        self.folder, self.policy, self.strict, self.leaves = folder, policy, strict, leaves
         self.report = Report(str(folder))
         self.live = written_now(folder)
         self.prefix = policy.logs[0].name.removesuffix(ROOT)
@@ -205,8 +208,9 @@ class LedgerCheck:
             Claim(said.final[0], said.final[1], f"log_closed at {said.closed}")
         ]  # fmt: skip
         check = self.checks[name] = LogCheck(
-            files, report, [self._claims.get(name, []), spoken, final], self.bodies, self.live
-        )
+            files, report, [self._claims.get(name, []), spoken, final], self.bodies, self.live,
+            leaves=self.leaves,
+        )  # fmt: skip
         check.gone = not files.root.is_dir() and said.dropped is not None
         return check
 
@@ -268,12 +272,9 @@ class LedgerCheck:
             if check.gone:
                 number += 1
                 continue
-            check.crcs.append(crc)
-            check.numbers.append(number)
-            check.sources.append(name)
-            check.sequences.append(sequence)
+            check.told.append((crc, number, name, sequence))
             number += 1
-            if len(check.crcs) == WIDTH:
+            if len(check.told) == WIDTH:
                 self.count = number
                 check.flush()
         self.count = number
@@ -329,6 +330,9 @@ class LedgerCheck:
         report.faults += self._strays()
         if self.live:
             report.notes.append("a writer is at work: what it has written since is not looked at")
+        if not self.leaves:
+            report.notes.append("trees, signatures and order only: what leaves say was not read, "
+                                "but for the root log's")  # fmt: skip
         if self.bodies is not None:
             report.bodies = dict(self.bodies.counts)
             self.bodies.close()
@@ -409,8 +413,10 @@ class LedgerCheck:
 
 
 def verify_ledger(
-    folder: Path, policy: Policy, bodies: Path | None = None, strict: bool = False
-) -> Report:
+    folder: Path, policy: Policy, bodies: Path | None = None, strict: bool = False,
+    leaves: bool = True,
+) -> Report:  # fmt: skip
     """Everything that can be recomputed. The policy's first log is the root log; `strict`: it is
-    the reader's own, and its quorum has to be met in every log."""
-    return LedgerCheck(folder, policy, bodies, strict).run()
+    the reader's own, and its quorum has to be met in every log. Without `leaves` the trees, their
+    signatures and the order are recomputed, but only the root log's leaves are read."""
+    return LedgerCheck(folder, policy, bodies, strict, leaves).run()

@@ -20,6 +20,7 @@ from gateway.verify.fault import Fault, Found, LogReport
 from gateway.verify.folder import HASH_BYTES, LogFolder, split
 from gateway.verify.tree import WIDTH, Tree, leaf_hashes
 
+Ordered = tuple[int, int, str | None, int]  # CRC-32, leaf number, source, sequence in the source
 TILE_ENDS = list(range(0, (WIDTH + 1) * HASH_BYTES, HASH_BYTES))
 
 
@@ -34,24 +35,22 @@ class Claim:
 
 
 class LogCheck:
-    """Fed with what the order says (`crcs`, `numbers`, `sources`, `sequences`, one an entry).
+    """Fed with what the order says (`told`, one an entry of the bundle under way).
 
-    `signed`: how many entries tiles must be there for. `live`: a writer is at work in the folder.
+    `leaves`: whether what they say is read. `live`: a writer is at work in the folder.
     """
 
     def __init__(
         self, folder: LogFolder, report: LogReport, claims: Iterable[Iterable[Claim]],
-        bodies: Bodies | None, live: bool,
+        bodies: Bodies | None, live: bool, *, leaves: bool = True,
     ) -> None:  # fmt: skip
         self.folder, self.report, self.bodies, self.live = folder, report, bodies, live
+        self.leaves = leaves
         self.fault: Fault | None = None
         self.gone = False
         self.notes: list[str] = []
         self.next = 0
-        self.crcs: list[int] = []
-        self.numbers: list[int] = []
-        self.sources: list[str | None] = []
-        self.sequences: list[int] = []
+        self.told: list[Ordered] = []
         self.tree = Tree()
         parts = folder.name.split("/")
         self.model = parts[1] if len(parts) == 3 else None
@@ -71,8 +70,7 @@ class LogCheck:
                 more = self._bundle(alone)
             except Found as found:
                 self.fault = found.fault
-        for told in (self.crcs, self.numbers, self.sources, self.sequences):
-            told.clear()
+        self.told.clear()
         return more
 
     def _bundle(self, alone: bool) -> bool:
@@ -80,37 +78,37 @@ class LogCheck:
         first = number * WIDTH
         found = self.folder.bundle(number)
         if found is None or (".p/" in found[0] and not alone):
-            if self.crcs:
+            if self.told:
                 raise self.folder.fault("missing", "no bundle has this entry", f"tail/{number}",
-                                        first, self.numbers[0])  # fmt: skip
+                                        first, self.told[0][1])  # fmt: skip
             return False
         name, data = found
         entries, end = split(data)
         self._compare_order(name, entries, first)
         if not alone:
             self._see_behind(name, entries, end, len(data))
-            del entries[len(self.crcs) :]
+            del entries[len(self.told) :]
         elif end != len(data) and len(entries) == WIDTH:
             raise self.folder.fault("beyond the log", "bytes follow the last entry", name)
-        if not alone:
+        if self.leaves and not alone:
             self._read_leaves(name, entries, first)
         if entries:
             self._grow(number, data, entries)
         return len(entries) == WIDTH
 
     def _compare_order(self, name: str, entries: list[bytes], first: int) -> None:
-        for at, (entry, crc) in enumerate(zip(entries, self.crcs)):
-            if crc32(entry) != crc:
+        for at, (entry, ordered) in enumerate(zip(entries, self.told)):
+            if crc32(entry) != ordered[0]:
                 raise self.folder.fault("entry changed", "it is not the one that was ordered", name,
-                                        first + at, self.numbers[at])  # fmt: skip
-        if len(entries) < len(self.crcs):
+                                        first + at, ordered[1])  # fmt: skip
+        if len(entries) < len(self.told):
             at = len(entries)
             raise self.folder.fault("entry cut", "the bundle ends before it", name, first + at,
-                                    self.numbers[at])  # fmt: skip
+                                    self.told[at][1])  # fmt: skip
 
     def _see_behind(self, name: str, entries: list[bytes], end: int, length: int) -> None:
         """What lies behind the last ordered entry: in a tail a crash or a writer left it."""
-        held = len(self.crcs)
+        held = len(self.told)
         behind = length - (end if len(entries) == held else sum(len(e) + 2 for e in entries[:held]))
         if not behind or self.live:
             return
@@ -121,23 +119,23 @@ class LogCheck:
 
     def _read_leaves(self, name: str, entries: list[bytes], first: int) -> None:
         loads, model, bodies = orjson.loads, self.model, self.bodies
-        for at, entry in enumerate(entries):
-            source = self.sources[at]
+        for at, (entry, ordered) in enumerate(zip(entries, self.told)):
+            _, number, source, sequence = ordered
             try:
                 leaf = loads(entry)
                 record = leaf["record"]
                 right = leaf.get("source") == source and (model is None or record["model"] == model)
             except (ValueError, KeyError, TypeError, AttributeError):
                 raise self.folder.fault("not a leaf", "it does not say what leaves say", name,
-                                        first + at, self.numbers[at]) from None  # fmt: skip
-            if not right or (source is not None and leaf.get("sequence") != self.sequences[at]):
+                                        first + at, number) from None  # fmt: skip
+            if not right or (source is not None and leaf.get("sequence") != sequence):
                 raise self.folder.fault(
-                    "leaf misplaced", f"the order says source {source}, sequence "
-                    f"{self.sequences[at]}; the leaf {leaf.get('source')}, {leaf.get('sequence')}, "
-                    f"model {record.get('model')}", name, first + at, self.numbers[at],
+                    "leaf misplaced", f"the order says source {source}, sequence {sequence}; the "
+                    f"leaf {leaf.get('source')}, {leaf.get('sequence')}, model "
+                    f"{record.get('model')}", name, first + at, number,
                 )  # fmt: skip
             if bodies is not None:
-                self._see_bodies(bodies, leaf, first + at, self.numbers[at])
+                self._see_bodies(bodies, leaf, first + at, number)
 
     def _see_bodies(self, bodies: Bodies, leaf: dict[str, Any], index: int, number: int) -> None:
         for place in (leaf.get("body"), leaf.get("decisions_at")):

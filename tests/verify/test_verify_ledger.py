@@ -21,9 +21,9 @@ from gateway.verify.verify_evidence import Wrong
 NEW = "models/mortgage/2026q4"
 
 
-def verified(maker, strict=False):
-    root = maker.root
-    return verify_ledger(root, open_policy(find_policy(root)), maker.state / "bodies", strict)
+def verified(maker, strict=False, leaves=True):
+    root, bodies = maker.root, maker.state / "bodies" if leaves else None
+    return verify_ledger(root, open_policy(find_policy(root)), bodies, strict, leaves)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,18 @@ def test_a_sound_ledger_holds(made):
     }
 
 
+def test_trees_alone_say_that_they_looked_at_no_leaf(maker):
+    """A leaf that is of another model is properly ordered and signed: only its reader minds."""
+    record = {"kind": "exchange", "id": "x", "model": "another"}
+    maker.append(NEW, {"kind": "exchange", "record": record}, "worker-0.aa")
+    maker.publish()
+    maker.finish()
+    trees = verified(maker, leaves=False)
+    assert (trees.faults, trees.bodies) == ([], {})
+    assert "what leaves say was not read" in trees.notes[-1]
+    assert kinds(verified(maker)) == [(NEW, "leaf misplaced")]
+
+
 @pytest.mark.parametrize("log", ["root", NEW])
 def test_one_logs_folder_is_verified_alone(made, log):
     """A log's own folder is enough for tiles, bundles and signatures."""
@@ -81,9 +93,9 @@ FILES = st.integers(0, 10**6)
 
 
 @settings(max_examples=150, deadline=None)
-@given(FILES, st.integers(0, 10**9), st.integers(1, 255))
-def test_any_changed_byte_is_found(made, file, at, mask):
-    """Whatever file and byte: exit code 1."""
+@given(FILES, st.integers(0, 10**9), st.integers(1, 255), st.booleans())
+def test_any_changed_byte_is_found(made, file, at, mask, leaves):
+    """Whatever file and byte: exit code 1, with and without a look into the leaves."""
     files = [path for path in sorted(made.root.rglob("*")) if path.is_file()]
     path = files[file % len(files)]
     policy = open_policy(made.root / "policy") if path.name == "policy" else None
@@ -92,7 +104,7 @@ def test_any_changed_byte_is_found(made, file, at, mask):
     path.write_bytes(data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :])
     try:
         if policy is None:
-            assert not verified(made, strict=True).holds
+            assert not verified(made, strict=True, leaves=leaves).holds
         else:
             changed_policy_is_seen(made, policy)
     finally:

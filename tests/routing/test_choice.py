@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from hashlib import blake2b
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import config, table
 
-from gateway.dataplane.choice import bucket_bits, bucket_ppm, choose, force, shadows, unit_of
 from gateway.declaration import MILLION
+from gateway.routing.choice import bucket_bits, bucket_ppm, choose, force, shadows, unit_of
+from gateway.routing.question import Question
+from gateway.split import Rollout
 from gateway.table import Model
 
 SALT = b"fraud/v7-v8#1"
@@ -148,7 +151,19 @@ def test_a_forced_choice_is_outside_all_evidence() -> None:
 def test_shadows_are_drawn_by_exchange_and_never_twice() -> None:
     """Each shadow gets about its share of exchanges, and none that it answered itself."""
     rule = model("v1: 100%", ", shadow: {v2: 30%, v3: 100%}").rules[0]
-    drawn = [shadows(rule, "v1", unit) for unit in UNITS]
+    drawn = [shadows(rule, "v1", unit, Question()) for unit in UNITS]
     assert all("v3" in names for names in drawn)
     assert sum("v2" in names for names in drawn) / len(UNITS) == pytest.approx(0.3, abs=0.03)
-    assert not any("v3" in shadows(rule, "v3", unit) for unit in UNITS[:100])
+    assert not any("v3" in shadows(rule, "v3", unit, Question()) for unit in UNITS[:100])
+
+
+def test_the_digest_is_kept_of_what_a_rollout_owns_alone():
+    """Its first bits are the bucket; without a rollout there is none, nor of what is forced."""
+    found = model("v1: 100%")
+    plain = found.rules[0]
+    owned = replace(plain, salt=SALT, rollout=Rollout("r", 1, "v1", "v2", 1, 0, "equal", 0, 0))
+    headers = {b"x-applicant": b"user-42"}
+    assert choose(found, plain, headers, "e").unit_digest is None
+    chosen = choose(found, owned, headers, "e")
+    assert (chosen.unit_digest, chosen.bucket_ppm) == ("e0aa19b91f23abc0", 877_595)
+    assert force("v2", owned).unit_digest is None

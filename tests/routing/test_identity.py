@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import config, table
 
-from gateway.dataplane.identity import check_rows, identify, read_context
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Caller, Context
+from gateway.routing.identity import check_rows, identify, read_context
 
 MODEL = "versions: {v1: {upstream: 'http://a'}}\nrules: [{name: all, split: {v1: 100%}}]"
 TABLE = table(config(MODEL))

@@ -1,0 +1,74 @@
+"""The file of a rollout: six lines are enough, and what is wrong is named."""
+
+from __future__ import annotations
+
+import pydantic
+import pytest
+import yaml
+
+from gateway.rollout.lifecycle import Phase
+from gateway.rollout.rolloutsettings import RolloutSettings
+
+SIX = """\
+rollout: mortgage-v2
+model: mortgage
+rule: everyone
+from: v1
+to: v2
+steps: [shadow 30m, 1% 10m, approval sre, 50% 2h, 100% 24h]
+"""
+MINUTE = 60 * 10**9
+
+
+def read(text: str, **more) -> RolloutSettings:
+    return RolloutSettings.model_validate(yaml.safe_load(text) | more)
+
+
+def test_six_lines_are_a_whole_rollout():
+    """Phases, exposures and times follow from six lines; an approval keeps the exposure before."""
+    settings = read(SIX)
+    steps = settings.plan("ana").steps
+    assert [step.phase for step in steps] == [
+        Phase.SHADOWING, Phase.RUNNING, Phase.RUNNING, Phase.RUNNING, Phase.BAKING,
+    ]  # fmt: skip
+    assert [step.weight_ppm for step in steps] == [0, 10_000, 10_000, 500_000, 990_000]
+    assert [step.least_ns // MINUTE for step in steps] == [30, 10, 0, 120, 24 * 60]
+    assert [bool(step.require) for step in steps] == [
+        "disagreement" in settings.guards, False, False, True, False,
+    ]  # fmt: skip
+    assert steps[2].approval == "sre"
+
+
+def test_sugar_means_the_same():
+    """The short and the long way to write it have one digest; another weight has another."""
+    long = read(SIX, steps=[
+        {"shadow": "100%", "min": "30m"}, {"weight": "10000ppm", "min": "600s"},
+        {"approval": "sre"}, {"weight": "50%", "min": "2h"}, {"weight": "100%", "bake": "24h"},
+    ])  # fmt: skip
+    assert long.digest == read(SIX).digest
+    assert read(SIX.replace("1% 10m", "2% 10m")).digest != long.digest
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"steps": ["5% soon", "100%"]}, "a duration with its unit"),
+        ({"steps": ["shadow5", "100%"]}, "is wanted, or a mapping"),
+        ({"steps": ["5% 1h", "2% 1h", "100%"]}, "greater than the one before"),
+        ({"steps": ["5% 1h"]}, "the last one is 100%"),
+        ({"steps": ["5% 1h", "shadow 1h", "100%"]}, "before the first weight"),
+        ({"steps": ["100%", "approval"]}, "nothing comes after"),
+        ({"steps": [{"weight": "5%", "require": ["speed"]}, "100%"]}, "speed is no guard"),
+        ({"steps": [{"weight": "5%", "min": "2h", "max": "1h"}, "100%"]}, "`max` is shorter"),
+        ({"steps": [{"weight": "5%", "shadow": "5%"}, "100%"]}, "one of `shadow`"),
+        ({"steps": [{"weight": "5%", "weigth": "5%"}, "100%"]}, "extra"),
+        ({"steps": ["99.5% 1h", "100%"]}, "less the `holdout`"),
+        ({"to": "v1"}, "the same version"),
+        ({"baseline": "equal"}, "extra"),
+    ],
+)
+def test_what_is_wrong_is_named(changed, said):
+    """Each mistake in words of its own."""
+    with pytest.raises(pydantic.ValidationError) as caught:
+        read(SIX, **changed)
+    assert said.lower() in str(caught.value).lower()

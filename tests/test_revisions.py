@@ -1,0 +1,181 @@
+"""How a table comes into force: from whom, on what, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from gateway.artifacts import Artifacts
+from gateway.check import Checked, check
+from gateway.condition import HeaderIs
+from gateway.revisions import Owned, Published, Revisions, end_rollout, set_rollout
+from gateway.routing.choice import choose
+from gateway.split import Copied, Rollout
+from gateway.table import Conflict, TableStore
+
+TEXT = """
+models:
+  mortgage:
+    unit: [header:x-applicant, exchange]
+    versions: {v1: {upstream: 'http://a'}, v2: {upstream: 'http://b'}, v3: {upstream: 'http://c'}}
+    rules:
+      - {name: pilot, when: {header: {x-tenant: pilot}}, split: {v3: 100%}}
+      - {name: everyone, split: {v1: 100%}, salt: pepper}
+"""
+TREES = Rollout("trees", 1, "v1", "v2", 50_000, 10_000, "equal", 1_000_000, 20_000)
+
+
+class Place:
+    """A folder with a file and the revisions that come of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.now = 0
+        self.revisions = Revisions(
+            TableStore(folder / "state"), Artifacts(folder / "state"), self.tick
+        )
+
+    def tick(self) -> int:
+        self.now += 1
+        return self.now
+
+    def checked(self, text: str) -> Checked:
+        (self.folder / "headworks.yaml").write_text(text)
+        checked = check(self.folder / "headworks.yaml")
+        assert not checked.problems, checked.problems
+        return checked
+
+    def adopt(self, text: str = TEXT) -> Published:
+        return self.revisions.adopt(self.checked(text), author="ana", reason="reload")
+
+    def roll(self, rollout: Rollout, expected: str | None = None) -> Published:
+        return self.revisions.change(
+            lambda document: set_rollout(document, "mortgage", "everyone", rollout),
+            author="rollout trees", reason="step", origin="rollout", expected=expected,
+        )  # fmt: skip
+
+    def rule(self, name: str = "everyone"):  # type: ignore[no-untyped-def]
+        current = self.revisions.tables.current
+        assert current is not None
+        model = self.revisions.tables.load(current).models["mortgage"]
+        return model, next(rule for rule in model.rules if rule.name == name)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    made = Place(tmp_path)
+    made.adopt()
+    return made
+
+
+def test_an_unchanged_file_changes_nothing(place: Place) -> None:
+    """Whoever reloads what is in force is told so; the revision stays."""
+    before = place.revisions.tables.current
+    assert place.adopt() == Published(before or "", False)
+
+
+def test_a_rollout_has_its_rules_split(place: Place) -> None:
+    """Canary, control and holdout with their arms, another salt, the candidate as a shadow."""
+    place.roll(TREES)
+    model, rule = place.rule()
+    assert rule.salt == b"mortgage/everyone/trees#1"
+    assert rule.shadows == (Copied("v2", 1_000_000),)
+    found = {}
+    for number in range(4000):
+        headers = {b"x-applicant": b"unit-%d" % number}
+        choice = choose(model, rule, headers, "e")
+        found.setdefault((choice.version, choice.arm), []).append(choice.bucket_ppm)
+    assert {key: (min(ppm) // 10_000, max(ppm) // 10_000) for key, ppm in found.items()} == {
+        ("v2", "canary"): (0, 4),
+        ("v1", "stable"): (5, 98),
+        ("v1", "control"): (50, 54),
+        ("v1", "holdout"): (99, 99),
+    }
+
+
+def test_a_rollout_is_in_the_revision_with_its_author(place: Place) -> None:
+    """A step is a revision like any other: parent, author, reason, origin."""
+    before = place.revisions.tables.current
+    done = place.roll(TREES, before)
+    document = orjson.loads(place.revisions.tables.read(done.revision))
+    assert (document["author"], document["reason"], document["origin"]) == (
+        "rollout trees", "step", "rollout",
+    )  # fmt: skip
+    assert (document["parent"], document["number"]) == (before, 1)
+
+
+def test_who_did_not_know_the_revision_changes_nothing(place: Place) -> None:
+    """Of two who changed the same revision the second is refused."""
+    before = place.revisions.tables.current
+    after = place.roll(TREES, before).revision
+    with pytest.raises(Conflict, match=after):
+        place.roll(TREES, before)
+    assert place.revisions.tables.current == after
+
+
+def test_a_reload_keeps_the_rollouts_that_run(place: Place) -> None:
+    """A file that leaves the rule alone changes the rest and not the step."""
+    place.roll(TREES)
+    place.adopt(TEXT.replace("x-tenant: pilot", "x-tenant: beta"))
+    assert place.rule()[1].rollout == TREES
+    assert place.rule("pilot")[1].conditions == (HeaderIs(b"x-tenant", b"beta"),)
+
+
+@pytest.mark.parametrize(
+    "touched",
+    [
+        TEXT.replace("everyone, split: {v1: 100%}", "everyone, split: {v3: 100%}"),
+        TEXT.replace("everyone, split: {v1: 100%}", "everyone, split: {v1: 90%, v2: 10%}"),
+        TEXT.replace("salt: pepper", "salt: salt"),
+        TEXT.replace("name: everyone", "name: all"),
+    ],
+)
+def test_a_file_that_touches_a_running_rollout_is_refused(place: Place, touched: str) -> None:
+    """The rule is the rollout's; both are shown, the table stays."""
+    place.roll(TREES)
+    before = place.revisions.tables.current
+    with pytest.raises(Owned, match="'everyone' of model 'mortgage'") as caught:
+        place.adopt(touched)
+    assert caught.value.ours["rollout"] == TREES.to_json()
+    assert caught.value.theirs is None or caught.value.theirs["name"] == "everyone"
+    assert place.revisions.tables.current == before
+
+
+def test_a_rollout_that_ends_gives_its_rule_back(place: Place) -> None:
+    """Promoted: all of the rule goes to the version; the salt is the file's again."""
+    place.roll(TREES)
+    place.revisions.change(
+        lambda document: end_rollout(document, "mortgage", "everyone", "v2"),
+        author="rollout trees", reason="promoted", origin="rollout",
+    )  # fmt: skip
+    rule = place.rule()[1]
+    assert (rule.stable, rule.intervals, rule.rollout, rule.salt) == ("v2", (), None, b"pepper")
+
+
+def test_a_rollout_wants_what_it_names(place: Place) -> None:
+    """Versions that exist, a stable one that has all of the split, and a rule for itself."""
+    with pytest.raises(ValueError, match="no version 'v9'"):
+        place.roll(Rollout("trees", 1, "v1", "v9", 0, 0, "equal", 0, 0))
+    with pytest.raises(ValueError, match="wants all of the split, not v1 1000000 ppm"):
+        place.roll(Rollout("trees", 1, "v3", "v2", 0, 0, "equal", 0, 0))
+    place.roll(TREES)
+    with pytest.raises(Owned):
+        place.roll(Rollout("other", 1, "v1", "v3", 0, 0, "equal", 0, 0))
+
+
+def test_a_document_that_does_not_compile_gets_no_name(place: Place) -> None:
+    """The last good revision stays in force and on disk alone."""
+    before = place.revisions.tables.current
+    folder = place.folder / "state" / "table" / "revisions"
+    count = len(list(folder.iterdir()))
+    with pytest.raises(ValueError, match="more than all buckets"):
+        place.revisions.change(
+            lambda document: document["models"]["mortgage"]["rules"][1].update(
+                rollout=TREES.to_json() | {"weight_ppm": 1_000_000}
+            ),
+            author="ana", reason="by hand", origin="api",
+        )  # fmt: skip
+    assert place.revisions.tables.current == before
+    assert len(list(folder.iterdir())) == count
