@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.artifacts import Artifacts
+from gateway.attribution.reasons import reasons
 from gateway.card import Card
 from gateway.explain.attribution import Attributions, Columns
 from gateway.explain.counterfactuals import Counterfactual, counterfactuals
 from gateway.explain.explainer import Explainer
-from gateway.explain.reasons import reasons
 from gateway.table import Model, Version
 
 EXPLAINERS_MAX = 64
