@@ -42,6 +42,11 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_journal_signatures": ("Signatures made for receipts, one a commit.", ()),
     "headworks_table_rejected": ("Revisions that a worker could not load.", ()),
     "headworks_sealed": ("Records sealed into the ledger.", ("kind",)),
+    "headworks_comparisons": (
+        "Shadows' answers compared: agree, disagree, or why not; with noise_, of second calls to"
+        " the version that answered.",
+        ("model", "version", "result"),
+    ),
     "headworks_explained": ("Decisions explained.", ("model", "version", "method")),
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
