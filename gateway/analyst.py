@@ -61,7 +61,8 @@ OUTPUTS_AT_ONCE = 64
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
 NAME = "analyst"
-IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "fallback", "not_explained")
+IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "budget",
+            "largest_residual", "largest_standard_error", "fallback", "not_explained")  # fmt: skip
 LEAF_BYTES_MAX = 48 * 1024
 """An output longer than this goes beside the bodies: a leaf has to stay below 64 KiB."""
 TABLES_MAX = 16
@@ -80,12 +81,13 @@ class Inference:
     groups: list[dict[str, str]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     outcomes: list[str | None] = field(default_factory=list)
+    given: bool = True
     why: str | None = None
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
     def asked(self) -> Asked:
-        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes)
+        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes, self.given)
 
     def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
         assert self.version.card is not None
@@ -111,6 +113,7 @@ def in_clear(said: dict[str, Any]) -> dict[str, Any]:
     told = {key: said[key] for key in IN_CLEAR if key in said}
     if "rows" in said:
         told["codes"] = [[reason["code"] for reason in row["reasons"]] for row in said["rows"]]
+        told["changes_found"] = [len(row.get("counterfactuals", ())) for row in said["rows"]]
     return told
 
 
@@ -364,6 +367,7 @@ class Analyst:
         table = self._table(record["revision"])
         model = table.models[record["model"]]
         found = Inference(model, model.versions[record["version"]])
+        found.given = record["arm"] != "shadow"
         if found.version.card is None:
             found.why = "no_artifact"
         elif not leaf.get("decisions"):
