@@ -30,6 +30,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "headworks_shadow_dropped": ("Copies that were not sent.", ("model", "reason")),
     "headworks_context_dropped": ("Governance context from callers who may not send it.", ()),
+    "headworks_rule_body_unread": (
+        "Exchanges whose rule asked for a body that is too_long, not_json or has an encoding.",
+        ("model", "reason"),
+    ),
     "headworks_journal_records": ("Records written.", ()),
     "headworks_journal_bytes": ("Bytes written to journals.", ()),
     "headworks_journal_commits": ("Group commits.", ()),
