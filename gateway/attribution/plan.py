@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import orjson
@@ -37,11 +38,6 @@ class Plan:
     matrix: str = ""
     model: bytes = b""
     form: Weights | Lookup | None = None
-
-
-def plan_path(state: Path, artifact: str, background: str) -> Path:
-    """Both digests are those that the table names."""
-    return state / "plans" / f"{artifact}.{background}.npz"
 
 
 def write_plan(path: Path, plan: Plan) -> None:
@@ -80,7 +76,7 @@ def decode(data: bytes) -> Plan:
             told = (head["unavailable"], head["method"], head["background"])
             return Plan(*told, tuple(head["features"]), head["matrix"],
                         arrays["model"].tobytes(), form)  # fmt: skip
-    except (KeyError, OSError, EOFError) as error:
+    except (KeyError, OSError, EOFError, BadZipFile) as error:
         raise ValueError(f"no plan: {error}") from None
 
 
