@@ -350,10 +350,12 @@ class Analyst:
             return
         self._say_explanation(number, leaf["record"], said, found.keys)
         for decision in found.decisions(number, leaf):
-            for report in self.windows.add(
-                found.model, found.version, leaf["record"]["arm"], decision
-            ):
-                self._say_window(number, report)
+            arm = leaf["record"]["arm"]
+            for told in self.windows.add(found.model, found.version, arm, decision):
+                if isinstance(told, WindowReport):
+                    self._say_window(number, told)
+                else:
+                    self._say_alerts(number, self.alerts.take_sighting(told))
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
@@ -433,7 +435,10 @@ class Analyst:
             self._say(
                 number, about | {"sealed": True}, encode_parts({"report": told}, EMPTY, EMPTY)
             )
-        for happening in self.alerts.take_window(report):
+        self._say_alerts(number, self.alerts.take_window(report))
+
+    def _say_alerts(self, number: int, happened: list[Happening]) -> None:
+        for happening in happened:
             self._say_alert(number, happening)
         self.metrics.count("headworks_alerts_dropped", by=self.alerts.dropped)
         self.alerts.dropped = 0
