@@ -318,10 +318,23 @@ class DriftSettings(Section):
     )
 
 
+Detector = Literal[
+    "alibi.KSDrift", "alibi.CVMDrift", "alibi.ChiSquareDrift", "alibi.FETDrift",
+    "alibi.TabularDrift", "alibi.ClassifierDrift", "alibi.CVMDriftOnline", "alibi.FETDriftOnline",
+    "alibi.MMDDrift", "alibi.LSDDDrift",
+]  # fmt: skip
+
+
 class MonitorSettings(Section):
     reference: str | None = Field(None, description="Parquet file of rows drift compares with.")
     window: WindowSpan = Field(WindowSpan(), description="When a window closes.")
     drift: DriftSettings = Field(DriftSettings(), description="When a difference is told.")
+    detector: Detector | None = Field(
+        None, description="One of alibi-detect's beside ours; `headworks detectors install alibi`."
+    )
+    detector_arguments: dict[str, int | float | bool | str | tuple[int, ...]] = Field(
+        {}, description="What it is made with beside its reference, by alibi-detect's names."
+    )
     groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
 
 
