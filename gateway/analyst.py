@@ -31,7 +31,7 @@ from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
 from gateway.detectors.foreign import opened
 from gateway.exchange import exchange_id
-from gateway.explain.worker import Explanations
+from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
@@ -61,24 +61,12 @@ OUTPUTS_AT_ONCE = 64
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
 NAME = "analyst"
-IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "budget",
-            "largest_residual", "largest_standard_error", "fallback", "not_explained")  # fmt: skip
 LEAF_BYTES_MAX = 48 * 1024
 """An output longer than this goes beside the bodies: a leaf has to stay below 64 KiB."""
 TABLES_MAX = 16
 Place = tuple[int, int]
 NO_PARTS = encode_parts({}, EMPTY, EMPTY)
 log = logging.getLogger("headworks.analyst")
-
-
-def in_clear(said: dict[str, Any]) -> dict[str, Any]:
-    """What a leaf tells of an explanation: how it was made and which reasons were given. The
-    numbers are sealed: a linear model's attributions give its inputs back."""
-    told = {key: said[key] for key in IN_CLEAR if key in said}
-    if "rows" in said:
-        told["codes"] = [[reason["code"] for reason in row["reasons"]] for row in said["rows"]]
-        told["changes_found"] = [len(row.get("counterfactuals", ())) for row in said["rows"]]
-    return told
 
 
 class Analyst:
@@ -176,6 +164,7 @@ class Analyst:
         while not self.stopping.is_set() and not self.failed.is_set():
             if self.tables.changed():
                 self._follow_telemetry()
+                await asyncio.to_thread(self._plan)
             self._mark()
             await self._swap_catalog()
             taken = await asyncio.to_thread(self._take_chunk)
@@ -236,6 +225,11 @@ class Analyst:
                 self._spans.close(SPANS_PATIENCE_S)
             self._spans = Spans(told, self.metrics) if told else None
             self._spans_to = told
+
+    def _plan(self) -> None:
+        """For the revision in force: what workers need to give reasons in their answers."""
+        if (revision := self.tables.current) is not None:
+            self.explanations.plan(self._table(revision))
 
     def _unsent(self, behind: Place) -> list[Waiting]:
         with closing(self.catalog.cursor()) as cursor:
@@ -380,14 +374,19 @@ class Analyst:
         else:
             rows = len(said["rows"])
             self.metrics.count("headworks_explained", model, version, said["method"], by=rows)
+        told = in_clear(said)
+        given = record.get("reasons", {}).get("codes")
+        if given is not None and "codes" in told and given != told["codes"]:
+            log.error("exchange %s was answered with other reasons", record["id"])
+            self.metrics.count("headworks_inline_differs", model, version)
         about = {"kind": "explanation", "exchange": record["id"], "model": model,
                  "version": version, "artifact": record.get("artifact"),
                  "sealed": bool(keys)}  # fmt: skip
         parts = encode_parts({"explanation": said, "keys": keys}, EMPTY, EMPTY)
         if len(parts) > OUTPUT_BYTES_MAX:
-            said = {"not_explained": "too_large"}
+            told = said = {"not_explained": "too_large"}
             parts = encode_parts({"explanation": said, "keys": keys}, EMPTY, EMPTY)
-        self._say(number, about | in_clear(said), parts if keys else NO_PARTS)
+        self._say(number, about | told, parts if keys else NO_PARTS)
 
     def _say_window(self, number: int, report: WindowReport) -> None:
         told = report.to_json()

@@ -267,6 +267,9 @@ class ExplainSettings(Section):
         None, description="Parquet file of rows explanations compare with."
     )
     reasons: int = Field(4, ge=0, le=4, description="Reasons given for an adverse outcome.")
+    inline: bool = Field(
+        False, description="Reasons in answers of in-process versions: x-headworks-reasons."
+    )
     rows_at_most: int = Field(256, ge=1, le=65536, description="Rows of one exchange explained.")
 
 
