@@ -158,7 +158,7 @@ def test_each_detector_sees_a_change_over_the_pipe(foreign, detector, arguments)
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_windows_are_judged_by_it(place, foreign):  # noqa: F811
-    """A feature that moves in the first window: watch, then drift, with the feature named in words."""
+    """A feature that moves in the first window: watch, then drift, named in words."""
     artifacts, model = place
     named = replace(model, monitor=model.monitor | {"detector": "alibi.TabularDrift"})
     told = run(Windows(artifacts, {}, foreign), named, stream(model, 900, moved=0.12))
