@@ -14,7 +14,6 @@ import asyncio
 import logging
 import signal
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from gateway.catalog.rebuild import Rebuild
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
+from gateway.detectors.foreign import opened
 from gateway.exchange import exchange_id
-from gateway.explain.worker import Asked, Explanations, in_clear
+from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
@@ -39,16 +39,16 @@ from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
+from gateway.monitor.inference import Inference, is_decided
 from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
-from gateway.monitor.window import Decision
-from gateway.monitor.worker import Windows, decisions_of
+from gateway.monitor.worker import Windows
 from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
 from gateway.settings import LedgerSettings
-from gateway.table import Model, Table, TableStore, Version
+from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 
@@ -69,42 +69,6 @@ NO_PARTS = encode_parts({}, EMPTY, EMPTY)
 log = logging.getLogger("headworks.analyst")
 
 
-@dataclass(slots=True)
-class Inference:
-    """A decided exchange as it is judged; `why`: the reason for which it cannot be."""
-
-    model: Model
-    version: Version
-    rows: dict[str, list[Any]] = field(default_factory=dict)
-    groups: list[dict[str, str]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    outcomes: list[str | None] = field(default_factory=list)
-    given: bool = True
-    why: str | None = None
-    keys: tuple[int, ...] = ()
-    """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
-
-    def asked(self) -> Asked:
-        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes, self.given)
-
-    def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
-        assert self.version.card is not None
-        return decisions_of(
-            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups
-        )
-
-
-def _decided(leaf: dict[str, Any]) -> bool:
-    """Whether a leaf is an inference that a version answered."""
-    record = leaf["record"]
-    return (
-        leaf["kind"] == "exchange"
-        and record.get("operation") == "infer"
-        and record["status"] == 200
-        and record.get("version") is not None
-    )
-
-
 class Analyst:
     def __init__(self, state: Path, keys: Path, clock: SystemClock) -> None:
         self.state, self.keys, self.clock = state, keys, clock
@@ -117,7 +81,8 @@ class Analyst:
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
-        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}))
+        family = opened(state)
+        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}), family)
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
         leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
         self.webhook = Webhook(
@@ -290,7 +255,7 @@ class Analyst:
             size += len(text) + sent.get("request", 0) + sent.get("response", 0)
             if size > CHUNK_BYTES:
                 break
-        inferences = {number: self._read(leaf) for number, leaf in leaves if _decided(leaf)}
+        inferences = {number: self._read(leaf) for number, leaf in leaves if is_decided(leaf)}
         readable = {number: found for number, found in inferences.items() if found.why is None}
         asked = [found.asked() for found in readable.values()]
         said = dict(zip(readable, self.explanations.explain(asked)))
@@ -353,7 +318,7 @@ class Analyst:
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
-        if _decided(leaf) and (found := self._read(leaf)).why is None:
+        if is_decided(leaf) and (found := self._read(leaf)).why is None:
             for decision in found.decisions(number, leaf):
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
@@ -459,6 +424,7 @@ class Analyst:
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close, SPANS_PATIENCE_S)
         await self.journal.close()
+        self.windows.close()
         self.catalog.close()
 
 
