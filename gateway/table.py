@@ -193,7 +193,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         on_disconnect=model["on_disconnect"],
         fallback=model["fallback"],
         shadow=model["shadow"],
-        compare=model.get("compare") or CompareSettings().model_dump(),
+        compare=CompareSettings().model_dump() | model.get("compare", {}),
         expose=frozenset(model["expose"]),
         dropped=frozenset(header.encode() for header in model["headers"]["drop"]),
         versions=versions,

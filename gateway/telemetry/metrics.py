@@ -46,7 +46,16 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_journal_signatures": ("Signatures made for receipts, one a commit.", ()),
     "headworks_table_rejected": ("Revisions that a worker could not load.", ()),
     "headworks_sealed": ("Records sealed into the ledger.", ("kind",)),
+    "headworks_comparisons": (
+        "Shadows' answers compared: agree, disagree, or why not; with noise_, of second calls to"
+        " the version that answered.",
+        ("model", "version", "result"),
+    ),
     "headworks_explained": ("Decisions explained.", ("model", "version", "method")),
+    "headworks_inline_differs": (
+        "Answers whose reasons differ from the explanation made later.",
+        ("model", "version"),
+    ),
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
     "headworks_alerts": ("What happened to alerts.", ("model", "event")),
@@ -62,6 +71,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_restarts": ("Processes started again after their end.", ("role",)),
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "headworks_shadow_sampling": (
+        "Share of copies that are taken: less than 1 while the event loop lags.",
+        ("worker",),
+    ),
     "headworks_in_flight": ("Open exchanges.", ("worker",)),
     "headworks_journal_at_risk": (
         "Most answers of bounded models released before their flush, in the last second.",
