@@ -26,7 +26,7 @@ from gateway.console.schema import (
 def table_paths() -> dict[str, Any]:
     revision = in_path("revision", "Digest, its beginning, number, current or previous.", "current")
     if_match = {"name": "If-Match", "in": "header", "schema": TEXT,
-                "description": "The revision that this was made for, as its ETag says."}  # fmt: skip
+                "description": "The revision that this was made for: its ETag."}  # fmt: skip
     models = of("object", "By name: `rules`, whole and in order, in a file's words.")
     reason = of("string", "5 to 500 characters.")
     wanted = {**if_match, "required": True}
