@@ -59,7 +59,7 @@ def prepare(
 def _load(model: Model, version: Version, artifacts: Artifacts) -> Session:
     assert version.artifact is not None
     assert version.card is not None
-    folder = artifacts.path(version.artifact)
+    folder = artifacts.whole(version.artifact)
     return Session(folder, model.name, version.name, version.card)
 
 
