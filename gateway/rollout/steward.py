@@ -14,13 +14,10 @@ from typing import Any
 import orjson
 
 from gateway.check import Problem, check_document
-from gateway.declaration import MILLION
-from gateway.revisions import rule_of
 from gateway.rollout.attempt import Asked, Attempt
-from gateway.rollout.controller import Illegal, Rollouts
+from gateway.rollout.controller import Rollouts
 from gateway.rollout.fitness import misfits
 from gateway.rollout.lifecycle import (
-    Approval,
     Decision,
     Move,
     Phase,
@@ -70,7 +67,8 @@ class Steward:
             "event": "created", "at": self.rollouts.clock.steady(), "by": person.name,
             "file": tree, "digest": settings.digest, "model": settings.model,
             "rule": settings.rule, "from": settings.from_, "to": settings.to,
-            "artifacts": self._artifacts(settings), "revision": self.rollouts.revisions.tables.current,
+            "artifacts": self._artifacts(settings),
+            "revision": self.rollouts.revisions.tables.current,
         }  # fmt: skip
         self.rollouts.say(created)
         attempt = self.rollouts.attempts[settings.rollout]
@@ -251,6 +249,3 @@ def read_reason(told: object) -> str:
         words = f"reason={str(told)[:40]!r}: 1 to {REASON_MAX} characters are wanted"
         raise Refused(400, "bad_parameter", words)
     return told.strip()
-
-
-__all__ = ["MILLION", "Illegal", "Person", "Refused", "Steward", "read_reason"]
