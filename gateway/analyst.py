@@ -61,7 +61,8 @@ OUTPUTS_AT_ONCE = 64
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
 NAME = "analyst"
-IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "fallback", "not_explained")
+IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "budget",
+            "largest_residual", "largest_standard_error", "fallback", "not_explained")  # fmt: skip
 LEAF_BYTES_MAX = 48 * 1024
 """An output longer than this goes beside the bodies: a leaf has to stay below 64 KiB."""
 TABLES_MAX = 16
@@ -80,12 +81,13 @@ class Inference:
     groups: list[dict[str, str]] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     outcomes: list[str | None] = field(default_factory=list)
+    given: bool = True
     why: str | None = None
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
     def asked(self) -> Asked:
-        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes)
+        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes, self.given)
 
     def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
         assert self.version.card is not None
@@ -111,6 +113,7 @@ def in_clear(said: dict[str, Any]) -> dict[str, Any]:
     told = {key: said[key] for key in IN_CLEAR if key in said}
     if "rows" in said:
         told["codes"] = [[reason["code"] for reason in row["reasons"]] for row in said["rows"]]
+        told["changes_found"] = [len(row.get("counterfactuals", ())) for row in said["rows"]]
     return told
 
 
@@ -347,10 +350,12 @@ class Analyst:
             return
         self._say_explanation(number, leaf["record"], said, found.keys)
         for decision in found.decisions(number, leaf):
-            for report in self.windows.add(
-                found.model, found.version, leaf["record"]["arm"], decision
-            ):
-                self._say_window(number, report)
+            arm = leaf["record"]["arm"]
+            for told in self.windows.add(found.model, found.version, arm, decision):
+                if isinstance(told, WindowReport):
+                    self._say_window(number, told)
+                else:
+                    self._say_alerts(number, self.alerts.take_sighting(told))
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
@@ -364,6 +369,7 @@ class Analyst:
         table = self._table(record["revision"])
         model = table.models[record["model"]]
         found = Inference(model, model.versions[record["version"]])
+        found.given = record["arm"] != "shadow"
         if found.version.card is None:
             found.why = "no_artifact"
         elif not leaf.get("decisions"):
@@ -429,7 +435,10 @@ class Analyst:
             self._say(
                 number, about | {"sealed": True}, encode_parts({"report": told}, EMPTY, EMPTY)
             )
-        for happening in self.alerts.take_window(report):
+        self._say_alerts(number, self.alerts.take_window(report))
+
+    def _say_alerts(self, number: int, happened: list[Happening]) -> None:
+        for happening in happened:
             self._say_alert(number, happening)
         self.metrics.count("headworks_alerts_dropped", by=self.alerts.dropped)
         self.alerts.dropped = 0

@@ -26,6 +26,19 @@ class ReasonText(Strict):
     text: str = Field(min_length=8, description="What is said to the person, as a sentence.")
 
 
+class Change(Strict):
+    """How a person can change an actionable feature; what is not actionable is never changed."""
+
+    direction: Literal["decrease", "increase", "either"] = "either"
+    step: float | None = Field(
+        None, gt=0, description="Changes are multiples of it; 1 of an integer, else a hundredth."
+    )
+    range: tuple[float, float] | None = Field(
+        None, description="Values a person can come to; the feature's range if absent."
+    )
+    to: tuple[str, ...] | None = Field(None, description="Categories a person can come to.")
+
+
 class Feature(Strict):
     """One input column. `number` and `integer` travel as numbers, `category` as strings."""
 
@@ -41,6 +54,7 @@ class Feature(Strict):
     column: int | None = Field(None, ge=0, description="Column in that tensor, if it has several.")
     used: bool = Field(True, description="False: received with the request, not read by the model.")
     actionable: bool = Field(False, description="Whether a person can change it.")
+    change: Change | None = Field(None, description="How; absent: either way, over its range.")
     reason: ReasonText | None = None
 
     @model_validator(mode="after")
@@ -51,6 +65,27 @@ class Feature(Strict):
             raise ValueError(f"feature {self.name}: a {self.type} needs its `range`")
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"feature {self.name}: range {list(self.range)} is empty")
+        return self
+
+    @model_validator(mode="after")
+    def change_fits(self) -> Feature:
+        change = self.change
+        if change is None:
+            return self
+        if not self.actionable:
+            raise ValueError(f"feature {self.name}: a `change` of what is not actionable")
+        if self.type == "category":
+            if unknown := sorted(set(change.to or ()) - set(self.categories or ())):
+                raise ValueError(f"feature {self.name}: change.to: {unknown[0]!r} is no category")
+            return self
+        if change.to is not None:
+            raise ValueError(f"feature {self.name}: change.to is for categories")
+        assert self.range is not None
+        low, high = change.range or self.range
+        if not self.range[0] <= low < high <= self.range[1]:
+            raise ValueError(f"feature {self.name}: change.range leaves its range or is empty")
+        if self.type == "integer" and change.step is not None and change.step % 1:
+            raise ValueError(f"feature {self.name}: change.step of an integer is a whole number")
         return self
 
     @property

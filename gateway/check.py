@@ -319,12 +319,31 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
             seen.add(str(rule.get("name")))
             if number < len(model["rules"]) - 1 and not rule.get("when"):
                 yield here, rule.get("name"), "matches all, so that no later rule is reached"
-            for header in _dict(_dict(rule.get("when")).get("header")):
-                if header in ("x-headworks-groups", "x-headworks-subject", "authorization"):
-                    yield (*here, "when", "header", header), _NOTHING, "rules never match on it"
+            yield from _conditions((*here, "when"), rule.get("when"), model)
+            for version, told in _dict(rule.get("shadow")).items():
+                when = _dict(told).get("when")
+                yield from _conditions((*here, "shadow", version, "when"), when, model)
+        routable = _dict(model.get("context")).get("routable")
+        for key in routable if isinstance(routable, list) else ():
+            if isinstance(groups, list) and key in groups:
+                words = "is a monitored group: no rule may match on it"
+                yield (*at, "context", "routable"), key, words
         yield from _protocol(at, model, versions)
         if isinstance(groups, list) and len(set(map(str, groups))) < len(groups):
             yield (*at, "monitor", "groups"), groups, "a group stands twice"
+
+
+def _conditions(at: Key, when: object, model: dict[str, Any]) -> Iterator[Found]:
+    """What no rule may look at: groups that are watched, people, credentials."""
+    for header in _dict(_dict(when).get("header")):
+        if header in ("x-headworks-groups", "x-headworks-subject", "authorization"):
+            yield (*at, "header", header), _NOTHING, "rules never match on it"
+    routable = _dict(model.get("context")).get("routable")
+    known = [str(key) for key in routable] if isinstance(routable, list) else []
+    for key in _dict(_dict(when).get("context")):
+        if str(key) not in known:
+            words = f"is not in context.routable; known: {', '.join(known) or 'none'}"
+            yield (*at, "context", key), _NOTHING, words
 
 
 RAW_KEYS = ("predict", "rows", "features", "scores", "score")

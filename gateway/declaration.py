@@ -13,9 +13,14 @@ from typing import Annotated
 
 from pydantic import (
     AfterValidator,
+    AllowInfNan,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
     StringConstraints,
     WithJsonSchema,
 )
@@ -95,6 +100,8 @@ WitnessKey = Annotated[
 ]  # fmt: skip
 Path = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~%:-]+)+$", max_length=256)]
 HostName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,252}$")]
+Method = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$")]
+Scalar = StrictBool | StrictInt | Annotated[StrictFloat, AllowInfNan(False)] | StrictStr
 Pointer = Annotated[str, StringConstraints(pattern=r"^(/.*)?$", max_length=256)]
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 LedgerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9./-]{0,127}[a-z0-9]$")]

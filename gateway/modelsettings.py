@@ -12,9 +12,11 @@ from gateway.declaration import (
     Duration,
     HeaderName,
     HostName,
+    Method,
     Name,
     Path,
     Pointer,
+    Scalar,
     Secret,
     Section,
     Share,
@@ -131,13 +133,45 @@ class Condition(Section):
     """All that is given must hold."""
 
     header: dict[HeaderName, str] = Field({}, description="Headers and their exact values.")
+    method: tuple[Method, ...] = Field((), description="HTTP methods, any of them.")
     path: str | None = Field(None, description="Path; a trailing * matches any rest.")
     caller: tuple[Name, ...] = Field((), description="Names of callers, any of them.")
+    context: dict[Name, str] = Field(
+        {}, description="Keys of x-headworks-groups that are `routable`, and their values."
+    )
+    body: dict[Pointer, Scalar] = Field(
+        {}, description="JSON pointers into a JSON body of at most limits.hold, and their values."
+    )
 
-    @field_validator("caller", mode="before")
+    @field_validator("caller", "method", mode="before")
     @classmethod
     def one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+
+class RuleLimits(Section):
+    request: Size | None = Field(None, description="As the model's; absent: the model's.")
+    hold: Size | None = Field(None, description="As the model's; absent: the model's.")
+    keep: Size | None = Field(None, description="As the model's; absent: the model's.")
+
+
+class RuleTimeouts(Section):
+    request: Duration | None = Field(None, description="As the model's; absent: the model's.")
+    first_byte: Duration | None = Field(None, description="As the model's; absent: the model's.")
+    idle: Duration | None = Field(None, description="As the model's; absent: the model's.")
+    stream: Duration | None = Field(None, description="As the model's; absent: the model's.")
+
+
+class Sticky(Section):
+    max_age: Duration = Field(3600.0, gt=0, description="How long a session keeps its version.")
+    by: Literal["cookie", "header"] = Field(
+        "cookie", description="Cookie headworks-<model>, or header x-headworks-session, both ways."
+    )
+
+
+class ShadowRule(Section):
+    share: Share = Field(MILLION, description="Of how many exchanges it gets a copy.")
+    when: Condition = Field(Condition(), description="Condition; absent: always.")
 
 
 class RuleSettings(Section):
@@ -146,11 +180,37 @@ class RuleSettings(Section):
     split: dict[Name, Share | None] = Field(
         description="Versions and shares; the first is stable and takes what is left."
     )
-    shadow: dict[Name, Share] = Field({}, description="Versions that get a copy, and of how much.")
+    shadow: dict[Name, ShadowRule] = Field(
+        {}, description="Versions that get a copy: of which share, or of which share when."
+    )
+    holdout: Share = Field(0, description="Buckets at the end that stay on the stable version.")
+    sticky: Sticky | None = Field(
+        None, description="Sessions keep their version by a signed pin; absent: by hash alone."
+    )
+    limits: RuleLimits = Field(RuleLimits(), description="In place of the model's.")
+    timeouts: RuleTimeouts = Field(RuleTimeouts(), description="In place of the model's.")
     salt: str | None = Field(None, max_length=64, description="Bucketing salt; <model>/<rule>.")
     priority: Literal["critical", "default", "batch"] = Field(
         "default", description="Who is shed last and first, when there is too much."
     )
+
+    @field_validator("shadow", mode="before")
+    @classmethod
+    def share_alone(cls, value: Any) -> Any:
+        """`v3: 5%` is short for `v3: {share: 5%}`."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"share": told} if isinstance(told, str) else told for name, told in value.items()
+        }
+
+    @model_validator(mode="after")
+    def leaves_the_holdout(self) -> RuleSettings:
+        _, *others = self.split.values()
+        if (taken := sum(share or 0 for share in others)) + self.holdout > MILLION:
+            words = f"{taken / 10_000:g}% of other versions leave no holdout"
+            raise ValueError(f"{words} of {self.holdout / 10_000:g}%")
+        return self
 
     @field_validator("split")
     @classmethod
@@ -215,9 +275,53 @@ class WindowSpan(Section):
     at_most: Duration = Field(600.0, description="Longest span of a window.")
 
 
+class SequentialSettings(Section):
+    """Detectors that are fed decision by decision."""
+
+    shift: float = Field(
+        0.25, ge=0.1, le=2.0, description="Shift, in standard deviations, that they are made for."
+    )
+    run: int = Field(
+        50_000, ge=0, le=10_000_000,
+        description="Decisions between alarms by chance, of all detectors of a series; 0: off.",
+    )  # fmt: skip
+    confirm: int = Field(
+        500, ge=10, le=100_000,
+        description="Decisions within which a second alarm on the same side makes a drift.",
+    )  # fmt: skip
+
+
+class DriftSettings(Section):
+    """When a difference from the reference is told."""
+
+    alpha: float = Field(
+        0.01, gt=0, le=0.2,
+        description="Chance that a window without drift shows anything significant at all.",
+    )  # fmt: skip
+    correction: Literal["bonferroni", "benjamini_hochberg"] = Field(
+        "bonferroni", description="For the comparisons of a window: any false one, or their share."
+    )
+    test: Literal["kolmogorov_smirnov", "cramer_von_mises"] = Field(
+        "kolmogorov_smirnov", description="For numbers; categories go by chi-squared or Fisher."
+    )
+    distance: float = Field(
+        0.1, ge=0, le=1,
+        description="Least Kolmogorov-Smirnov distance or total variation; 0.25 sigma is 0.1.",
+    )  # fmt: skip
+    outcome: float = Field(0.05, ge=0, le=1, description="Least change of the adverse share.")
+    area: float = Field(
+        0.05, ge=0, le=0.5, description="Least area beyond a half that tells rows apart."
+    )
+    running: int = Field(2, ge=1, le=10, description="Windows in a row that make a drift.")
+    sequential: SequentialSettings = Field(
+        SequentialSettings(), description="Detectors fed decision by decision."
+    )
+
+
 class MonitorSettings(Section):
     reference: str | None = Field(None, description="Parquet file of rows drift compares with.")
     window: WindowSpan = Field(WindowSpan(), description="When a window closes.")
+    drift: DriftSettings = Field(DriftSettings(), description="When a difference is told.")
     groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
 
 
@@ -245,6 +349,12 @@ class MappingSettings(Section):
         None, description="raw: JSON pointer to the list of answers, or to the only one."
     )
     score: Pointer | None = Field(None, description="raw: JSON pointer into one answer.")
+
+
+class ContextSettings(Section):
+    routable: tuple[Name, ...] = Field(
+        (), description="Keys of x-headworks-groups that rules may match on; no monitored group."
+    )
 
 
 class HeaderSettings(Section):
@@ -294,4 +404,5 @@ class ModelSettings(Section):
     expose: tuple[Literal["id", "version", "arm", "revision", "receipt"], ...] = Field(
         ("id",), description="Which x-headworks- headers an answer carries."
     )
+    context: ContextSettings = Field(ContextSettings(), description="Governance context.")
     headers: HeaderSettings = Field(HeaderSettings(), description="Which headers are kept.")

@@ -158,13 +158,15 @@ def keep_rollouts(document: Document, before: Mapping[str, Any]) -> None:
                 found = rule_of(document, model, rule["name"])
             except LookupError:
                 raise Owned(model, rule["name"], rule, None) from None
-            if not same_rule(model, found, rule):
+            if not same_rule(found, rule):
                 raise Owned(model, rule["name"], rule, found)
             found["rollout"] = copy.deepcopy(rule["rollout"])
 
 
-def same_rule(model: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_rule(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two rules say the same, in whichever format, but for a rollout's hand on them."""
-    return compile_rule(model, {**one, "rollout": None}) == compile_rule(
-        model, {**other, "rollout": None}
+    first, second = (
+        compile_rule("", {"limits": {}, "timeouts": {}}, {**rule, "rollout": None})
+        for rule in (one, other)
     )
+    return first == second

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gateway.condition import Condition, compile_conditions
 from gateway.declaration import MILLION
 from gateway.exchange import Arm
 
@@ -108,23 +109,41 @@ class Rollout:
         return tuple(interval for interval in found if interval.low < interval.high)
 
 
-def shared(split: Sequence[tuple[str, int | None]]) -> tuple[str, tuple[Interval, ...]]:
+def shared(
+    split: Sequence[tuple[str, int | None]], holdout: int = 0
+) -> tuple[str, tuple[Interval, ...]]:
     """The stable version and the intervals of the others, of a split in its order."""
     (stable, _), *others = split
     intervals, low = [], 0
     for version, share in others:
-        assert share is not None
-        intervals.append(Interval(low, low + share, version))
-        low += share
-    assert low <= MILLION
+        if share:
+            intervals.append(Interval(low, low + share, version))
+            low += share
+    assert low <= MILLION - holdout
+    if holdout:
+        intervals.append(Interval(MILLION - holdout, MILLION, stable, "holdout"))
     return stable, tuple(intervals)
 
 
-def copied(
-    shadow: Sequence[tuple[str, int]], rollout: Rollout | None
-) -> tuple[tuple[str, int], ...]:
-    """Shadows and their shares; a rollout's version is copied to as far as either wants."""
-    shares = dict(shadow)
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A version that gets copies: of `share` ppm of the exchanges of which all conditions hold."""
+
+    version: str
+    share: int
+    conditions: tuple[Condition, ...] = ()
+
+
+def copied(told: Sequence[Sequence[Any]], rollout: Rollout | None) -> tuple[Copied, ...]:
+    """From a document's `shadow`: version, share and, in some, a condition. A rollout's version is
+    copied to as it says, or more where the rule wants more without condition."""
+    found = {
+        version: Copied(version, share, compile_conditions(when[0]) if when else ())
+        for version, share, *when in told
+    }
     if rollout is not None and rollout.shadow_ppm:
-        shares[rollout.target] = max(rollout.shadow_ppm, shares.get(rollout.target, 0))
-    return tuple(shares.items())
+        before = found.get(rollout.target)
+        wanted = before.share if before is not None and not before.conditions else 0
+        share = max(rollout.shadow_ppm, wanted)
+        found[rollout.target] = Copied(rollout.target, share)
+    return tuple(found.values())

@@ -16,20 +16,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.check import Checked
+from gateway.condition import BodyIs, Condition, compile_conditions
 from gateway.disk import hold, sync_folder, write_durably
 from gateway.exchange import Caller
 from gateway.modelsettings import CompareSettings
-from gateway.split import Interval, Rollout, copied, shared
+from gateway.split import Copied, Interval, Rollout, copied, shared
 
 FORMAT = 2
-"""2: a rule may have a `rollout`; 1 is read as before."""
+"""2: rules may have a rollout, more conditions, limits and times; 1 is read as before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,27 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Sticky:
+    """Sessions keep their version for `max_age` seconds, by a signed pin."""
+
+    max_age: float
+    by: Literal["cookie", "header"]
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
+    """`limits` and `timeouts`: the model's, with the rule's own in their place."""
+
     name: str
-    headers: tuple[tuple[bytes, bytes], ...]
-    path: str | None
-    callers: frozenset[str]
+    conditions: tuple[Condition, ...]
     stable: str
     intervals: tuple[Interval, ...]
-    shadows: tuple[tuple[str, int], ...]
+    shadows: tuple[Copied, ...]
     salt: bytes
     priority: str
+    limits: Mapping[str, int]
+    timeouts: Mapping[str, float]
+    sticky: Sticky | None = None
     rollout: Rollout | None = None
 
     @property
@@ -96,6 +108,8 @@ class Model:
     host: str | None = None
     names: frozenset[str] = frozenset()
     mapping: Mapping[str, Any] = field(default_factory=dict)
+    reads_body: bool = False
+    """Whether some rule asks for what a body says."""
 
     @property
     def stable(self) -> Version:
@@ -165,6 +179,7 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         )
         for version, settings in model["versions"].items()
     }
+    rules = tuple(compile_rule(name, model, rule) for rule in model["rules"])
     return Model(
         name=name,
         protocol=model["protocol"],
@@ -178,11 +193,11 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         on_disconnect=model["on_disconnect"],
         fallback=model["fallback"],
         shadow=model["shadow"],
-        compare=model.get("compare") or CompareSettings().model_dump(),
+        compare=CompareSettings().model_dump() | model.get("compare", {}),
         expose=frozenset(model["expose"]),
         dropped=frozenset(header.encode() for header in model["headers"]["drop"]),
         versions=versions,
-        rules=tuple(compile_rule(name, rule) for rule in model["rules"]),
+        rules=rules,
         background=model["background"],
         reference=model["reference"],
         explain=model["explain"],
@@ -191,33 +206,40 @@ def _model(name: str, model: Mapping[str, Any]) -> Model:
         host=model.get("host"),
         names=frozenset(model.get("names") or (name,)),
         mapping=model.get("mapping") or {},
+        reads_body=any(isinstance(c, BodyIs) for rule in rules for c in rule.conditions),
     )
 
 
-def compile_rule(model: str, rule: Mapping[str, Any]) -> Rule:
+def compile_rule(name: str, model: Mapping[str, Any], rule: Mapping[str, Any]) -> Rule:
     """A rollout that runs has its rule's split; what the file says of it waits for its end.
 
-    `split` and `shadow` are lists of pairs here: JSON objects are sorted when they are written.
+    `split` and `shadow` are lists here: JSON objects are sorted when they are written.
     """
     rollout = Rollout.read(rule["rollout"]) if rule.get("rollout") else None
-    stable, intervals = shared(rule["split"])
-    salt = (rule["salt"] or f"{model}/{rule['name']}").encode()
+    stable, intervals = shared(rule["split"], rule.get("holdout") or 0)
+    salt = (rule["salt"] or f"{name}/{rule['name']}").encode()
     if rollout is not None:
         stable, intervals = rollout.source, rollout.intervals()
-        salt = rollout.salt(model, rule["name"])
-    when = rule["when"]
+        salt = rollout.salt(name, rule["name"])
+    sticky = rule.get("sticky")
     return Rule(
         name=rule["name"],
-        headers=tuple((key.encode(), value.encode()) for key, value in when["header"].items()),
-        path=when["path"],
-        callers=frozenset(when["caller"]),
+        conditions=compile_conditions(rule["when"]),
         stable=stable,
         intervals=intervals,
         shadows=copied(rule["shadow"], rollout),
         salt=salt,
         priority=rule["priority"],
+        limits=_over(model["limits"], rule.get("limits")),
+        timeouts=_over(model["timeouts"], rule.get("timeouts")),
+        sticky=Sticky(sticky["max_age"], sticky["by"]) if sticky else None,
         rollout=rollout,
     )
+
+
+def _over(whole: Mapping[str, Any], own: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    given = {key: value for key, value in (own or {}).items() if value is not None}
+    return {**whole, **given} if given else whole
 
 
 def make_document(
@@ -235,7 +257,7 @@ def make_document(
                 settings["artifact"] = artifacts.add_folder(checked.resolve(settings["artifact"]))
         for rule in model["rules"]:
             rule["split"] = list(rule["split"].items())
-            rule["shadow"] = list(rule["shadow"].items())
+            rule["shadow"] = [_copied(*pair) for pair in rule["shadow"].items()]
             rule["rollout"] = None
         background, reference = model["explain"]["background"], model["monitor"]["reference"]
         model["background"] = (
@@ -255,6 +277,12 @@ def make_document(
         "telemetry": tree["telemetry"],
         "alerts": _locate_secret(tree["alerts"], checked),
     }
+
+
+def _copied(version: str, told: Mapping[str, Any]) -> list[Any]:
+    """Version and share, and the condition where there is one."""
+    asks = any(value not in (None, [], {}) for value in told["when"].values())
+    return [version, told["share"], *([told["when"]] if asks else [])]
 
 
 def _locate_secret(alerts: dict[str, Any], checked: Checked) -> dict[str, Any]:

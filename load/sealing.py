@@ -1,8 +1,9 @@
-"""How fast a backlog is sealed, in how much memory: python -m load.sealing [--records N]
+"""How fast a backlog is sealed, in how much memory: python -m load.sealing --help
 
-Journals are written first (mortgage requests of 700 bytes, a tenth of them with one of 500
-subjects), then one sealer takes all of it, checkpoints included, and `headworks ledger verify`
-recomputes the ledger. CPU time is the process's, threads included.
+Journals are written first: mortgage requests of 700 bytes, a tenth of them with one of 500
+subjects; with --shadows every second one is a shadow's, compared with the one before it. Then one
+sealer takes all of it, checkpoints included, and `headworks ledger verify` recomputes the ledger.
+CPU time is the process's, threads included.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import orjson
 
+from gateway.artifacts import Artifacts
+from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.exchange import exchange_id
 from gateway.journal import record
@@ -26,6 +29,7 @@ from gateway.journal.directory import JournalFolder
 from gateway.journal.writer import open_journal
 from gateway.seal.sealer import Sealer
 from gateway.settings import LedgerSettings
+from gateway.table import TableStore, make_document
 from gateway.telemetry.metrics import Metrics
 
 AT_ONCE = 512
@@ -36,15 +40,28 @@ REQUEST = orjson.dumps(
     {"inputs": [{"name": f"f{n}", "shape": [1, 1], "datatype": "FP32", "data": [0.25]}
                 for n in range(11)]}
 )  # fmt: skip
+ANSWER = orjson.dumps(
+    {"model_name": "mortgage",
+     "outputs": [{"name": "score", "shape": [1, 1], "datatype": "FP32", "data": [0.123456]}]}
+)  # fmt: skip
 
 
-async def write(state: Path, keys: Path, records: int) -> None:
+def publish(state: Path) -> str:
+    """The mortgage models' table, as the demo has it; its revision."""
+    checked = check(Path("headworks.yaml"))
+    document = make_document(checked, Artifacts(state), author="load", reason="load", now_ns=0)
+    return TableStore(state).publish(document, None)
+
+
+async def write(state: Path, keys: Path, records: int, shadows: bool) -> None:
+    revision = publish(state) if shadows else None
+    primary = ""
     clock = SystemClock()
     journal = await open_journal(
         JournalFolder(state, keys, "0"), clock, segment_bytes=64 * 1024**2, stall_s=60,
         queue_bytes=64 * 1024**2, on_failure=lambda error: sys.exit(str(error)),
     )  # fmt: skip
-    answer = record.Part.of(b'{"model_name":"m","outputs":[]}' * 3, 1 << 20)
+    answer = record.Part.of(ANSWER, 1 << 20)
     request = record.Part.of(REQUEST, 1 << 20)
     for start in range(0, records, AT_ONCE):
         waiting = []
@@ -54,6 +71,11 @@ async def write(state: Path, keys: Path, records: int) -> None:
                       "wall": "2026-11-23T12:00:00.000Z", "model": "mortgage", "version": "v1",
                       "status": 200, "operation": "infer", "arm": "stable", "error": None,
                       "caller": "loans-app", "timings": {"total_us": 900}}  # fmt: skip
+            if shadows and number % 2:
+                header |= {"version": "v3", "arm": "shadow", "primary": primary}
+            if shadows:
+                header |= {"revision": revision, "rule": "everyone", "protocol": "v2"}
+            primary = header["id"]
             subjects = [f"subject-{number % 500}"] if number % 10 == 0 else []
             context = {"subjects": subjects, "groups": [], "request_headers": [],
                        "response_headers": [], "salt": os.urandom(16).hex()}  # fmt: skip
@@ -78,10 +100,12 @@ def seal(state: Path, keys: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=100_000)
-    records = parser.parse_args().records
+    parser.add_argument("--shadows", action="store_true", help="Every second one is compared.")
+    arguments = parser.parse_args()
+    records = arguments.records
     with tempfile.TemporaryDirectory(dir=".") as folder:
         state, keys = Path(folder) / "state", Path(folder) / "keys"
-        asyncio.run(write(state, keys, records))
+        asyncio.run(write(state, keys, records, arguments.shadows))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         wall, cpu = time.perf_counter(), time.process_time()
         leaves = seal(state, keys)

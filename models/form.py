@@ -21,7 +21,9 @@ class Column:
     """One column; `reason` is the code and the sentence told to a person who was denied.
 
     `bounds` are the values a form may hold, a little wider than the observed ones: FP32 of 1.8 is
-    below 1.8. A column without bounds holds `yes` or `no`.
+    below 1.8. A column without bounds holds `yes` or `no`. `least` is how far a person can bring it
+    down by borrowing less (what a twentieth of the people is below); without it a column is no
+    matter of choice.
     """
 
     name: str
@@ -30,7 +32,7 @@ class Column:
     reason: tuple[str, str]
     unit: str = ""
     bounds: tuple[float, float] | None = None
-    actionable: bool = False
+    least: float | None = None
 
 
 FORM = (
@@ -41,7 +43,7 @@ FORM = (
         reason=("DEBT-TO-INCOME", "Debt payments are high in relation to income."),
         unit="ratio",
         bounds=(0.0, 3.0),
-        actionable=True,
+        least=0.19,
     ),
     Column(
         name="hir",
@@ -50,7 +52,7 @@ FORM = (
         reason=("HOUSING-EXPENSE", "Housing expense is high in relation to income."),
         unit="ratio",
         bounds=(0.0, 3.0),
-        actionable=True,
+        least=0.12,
     ),
     Column(
         name="lvr",
@@ -59,7 +61,7 @@ FORM = (
         reason=("LOAN-TO-VALUE", "The loan is large in relation to the value of the property."),
         unit="ratio",
         bounds=(0.0, 2.0),
-        actionable=True,
+        least=0.38,
     ),
     Column(
         name="ccs",

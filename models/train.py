@@ -343,7 +343,10 @@ def features_of(version: str) -> list[dict[str, Any]]:
         else:
             feature["categories"] = list(YES_NO)
         feature["used"] = used
-        feature["actionable"] = column.actionable
+        feature["actionable"] = column.least is not None
+        if column.least is not None and column.bounds is not None:
+            reached = [column.least, column.bounds[1]]
+            feature["change"] = {"direction": "decrease", "step": 0.01, "range": reached}
         if used:
             code, text = column.reason
             feature["reason"] = {"code": code, "text": text}

@@ -9,9 +9,10 @@ import pytest
 
 from gateway.artifacts import Artifacts
 from gateway.check import Checked, check
+from gateway.condition import HeaderIs
 from gateway.revisions import Owned, Published, Revisions, end_rollout, set_rollout
 from gateway.routing.choice import choose
-from gateway.split import Rollout
+from gateway.split import Copied, Rollout
 from gateway.table import Conflict, TableStore
 
 TEXT = """
@@ -80,7 +81,7 @@ def test_a_rollout_has_its_rules_split(place: Place) -> None:
     place.roll(TREES)
     model, rule = place.rule()
     assert rule.salt == b"mortgage/everyone/trees#1"
-    assert rule.shadows == (("v2", 1_000_000),)
+    assert rule.shadows == (Copied("v2", 1_000_000),)
     found = {}
     for number in range(4000):
         headers = {b"x-applicant": b"unit-%d" % number}
@@ -119,7 +120,7 @@ def test_a_reload_keeps_the_rollouts_that_run(place: Place) -> None:
     place.roll(TREES)
     place.adopt(TEXT.replace("x-tenant: pilot", "x-tenant: beta"))
     assert place.rule()[1].rollout == TREES
-    assert place.rule("pilot")[1].headers == ((b"x-tenant", b"beta"),)
+    assert place.rule("pilot")[1].conditions == (HeaderIs(b"x-tenant", b"beta"),)
 
 
 @pytest.mark.parametrize(

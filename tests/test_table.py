@@ -13,7 +13,9 @@ import pytest
 
 from gateway.artifacts import Artifacts
 from gateway.check import check
+from gateway.condition import CallerIs, HeaderIs, PathIs
 from gateway.disk import Occupied
+from gateway.split import Copied
 from gateway.table import Conflict, TableStore, compile_table, make_document
 
 MODELS = Path(__file__).parents[1] / "models" / "mortgage"
@@ -52,9 +54,11 @@ def test_a_published_table_says_what_the_file_said(
     table = store.load(store.publish(document, None))
     model = table.models["mortgage"]
     zulu, alpha = model.rules
-    assert (zulu.path, zulu.headers, zulu.callers) == ("/a", ((b"x-b", "é".encode()),), {"x"})
+    assert zulu.conditions == (
+        CallerIs(frozenset("x")), PathIs("/a"), HeaderIs(b"x-b", "é".encode()),
+    )  # fmt: skip
     assert (zulu.salt, alpha.salt) == (b"mortgage/zulu", b"pepper")
-    assert (alpha.stable, alpha.shadows) == ("v3", (("v1", 50_000),))
+    assert (alpha.stable, alpha.shadows) == ("v3", (Copied("v1", 50_000),))
     assert [(item.low, item.high, item.version) for item in alpha.intervals] == [(0, 10_000, "v1")]
     assert model.stable is model.versions["v3"]
     assert model.dropped == {b"x-ssn"}
@@ -135,7 +139,11 @@ def test_a_table_of_the_first_format_is_read_for_ever() -> None:
     table = compile_table(data)
     assert table.revision == hashlib.sha256(data).hexdigest()
     pilot, everyone = table.models["mortgage"].rules
-    assert (pilot.path, pilot.callers, pilot.salt) == ("/v2/*", {"loans-app"}, b"pepper")
+    assert pilot.conditions == (
+        CallerIs(frozenset(["loans-app"])), PathIs("/v2/*"), HeaderIs(b"x-tenant", b"pilot"),
+    )  # fmt: skip
+    assert (pilot.salt, everyone.shadows) == (b"pepper", (Copied("v3", 1_000_000),))
+    assert everyone.limits is table.models["mortgage"].limits
     assert [(item.low, item.high, item.version, item.arm) for item in everyone.intervals] == [
         (0, 100_000, "v2", "canary"),
         (100_000, 300_000, "v3", "canary"),

@@ -26,12 +26,13 @@ from gateway.protocol.row import pointed
 from gateway.protocol.tensor import Unreadable
 
 ROWS_AT_MOST = 65_536
-Read = Callable[[], Part | None]
+Pairs = Sequence[Sequence[Any]]
+Body = tuple[Part, Pairs]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One version's, as sealed. `read` gives the answer's body; None: it is not there any more."""
+    """One version's, as sealed. `read` gives the body with its kept headers; None: it is gone."""
 
     status: int
     error: str | None
@@ -40,8 +41,7 @@ class Answer:
     reader: Reader
     decisions: Sequence[Mapping[str, Any]]
     unreadable: str | None
-    headers: Sequence[Sequence[Any]]
-    read: Read
+    read: Callable[[], Body | None]
 
     @property
     def well(self) -> bool:
@@ -109,14 +109,14 @@ def _values(
     one, other = primary.read(), shadow.read()
     if one is None or other is None:
         return not_compared("body_missing")
-    if one.truncated or other.truncated:
+    if one[0].truncated or other[0].truncated:
         return not_compared("truncated")
     try:
-        given = primary.reader.rows(one.kept, primary.headers)
+        given = primary.reader.rows(one[0].kept, one[1])
     except Unreadable:
         return not_compared("primary_unreadable")
     try:
-        rows = shadow.reader.rows(other.kept, shadow.headers)
+        rows = shadow.reader.rows(other[0].kept, other[1])
     except Unreadable:
         return Comparison(kind, (Row(False, 1.0, "unreadable"),))
     if max(len(given), len(rows)) > ROWS_AT_MOST:

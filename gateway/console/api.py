@@ -268,8 +268,10 @@ class Api:
                 for version in model.versions.values()
             }
             rules = [
-                {"name": rule.name, "stable": rule.stable, "shadow": dict(rule.shadows),
-                 "canary": {item.version: item.high - item.low for item in rule.intervals}}
+                {"name": rule.name, "stable": rule.stable,
+                 "shadow": {copied.version: copied.share for copied in rule.shadows},
+                 "canary": {item.version: item.high - item.low for item in rule.intervals
+                            if item.arm == "canary"}}
                 for rule in model.rules
             ]  # fmt: skip
             found.append(

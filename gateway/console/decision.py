@@ -214,4 +214,8 @@ def _reasons(explanation: dict[str, Any] | None) -> list[str]:
         return ["It is not explained yet."]
     if why := explanation.get("not_explained"):
         return [f"It is not explained: {why}."]
-    return [f"Reason: {reason['text']}" for reason in explanation.get("reasons", [])]
+    told = [f"Reason: {reason['text']}" for reason in explanation.get("reasons", [])]
+    told += [one["text"] for one in explanation.get("counterfactuals", ())]
+    if why := explanation.get("no_counterfactual"):
+        told.append(f"What would have changed it is not told: {why}.")
+    return told

@@ -358,6 +358,10 @@ def decision_schemas() -> dict[str, Schema]:
     score = {"score": NUMBER_OR_NULL, "outcome": TEXT_OR_NULL}
     shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, **score)
     reason = fields(code=TEXT, text=TEXT, feature=TEXT, attribution=NUMBER)
+    change = fields(
+        changes=keyed(of(["number", "string"], "Where the feature would have to be.")),
+        outcome=TEXT, score=NUMBER, text=TEXT,
+    )  # fmt: skip
     explanation = of(
         "object",
         "With `not_explained`, why there is none; otherwise method, space, base, prediction, "
@@ -367,6 +371,8 @@ def decision_schemas() -> dict[str, Schema]:
             "prediction": NUMBER, "residual": NUMBER, "background_rows": WHOLE,
             "attributions": keyed(NUMBER), "standard_errors": listed(NUMBER),
             "reasons": listed(reason),
+            "counterfactuals": listed(change),
+            "no_counterfactual": of("string", "Why none is told of an adverse outcome."),
         },
     )  # fmt: skip
     whole = fields(

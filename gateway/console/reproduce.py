@@ -61,4 +61,4 @@ def _asked(tables: TableStore, bodies: BodyReader, leaf: dict[str, Any]) -> Aske
     outcomes = [decision["outcome"] for decision in decisions]
     if any(len(column) != len(scores) for column in rows.values()):
         return f"{len(scores)} rows were answered, and other numbers sent"
-    return Asked(model, version, rows, scores, outcomes)
+    return Asked(model, version, rows, scores, outcomes, record["arm"] != "shadow")

@@ -10,31 +10,37 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from gateway.clock import Clock, isoformat
+from gateway.condition import ABSENT
 from gateway.dataplane.headers import as_dict, kept
-from gateway.dataplane.upload import Upload
+from gateway.dataplane.upload import Upload, too_large
 from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
 from gateway.journal.receipt import Receipt
 from gateway.journal.record import EMPTY, SALT_BYTES, Part, commitment, encode_parts
 from gateway.protocol import v2
 from gateway.protocol.dialect import Dialect
 from gateway.protocol.message import Message
+from gateway.routing.body import NoDocument, read_document
 from gateway.table import Model, Version
 
 FORMAT = 1
+NOTHING: Mapping[str, Any] = {}
+UNASKED = object()
 _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 
 
 class Account:
     __slots__ = (
-        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "deadline",
-        "dialect", "error", "extra", "first", "frugal", "headers", "id", "inference", "kind",
-        "method", "model", "operation", "parent", "path", "patience_s", "primary", "query",
-        "receipt", "request", "response", "response_headers", "revision", "runtime", "salt",
-        "sequence", "status", "target", "trace", "upload", "upstream_ns", "version", "wall_ns",
+        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context",
+        "deadline", "dialect", "error", "extra", "first", "frugal", "headers", "id", "inference",
+        "kind", "limits", "method", "model", "operation", "parent", "parsed", "path",
+        "patience_s", "pin", "primary", "query", "receipt", "request", "response",
+        "response_headers", "revision", "runtime", "salt", "sequence", "status", "target",
+        "timeouts", "trace", "unread", "upload", "upstream_ns", "version", "wall_ns",
     )  # fmt: skip
 
     def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
@@ -54,6 +60,11 @@ class Account:
         self.context = Context()
         self.model: Model | None = None
         self.operation: str | None = None
+        self.limits: Mapping[str, int] = NOTHING  # of the rule, or of the model
+        self.timeouts: Mapping[str, float] = NOTHING
+        self.pin: tuple[bytes, bytes] | None = None  # the header that gives a session one
+        self.parsed: Any = UNASKED
+        self.unread: str | None = None  # why a rule that asked for the body's JSON got none
         self.version: Version | None = None
         self.choice: Choice | None = None
         self.request = b""
@@ -79,6 +90,7 @@ class Account:
         copy.revision, copy.caller, copy.context = self.revision, self.caller, self.context
         copy.model, copy.operation, copy.request = self.model, self.operation, self.request
         copy.dialect, copy.target = self.dialect, self.target
+        copy.limits, copy.timeouts = self.limits, self.timeouts
         copy.inference = self.inference
         copy.version, copy.primary = version, self.id
         copy.trace, copy.parent = _trace_of(self.trace, copy.id), self.trace[36:52].decode()
@@ -93,6 +105,24 @@ class Account:
         }
         return Message(self.request, headers)
 
+    def bound_body(self, at_most: int) -> None:
+        """Of a body that was taken, or begun, before its rule was known."""
+        if self.upload is not None:
+            self.upload.bound(at_most)
+        elif len(self.request) > at_most:
+            raise too_large(at_most)
+
+    def document(self) -> Any:
+        """The request as JSON, read once and only where a rule asks; ABSENT: none that is read."""
+        if self.parsed is UNASKED:
+            try:
+                if self.upload is not None:
+                    raise NoDocument("too_long")
+                self.parsed = read_document(self.dialect, self.message(), self.limits["hold"])
+            except NoDocument as error:
+                self.parsed, self.unread = ABSENT, error.reason
+        return self.parsed
+
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
         self.status, self.response_headers = reply.status, reply.headers + reply.trailers
@@ -104,7 +134,7 @@ class Account:
         asked = self.operation in self.dialect.INFERENCES
         if self.frugal and not (asked and self.status == 200):
             return 0
-        return self.model.limits["keep"] if self.model else 65536
+        return self.limits["keep"] if self.limits else 65536
 
     def entry(self, kind: str = "exchange") -> tuple[dict[str, Any], bytes]:
         """Header and sealed part, as `Journal.append` takes them; the one commits to the other."""

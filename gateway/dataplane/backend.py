@@ -161,7 +161,7 @@ class Backend:
             answer = await remote.send(request, account, deadline, panic=panic)
             if traffic is not None or not is_stream(answer.headers):
                 patience = STREAM_AFTER_S if traffic is None else None
-                body = await answer.read(self.model.limits["hold"], patience)
+                body = await answer.read(account.limits["hold"], patience)
         except UpstreamError as error:
             if account.upload is not None and account.upload.failure is not None:
                 raise account.upload.failure from None
@@ -169,13 +169,13 @@ class Backend:
         except ValueError as error:
             raise Refusal("bad_request", str(error)) from None
         if body is None:
-            answer.extend(now + self.model.timeouts["stream"])
+            answer.extend(now + account.timeouts["stream"])
             return answer.status, to_client(answer.headers), answer
         return Reply(answer.status, to_client(answer.headers), body)
 
     def _deadline(self, account: Account, now: float, traffic: bytes | None) -> float:
         """loop.time() of the exchange's end, whoever is asked and however often."""
-        timeout = self.model.timeouts["request"]
+        timeout = account.timeouts["request"]
         if traffic is not None:
             timeout = min(2 * timeout, self.model.shadow["timeout"])
         elif account.patience_s is not None:

@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
         self.usable = False
         self.failure: UpstreamError | None = None  # of a connection without an exchange
         self._limits = limits
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._ended = ended
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
-        self._wait_for("first_byte", self._timeouts.first_byte_s)
+        self._wait_for("first_byte", self.timeouts.first_byte_s)
         return answer
 
     @property
@@ -306,9 +306,9 @@ class Connection(asyncio.Protocol):
             if chunked:
                 self._transport.write(b"0\r\n\r\n")
             self._uploading = False
-            self._deadline = min(self._deadline, self.loop.time() + self._timeouts.request_s)
+            self._deadline = min(self._deadline, self.loop.time() + self.timeouts.request_s)
             if self._silent:
-                self._wait_for("first_byte", self._timeouts.first_byte_s)
+                self._wait_for("first_byte", self.timeouts.first_byte_s)
 
     async def _write_piece(self, piece: bytes) -> None:
         assert self._transport is not None
@@ -323,7 +323,7 @@ class Connection(asyncio.Protocol):
         if self._answer is answer:
             self._deadline = deadline
             if not self._uploading:
-                self._wait_for("idle", self._timeouts.idle_s)
+                self._wait_for("idle", self.timeouts.idle_s)
 
     def abort(self, answer: Answer) -> None:
         if self._answer is answer:
@@ -332,7 +332,7 @@ class Connection(asyncio.Protocol):
     def resume(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
-            self._wait_for("idle", self._timeouts.idle_s)
+            self._wait_for("idle", self.timeouts.idle_s)
             self._transport.resume_reading()
 
     # The transport's side.
@@ -363,7 +363,7 @@ class Connection(asyncio.Protocol):
             return
         if answer._size > answer._window:
             self._pause()
-        self._wait_for("idle", self._timeouts.idle_s)
+        self._wait_for("idle", self.timeouts.idle_s)
         if answer.status:
             answer._wake()
 
@@ -383,7 +383,7 @@ class Connection(asyncio.Protocol):
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
         if self._answer is not None and self._silent and not self._uploading:
-            self._wait_for("first_byte", self._timeouts.first_byte_s)
+            self._wait_for("first_byte", self.timeouts.first_byte_s)
 
     # Ends.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from email.utils import formatdate
 from functools import lru_cache
@@ -23,26 +23,27 @@ from gateway.dataplane.fallback import is_failure, stand_in
 from gateway.dataplane.labels import admit, take_labels
 from gateway.dataplane.limits import Load
 from gateway.dataplane.live import Live
+from gateway.dataplane.pins import Pins
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.refusals import Refusals
+from gateway.dataplane.sequence import parameters_bytes, sequence_of
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
 from gateway.dataplane.turn import Turn
 from gateway.dataplane.upload import Upload, take_body
 from gateway.errors import CODES, JournalUnavailable, Refusal
-from gateway.exchange import Headers, Reply
+from gateway.exchange import Choice, Headers, Reply
 from gateway.feedback import BODY_AT_MOST
 from gateway.feedback import PATH as FEEDBACK
 from gateway.journal.writer import Journal
-from gateway.protocol import grpc, v2
+from gateway.protocol import grpc
 from gateway.protocol.dialects import dialect_at
-from gateway.protocol.message import Message
 from gateway.protocol.tensor import Unreadable
 from gateway.routing.access import forced_version
 from gateway.routing.choice import choose, force, shadows
 from gateway.routing.identity import check_rows, identify, read_context
 from gateway.routing.place import Place, find_model, locate, locate_call, match
-from gateway.table import Rule
+from gateway.table import Model, Rule
 from gateway.telemetry.metrics import Metrics
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -61,8 +62,9 @@ class Handler:
         clock: Clock,
         metrics: Metrics,
         load: Load,
+        pins: Pins,
     ) -> None:
-        self.journal, self.shadow, self.probes = journal, shadow, probes
+        self.journal, self.shadow, self.probes, self.pins = journal, shadow, probes, pins
         self.clock, self.metrics = clock, metrics
         self.refusals = Refusals()
         self.live: Live | None = None
@@ -170,26 +172,30 @@ class Handler:
         model, version = find_model(place, account.request)  # 404
         if model is None:
             return await self._about_several(account, live, place, receive, held)  # 400, 404
-        account.model = model
+        account.model, account.limits, account.timeouts = model, model.limits, model.timeouts
         account.context, dropped = read_context(account.first, caller)  # 400
         self.metrics.count("headworks_context_dropped", by=dropped)
-        rule = match(model, account.path, account.first, caller)  # 404
+        if model.reads_body and not place.in_body:
+            await self._take_early(account, model, receive, held)  # 408, 413
+        rule = match(model, account)  # 404
+        account.limits, account.timeouts = rule.limits, rule.timeouts
         if self.load.sheds(rule.priority):
             raise Refusal("shed", f"too much is open for priority {rule.priority!r}")  # 503
         departure.cancels = model.on_disconnect == "cancel"
         forced = forced_version(model, version, place.target, account.first, caller)  # 403
-        choice = force(forced, rule) if forced else choose(model, rule, account.first, account.id)
+        choice = self._chosen(account, model, rule, forced)
         backend = live.backend(model, choice.version)
         backend.use(held)
-        if not place.in_body:
-            at_most, hold = model.limits["request"], self._held_bytes(account, rule, backend)
-            look = _parameters_bytes(account) if rule.intervals else 0
+        if place.in_body or model.reads_body:
+            account.bound_body(rule.limits["request"])  # 413
+        else:
+            # A sequence may yet lead to any version of the rule.
+            hold = self._held_bytes(account, model, (*rule.versions, choice.version))
+            look = parameters_bytes(account) if rule.intervals else 0
+            at_most = rule.limits["request"]
             await self._take_body(account, receive, held, at_most, hold, look)  # 408, 413
-        elif len(account.request) > model.limits["request"]:
-            words = f"more than {model.limits['request']} bytes; no more are taken"
-            raise Refusal("request_too_large", words)
         self._fits(account)  # 400
-        account.sequence = None if forced or not rule.intervals else _sequence(account)
+        account.sequence = None if forced or not rule.intervals else sequence_of(account)
         if account.sequence is not None:
             choice = choose(model, rule, account.first, account.id, account.sequence)
             backend = live.backend(model, choice.version)
@@ -209,23 +215,35 @@ class Handler:
         ready = await self.probes.versions_ready(live, place.models)
         return catalogue.answer(place, catalogue.Asked(account.request, ready))
 
-    def _held_bytes(self, account: Account, rule: Rule, backend: Backend) -> int | None:
+    def _chosen(self, account: Account, model: Model, rule: Rule, forced: str | None) -> Choice:
+        if forced:
+            return force(forced, rule)
+        choice = choose(model, rule, account.first, account.id)
+        return choice if rule.sticky is None else self.pins.follow(account, rule, choice)
+
+    def _held_bytes(self, account: Account, model: Model, versions: Iterable[str]) -> int | None:
         """Up to which length a body is held whole; None: always, since it has to be looked into, or
-        recorded before it is sent, or the version takes nothing else."""
-        model, context = backend.model, account.context
+        recorded before it is sent, or one of the versions takes nothing else."""
+        context = account.context
         several = max(len(context.subjects), len(context.groups)) > 1
-        # A sequence may yet lead to any version of the rule.
-        versions = [model.versions[name] for name in rule.versions] + [backend.version]
-        local = not all(version.endpoints for version in versions)
+        local = not all(model.versions[name].endpoints for name in versions)
         if several or local or account.dialect is grpc:
             return None
-        return model.limits["hold"] if model.durability != "strict_intent" else None
+        return account.limits["hold"] if model.durability != "strict_intent" else None
+
+    async def _take_early(
+        self, account: Account, model: Model, receive: Receive, held: ExitStack
+    ) -> None:
+        """Before the rule is known, since some rule asks for what the body says."""
+        at_most = max(rule.limits["request"] for rule in model.rules)
+        hold = self._held_bytes(account, model, model.versions)
+        await self._take_body(account, receive, held, at_most, hold, parameters_bytes(account))
 
     async def _take_body(
         self, account: Account, receive: Receive, held: ExitStack, at_most: int,
         hold: int | None = None, look: int = 0,
     ) -> None:  # fmt: skip
-        keep = account.model.limits["keep"] if account.model is not None else at_most
+        keep = account.limits["keep"] if account.limits else at_most
         body = await take_body(receive, account.first, self.load, at_most, hold, keep, look)
         if isinstance(body, Upload):
             account.upload = body
@@ -373,6 +391,8 @@ class Handler:
             shown.append((b"x-headworks-revision", account.revision.encode()))
         if account.receipt is not None and account.error != "journal_unavailable":
             shown.append((b"x-headworks-receipt", account.receipt.encode().encode()))
+        if account.pin is not None:
+            shown.append(account.pin)
         if (request_id := account.first.get(b"x-request-id")) is not None:
             shown.append((b"x-request-id", request_id))
         return shown
@@ -382,6 +402,8 @@ class Handler:
             self.metrics.count("headworks_refusals", account.error)
         if account.model is None or account.version is None or account.choice is None:
             return
+        if account.unread is not None:
+            self.metrics.count("headworks_rule_body_unread", account.model.name, account.unread)
         if not account.status:  # cancelled by the end of the process: no answer was given
             return
         model, version = account.model.name, account.version.name
@@ -412,7 +434,7 @@ class Handler:
         assert account.model is not None
         assert account.choice is not None
         drawn = account.sequence or account.id
-        for version in shadows(rule, account.choice.version, drawn):
+        for version in shadows(rule, account.choice.version, drawn, account):
             if account.upload is not None:
                 self.shadow.drop(account.model.name, "body_too_large")
             elif self.load.sheds("shadow"):
@@ -424,31 +446,6 @@ class Handler:
 def _host(first: dict[bytes, bytes]) -> str:
     """The host header without its port, in lower case."""
     return first.get(b"host", b"").decode("latin-1").lower().rsplit(":", 1)[0]
-
-
-def _sequence(account: Account) -> str | None:
-    """The sequence that a request belongs to, where its parameters can be read."""
-    assert account.model is not None
-    if account.dialect is grpc:
-        return grpc.sequence_of(account.request)
-    at_most = account.model.limits["hold"]
-    if account.dialect is not v2 or len(account.request) > at_most:
-        return None
-    message = account.message()
-    if account.upload is not None:  # of a longer body, its JSON part
-        message = Message(account.upload.begun[: _parameters_bytes(account)], message.headers)
-    return v2.sequence_of(message, at_most)
-
-
-def _parameters_bytes(account: Account) -> int:
-    """Length of the JSON part that stands before a v2 request's bytes; 0: it has none, or none that
-    is looked into before the bytes have come."""
-    assert account.model is not None
-    told = account.first.get(v2.INFERENCE_HEADER, b"")
-    if account.dialect is not v2 or not told.isdigit() or b"content-encoding" in account.first:
-        return 0
-    length = int(told[:12])
-    return length if length <= account.model.limits["hold"] else 0
 
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:

@@ -11,7 +11,9 @@ HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
      b"upgrade", b"expect")
 )  # fmt: skip
-NEVER_KEPT = frozenset((b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"api-key"))
+NEVER_KEPT = frozenset(
+    (b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"api-key", b"x-headworks-session")
+)
 
 
 def as_dict(headers: Headers) -> dict[bytes, bytes]:

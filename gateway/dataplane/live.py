@@ -41,7 +41,7 @@ def prepare(
     """ValueError or OSError where an artifact does not load: the old table stays in force."""
     backends: dict[tuple[str, str, Traffic], Backend] = {}
     for model in table.models.values():
-        copied = {name for rule in model.rules for name, _ in rule.shadows}
+        copied = {copied.version for rule in model.rules for copied in rule.shadows}
         for version in model.versions.values():
             session = None
             for traffic in TRAFFIC if version.name in copied else TRAFFIC[:1]:

@@ -37,7 +37,7 @@ async def answer(session: Session, model: Model, account: Account) -> Reply:
         raise Refusal("unknown_path", f"{account.operation!r} is not served in-process")
     if len(account.request) > LOOP_BYTES:
         return await asyncio.to_thread(_infer, session, model, account, None)
-    request = _read(account, model.limits["request"])
+    request = _read(account, account.limits["request"])
     if session.slow(request.rows):
         return await asyncio.to_thread(_infer, session, model, account, request)
     return _infer(session, model, account, request)
@@ -67,7 +67,7 @@ def _parse(account: Account, at_most: int) -> v2.Request:
 
 
 def _infer(session: Session, model: Model, account: Account, asked: v2.Request | None) -> Reply:
-    request = asked if asked is not None else _read(account, model.limits["request"])
+    request = asked if asked is not None else _read(account, account.limits["request"])
     outputs = session.run(request)
     version = session.version if "version" in model.expose else None
     return _write(model.name, version, request, outputs, called=account.dialect is grpc)

@@ -62,6 +62,10 @@ class Statistics:
         return taken
 
 
+def _times(told: Mapping[str, float]) -> Timeouts:
+    return Timeouts(told["connect"], told["first_byte"], told["idle"], told["request"])
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is sent; `headers` without a host, which is the endpoint's."""
@@ -100,8 +104,7 @@ class Remote:
         self.open = self.retrying = 0
         self._dice = dice
         self._loop = asyncio.get_running_loop()
-        times = model.timeouts
-        timeouts = Timeouts(times["connect"], times["first_byte"], times["idle"], times["request"])
+        timeouts = _times(model.timeouts)
         tls = version.tls
         self._watched = Watched(tls.values()) if tls is not None else None
         self._tls_error = ""
@@ -136,6 +139,8 @@ class Remote:
         """The answer, as soon as its head has come. UpstreamError, and Refusal where there is no
         endpoint or no credential. `account.attempts` counts."""
         self.open += 1
+        own = account.timeouts is not account.model.timeouts
+        times = _times(account.timeouts) if own else None
         retries = 0
         avoided: Server | None = None
         try:
@@ -145,7 +150,7 @@ class Remote:
                 answer: Answer | None = None
                 account.attempts += 1
                 try:
-                    answer = await self._attempt(server, request, deadline)
+                    answer = await self._attempt(server, request, deadline, times)
                 except UpstreamError as error:
                     failure = error
                 wait = self._wait_before_retry(request, retries, failure, answer, deadline)
@@ -166,7 +171,9 @@ class Remote:
         finally:
             self.open -= 1
 
-    async def _attempt(self, server: Server, request: Request, deadline: float) -> Answer:
+    async def _attempt(
+        self, server: Server, request: Request, deadline: float, times: Timeouts | None
+    ) -> Answer:
         if self._tls_error:
             raise UpstreamConnectFailed(self._tls_error, "tls")
         pool = server.pool
@@ -177,7 +184,7 @@ class Remote:
         began = self._loop.time()
         try:
             answer = await pool.send(
-                request.method, request.target, headers, request.body, deadline
+                request.method, request.target, headers, request.body, deadline, times
             )
         except UpstreamError as error:
             # What came over a connection is told by the pool.

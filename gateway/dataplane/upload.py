@@ -57,6 +57,12 @@ class Upload:
         self._receive, self._at_most = receive, at_most
         self._whole = whole
 
+    def bound(self, at_most: int) -> None:
+        """End at fewer bytes than was said before."""
+        self._at_most = at_most
+        if max(self.length or 0, len(self.begun)) > at_most:
+            raise too_large(at_most)
+
     def __aiter__(self) -> Upload:
         return self
 
@@ -70,7 +76,7 @@ class Upload:
         try:
             piece, more = await _next(self._receive)
             if self.tally.length + len(piece) > self._at_most:
-                raise _too_large(self._at_most)
+                raise too_large(self._at_most)
         except Refusal as refusal:
             self.failure = refusal
             raise
@@ -102,7 +108,7 @@ async def take_body(
         while more and held <= hold:
             chunk, more = await _next(receive)
             if held + len(chunk) > at_most:
-                raise _too_large(at_most)
+                raise too_large(at_most)
             if not load.hold(len(chunk)):
                 raise Refusal("memory_full", CODES["memory_full"][1])
             held += len(chunk)
@@ -133,5 +139,5 @@ async def _next(receive: Receive) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-def _too_large(at_most: int) -> Refusal:
+def too_large(at_most: int) -> Refusal:
     return Refusal("request_too_large", f"more than {at_most} bytes; no more are taken")

@@ -198,12 +198,13 @@ class Pool:
         headers: list[tuple[bytes, bytes]],
         body: bytes | Pieces,
         deadline: float | None = None,
+        times: Timeouts | None = None,
     ) -> Answer:
         """Send one request and return its answer as soon as the head has come.
 
         `target` is in origin form and follows the endpoint's base path. `deadline` (loop.time())
         bounds everything up to the body's last byte, unless the answer is given another one; None
-        means `timeouts.request_s` from now.
+        means `timeouts.request_s` from now. `times`: of this exchange, in place of the pool's.
         Raises UpstreamError, and ValueError for a request that must not be written. Whoever
         stops reading before the end calls `abort` or `aclose` on the answer.
         """
@@ -217,6 +218,7 @@ class Pool:
             self.stats.timeouts += 1
             raise UpstreamTimeout("the deadline had passed before it was sent", "request")
         connection = self._take_idle() or await self._obtain(deadline)
+        connection.timeouts = times or self._timeouts
         answer = connection.begin(head, body, bodiless=method == b"HEAD", deadline=deadline)
         await answer._head()
         return answer

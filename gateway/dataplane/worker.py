@@ -23,6 +23,7 @@ from gateway.clock import SystemClock
 from gateway.dataplane.handler import Handler
 from gateway.dataplane.limits import ClientLimits, Load
 from gateway.dataplane.live import Live, prepare, retire
+from gateway.dataplane.pins import Pins
 from gateway.dataplane.probes import Probes
 from gateway.dataplane.server import Protocol
 from gateway.dataplane.shadow import Shadow
@@ -85,7 +86,8 @@ class Worker:
         self.probes = Probes()
         workers = self.settings.workers
         load = Load(self.settings.overload, workers)
-        self.handler = Handler(None, self.shadow, self.probes, self.clock, self.metrics, load)
+        pins = Pins(self.settings.keys)
+        self.handler = Handler(None, self.shadow, self.probes, self.clock, self.metrics, load, pins)
         limits = ClientLimits.of(self.settings.clients, workers)
         self.app = _App(self.handler, self.refused, limits)
         if not await self._open_journal():
@@ -251,8 +253,8 @@ class Worker:
         """A server's largest message is fixed at its start: another limit is another server."""
         if self.settings.grpc is None:
             return
-        models = live.table.models.values()
-        largest = max(model.limits["request"] for model in models)
+        rules = (rule for model in live.table.models.values() for rule in model.rules)
+        largest = max(rule.limits["request"] for rule in rules)
         before = self.listener
         if before is not None and before.largest == largest:
             return

@@ -31,7 +31,10 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Attributions:
-    """The explanations of n rows: `base + values.sum(1) + residuals == predictions`."""
+    """The explanations of n rows: `base + values.sum(1) + residuals == predictions`.
+
+    `budget`: scores that the model is asked for to explain one row; 0: what was read is enough.
+    """
 
     method: Method
     space: Space
@@ -44,6 +47,7 @@ class Attributions:
     background: str
     background_rows: int
     seed: int | None
+    budget: int
 
     @cached_property
     def additive(self) -> NDArray[np.bool_]:

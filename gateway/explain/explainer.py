@@ -36,7 +36,7 @@ from gateway.explain.background import choose, digest
 from gateway.explain.coalitions import FEATURES_AT_MOST, coalitions, shapley
 from gateway.explain.graph import expose, read
 from gateway.explain.linear import LinearModel
-from gateway.explain.permutations import estimate
+from gateway.explain.permutations import estimate, scores_asked
 from gateway.explain.rows import canonical, count, take
 from gateway.explain.scorer import Scorer
 from gateway.explain.treeshap import TreeModel
@@ -73,6 +73,7 @@ class Explainer:
         self._background = take(background, chosen)
         self._background_digest = digest(card, self._background)
         self._seed: int | None = None
+        self._budget = 0
         self._base: float
         self._space: Space
         self.method: Method
@@ -107,7 +108,12 @@ class Explainer:
             background=self._background_digest,
             background_rows=count(self._background),
             seed=self._seed,
+            budget=self._budget,
         )
+
+    def scores(self, rows: Columns) -> Floats:
+        """What the artifact answers, [n]."""
+        return self._scorer.scores(rows)
 
     def _read(
         self, model: bytes, candidates: Columns, scores: Floats, chosen: NDArray[np.intp]
@@ -134,9 +140,12 @@ class Explainer:
     def _sample(self, model: bytes, chosen_scores: Floats) -> None:
         self._space = "margin" if self._card.outputs.score.kind == "probability" else "output"
         self._base = float(in_space(self._space, chosen_scores).mean())
-        if len(self._features) <= FEATURES_AT_MOST:
+        rows, features = count(self._background), len(self._features)
+        if features <= FEATURES_AT_MOST:
+            self._budget = rows * 2**features
             self.method, self._answer = "coalitions", self._by_coalitions
             return
+        self._budget = scores_asked(rows, features)
         self.method, self._answer = "permutations", self._by_permutations
         named = hashlib.sha256(model).digest() + bytes.fromhex(self._background_digest)
         self._seed = int.from_bytes(hashlib.sha256(named).digest()[:8], "little") >> 1

@@ -30,13 +30,15 @@ def pairs_a_background_row(background_rows: int) -> int:
     return max(PAIRS_A_BACKGROUND_ROW_AT_LEAST, -(-PAIRS_AT_LEAST // background_rows))
 
 
+def scores_asked(background_rows: int, features: int) -> int:
+    """Each pair of each background row is walked both ways, through features + 1 mixed rows."""
+    return 2 * pairs_a_background_row(background_rows) * background_rows * (features + 1)
+
+
 def estimate(
     worths: Worths, background_rows: int, features: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Values and their standard errors, both [features].
-
-    Asks for `2 x pairs x background_rows x (features + 1)` scores.
-    """
+    """Values and their standard errors, both [features], from `scores_asked` scores."""
     pairs = pairs_a_background_row(background_rows)
     orders = generator.permuted(np.tile(np.arange(features), (background_rows * pairs, 1)), axis=1)
     walks = np.concatenate([orders, orders[:, ::-1]])

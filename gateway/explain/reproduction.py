@@ -46,8 +46,7 @@ def answer_again(asked: Asked, artifacts: Artifacts, record: Mapping[str, Any]) 
         return cannot(f"artifact {digest}: its files are not those of its digest")
     scorer = Scorer(card, (folder / FILES[1]).read_bytes())
     scores = scorer.scores(as_columns(card, asked.rows))
-    recorded = np.array(asked.scores).astype(scorer.score_type).astype(np.float64)
-    told = compare(card, recorded, asked.outcomes, scores)
+    told = compare(card, np.array(asked.scores), asked.outcomes, scores, scorer.score_type)
     ran = record.get("runtime")
     if ran is None:
         told["note"] = "an upstream answered; this is the artifact that it is said to serve"
@@ -57,13 +56,23 @@ def answer_again(asked: Asked, artifacts: Artifacts, record: Mapping[str, Any]) 
 
 
 def compare(
-    card: Card, recorded: Floats, outcomes: Sequence[str | None], scores: Floats
+    card: Card,
+    answered: Floats,
+    outcomes: Sequence[str | None],
+    scores: Floats,
+    score_type: Any = np.float64,
 ) -> dict[str, Any]:
-    """Recorded scores and outcomes beside those of now, all [n]."""
+    """Recorded scores and outcomes beside those of now, all [n].
+
+    A recorded score is the shortest text that reads back as the model's, so bits are compared in
+    the model's type; the outcome of equal bits goes by the text, as it did.
+    """
+    recorded = answered.astype(score_type).astype(np.float64)
     if len(recorded) != len(scores):
         return {"result": "different", "rows": len(recorded), "rows_again": len(scores)}
     words = card.outputs.outcome
-    again = [words.of(float(score)) if words is not None else None for score in scores]
+    read = np.where(recorded == scores, answered, scores)
+    again = [words.of(float(score)) if words is not None else None for score in read]
     differing: list[dict[str, Any]] = [
         {"row": row, "recorded": float(recorded[row]), "again": float(scores[row]),
          "difference": float(scores[row] - recorded[row]),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.explain.attribution import Attributions, Columns
+from gateway.explain.counterfactuals import Counterfactual, counterfactuals
 from gateway.explain.explainer import Explainer
 from gateway.explain.reasons import reasons
 from gateway.table import Model, Version
@@ -49,6 +50,8 @@ class Asked:
     rows: dict[str, list[Any]]
     scores: list[float]
     outcomes: list[str | None]
+    given: bool = True
+    """False: the answer went to nobody (a shadow's), and nobody asks what would have changed it."""
 
 
 class Explanations:
@@ -130,11 +133,42 @@ def _explain_together(explainer: Explainer, asked: list[Asked]) -> list[dict[str
     records, start = [], 0
     for one in asked:
         record = describe(card, found, start, one.outcomes, one.model.explain["reasons"])
+        if one.given:
+            tell_counterfactuals(explainer, card, one, record["rows"])
         if explainer.fallback_reason is not None:
             record["fallback"] = explainer.fallback_reason
         records.append(record)
         start += len(one.outcomes)
     return records
+
+
+def tell_counterfactuals(
+    explainer: Explainer, card: Card, asked: Asked, rows: list[dict[str, Any]]
+) -> None:
+    """To each row of an adverse outcome: what would have changed it, or why nothing is told."""
+    words = card.outputs.outcome
+    if words is None or words.adverse not in asked.outcomes:
+        return
+    columns = as_columns(card, asked.rows)
+    for place, row in enumerate(rows):
+        if row["outcome"] == words.adverse:
+            own = {name: values[place] for name, values in columns.items()}
+            found, why = counterfactuals(card, own, explainer.scores)
+            row["counterfactuals"] = [describe_change(card, one) for one in found]
+            row |= {"no_counterfactual": why} if why is not None else {}
+
+
+def describe_change(card: Card, found: Counterfactual) -> dict[str, Any]:
+    """Where the change leads, as data and as a sentence; where it came from is the person's."""
+    told = []
+    for name, value in found.changes.items():
+        feature = card.feature(name)
+        shown = value if isinstance(value, str) else f"{value:g}"
+        unit = f" {feature.unit}" if feature.unit not in ("", "ratio", "score") else ""
+        told.append(f"{feature.meaning[0].lower()}{feature.meaning[1:]} ({name}) at {shown}{unit}")
+    text = f"With {' and '.join(told)}, all else as it was, the outcome would be {found.outcome}."
+    return {"changes": dict(found.changes), "outcome": found.outcome, "score": found.score,
+            "text": text}  # fmt: skip
 
 
 def describe(
@@ -160,6 +194,8 @@ def describe(
         if found.standard_errors is not None:
             row["standard_errors"] = found.standard_errors[place].tolist()
         rows.append(row)
+    part = slice(start, start + len(rows))
+    errors = found.standard_errors
     return {
         "method": found.method,
         "space": found.space,
@@ -168,5 +204,8 @@ def describe(
         "background": found.background,
         "background_rows": found.background_rows,
         "seed": found.seed,
+        "budget": found.budget,
+        "largest_residual": float(np.abs(found.residuals[part]).max()),
+        "largest_standard_error": None if errors is None else float(errors[part].max()),
         "rows": rows,
     }

@@ -61,6 +61,11 @@ class Alerts:
                 del self._alerts[key]
         return happened
 
+    def take_sighting(self, seen: Sighting) -> list[Happening]:
+        """What is seen before its window closes."""
+        happened = self._see(seen)
+        return [] if happened is None else [happened]
+
     def _see(self, seen: Sighting) -> Happening | None:
         key = f"{seen.model}/{seen.version}:{seen.cause}"
         place = f"{seen.arm}:{key}"

@@ -12,31 +12,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
+from gateway.modelsettings import DriftSettings
 from gateway.monitor import domain, twosample
 from gateway.monitor.column import Column
 from gateway.monitor.domain import Floats
 from gateway.monitor.proportion import Interval, newcombe
 
-ALPHA = 0.01
-"""Chance that a window without drift shows anything significant at all, over all comparisons."""
-
-DISTANCE_FLOOR = 0.1
-"""Least Kolmogorov-Smirnov distance or total variation that counts (a 0.25 sigma shift is 0.1).
-Both are 0 to 1, and equal for a feature of two values, so one floor serves both. The figure is
-that of evidently's default for large samples (distance >= 0.1), which the KS floor follows."""
-
-OUTCOME_FLOOR = 0.05
-"""Least change of the adverse share that counts. Half the other floor: it is no proxy of what is
-decided about people but the thing itself, and 500 decisions can show no less."""
-
-RUNNING = 2
-"""Windows in a row that make a `drift`."""
-
-AREA_FLOOR = 0.05
-"""Least area under the curve beyond a half by which rows must be told apart. A correlation that
-goes from none to a half between two of twelve features gives 0.08, so does half a sigma's shift."""
+RULES = DriftSettings()
+"""What holds where a model's settings say nothing. Distances are 0 to 1 and equal for a feature of
+two values, so one floor serves both kinds; the figure is that of evidently's default for large
+samples. The floor of the outcome is half of it: it is no proxy of what is decided about people but
+the thing itself. A correlation that goes from none to a half between two of twelve features gives
+an area of 0.58, so does half a sigma's shift."""
 
 DriftState = Literal["ok", "watch", "drift", "not_enough_data", "no_reference"]
 
@@ -61,8 +51,9 @@ class Comparison:
 class Drift:
     """A comparison judged among the others of its window.
 
-    `q_value`: Benjamini-Hochberg, for reading; `significant` is Bonferroni. `running`: windows in
-    a row, this one included. `suppressed_by`: the quality faults that explain it away.
+    `q_value`: Benjamini-Hochberg's; `significant` is by the correction that the model's settings
+    name. `running`: windows in a row, this one included. `suppressed_by`: the quality
+    faults that explain it away.
     """
 
     state: DriftState
@@ -73,29 +64,33 @@ class Drift:
     suppressed_by: tuple[str, ...] = ()
 
 
-def compare(reference: Column, window: Column) -> Comparison:
-    """Numbers by Kolmogorov-Smirnov; categories and integers of few values by their counts."""
+def compare(reference: Column, window: Column, rules: DriftSettings = RULES) -> Comparison:
+    """Numbers by the test that is set; categories and integers of few values by their counts."""
     if reference.counts is not None and window.counts is not None:
-        return compare_counts(reference, window)
+        return compare_counts(reference.counts, window.counts, rules)
     assert reference.numbers is not None
     assert window.numbers is not None
     then, now = reference.numbers, window.numbers
-    distance = twosample.kolmogorov_smirnov(then, now)
-    index = twosample.stability(*twosample.binned(then, now), ALPHA)
+    distance = statistic = twosample.kolmogorov_smirnov(then, now)
+    if rules.test == "cramer_von_mises":
+        statistic, p_value = twosample.cramer_von_mises(then, now)
+    else:
+        p_value = twosample.kolmogorov_smirnov_p_value(distance, then.size, now.size)
+    index = twosample.stability(*twosample.binned(then, now), rules.alpha)
     return Comparison(
-        test="kolmogorov_smirnov",
+        test=rules.test,
         n=now.size,
         reference_n=then.size,
-        statistic=distance,
-        p_value=twosample.kolmogorov_smirnov_p_value(distance, then.size, now.size),
+        statistic=statistic,
+        p_value=p_value,
         effect=distance,
-        floor=DISTANCE_FLOOR,
+        floor=rules.distance,
         psi=index.psi,
         psi_bound=index.bound,
     )
 
 
-def compare_rows(reference: Floats, window: Floats) -> Comparison:
+def compare_rows(reference: Floats, window: Floats, rules: DriftSettings = RULES) -> Comparison:
     """All features together, by whether a classifier tells the rows apart."""
     area, p_value = domain.tell_apart(reference, window)
     return Comparison(
@@ -105,16 +100,16 @@ def compare_rows(reference: Floats, window: Floats) -> Comparison:
         statistic=area,
         p_value=p_value,
         effect=max(0.0, area - 0.5),
-        floor=AREA_FLOOR,
+        floor=rules.area,
     )
 
 
-def compare_counts(reference: Column, window: Column) -> Comparison:
-    then, now = reference.counts, window.counts
-    assert then is not None
-    assert now is not None
+def compare_counts(
+    then: NDArray[np.int64], now: NDArray[np.int64], rules: DriftSettings = RULES
+) -> Comparison:
+    """Two rows of counts over the same categories."""
     found = twosample.independence(then, now)
-    index = twosample.stability(then, now, ALPHA)
+    index = twosample.stability(then, now, rules.alpha)
     return Comparison(
         test=found.test,
         n=int(now.sum()),
@@ -122,13 +117,15 @@ def compare_counts(reference: Column, window: Column) -> Comparison:
         statistic=found.statistic,
         p_value=found.p_value,
         effect=twosample.total_variation(then, now),
-        floor=DISTANCE_FLOOR,
+        floor=rules.distance,
         psi=index.psi,
         psi_bound=index.bound,
     )
 
 
-def compare_outcomes(adverse: int, n: int, reference_adverse: int, reference_n: int) -> Comparison:
+def compare_outcomes(
+    adverse: int, n: int, reference_adverse: int, reference_n: int, rules: DriftSettings = RULES
+) -> Comparison:
     """Adverse share now against the share that the reference's scores would have had."""
     then = np.array([reference_adverse, reference_n - reference_adverse], dtype=np.int64)
     now = np.array([adverse, n - adverse], dtype=np.int64)
@@ -140,7 +137,7 @@ def compare_outcomes(adverse: int, n: int, reference_adverse: int, reference_n: 
         statistic=found.statistic,
         p_value=found.p_value,
         effect=abs(adverse / n - reference_adverse / reference_n),
-        floor=OUTCOME_FLOOR,
+        floor=rules.outcome,
         difference=newcombe(adverse, n, reference_adverse, reference_n),
     )
 
@@ -149,6 +146,7 @@ def verdicts(
     comparisons: Mapping[str, Comparison],
     running: Mapping[str, int],
     faults: Mapping[str, tuple[str, ...]],
+    rules: DriftSettings = RULES,
 ) -> dict[str, Drift]:
     """Judge the comparisons of one window, by cause; `running` is that of the windows before.
 
@@ -156,15 +154,17 @@ def verdicts(
     """
     if not comparisons:
         return {}
-    level = ALPHA / len(comparisons)
     p_values = [comparison.p_value for comparison in comparisons.values()]
     q_values = stats.false_discovery_control(p_values, method="bh")
     judged = {}
     for (cause, comparison), q_value in zip(comparisons.items(), q_values):
-        significant = comparison.p_value < level
+        corrected = comparison.p_value * len(comparisons)
+        if rules.correction == "benjamini_hochberg":
+            corrected = float(q_value)
+        significant = corrected < rules.alpha
         seen = significant and comparison.effect >= comparison.floor
         judged[cause] = Drift(
-            state=state_after(running.get(cause, 0) + 1 if seen else 0),
+            state=state_after(running.get(cause, 0) + 1 if seen else 0, rules.running),
             comparison=comparison,
             significant=significant,
             q_value=float(q_value),
@@ -174,8 +174,8 @@ def verdicts(
     return judged
 
 
-def state_after(running: int) -> DriftState:
-    if running >= RUNNING:
+def state_after(running: int, wanted: int) -> DriftState:
+    if running >= wanted:
         return "drift"
     return "watch" if running else "ok"
 

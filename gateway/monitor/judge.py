@@ -8,7 +8,7 @@ of drift or quality: it says `not_enough_data`, never `ok`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from gateway.card import Card
 from gateway.monitor import bias, drift, quality
@@ -22,10 +22,12 @@ from gateway.monitor.report import (
     FeatureReport,
     OutcomeReport,
     ScoreReport,
+    SequenceReport,
     WindowReport,
     summarise,
     worst,
 )
+from gateway.monitor.sequential import Alarm, SequenceState
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Window, WindowSettings
 from gateway.monitor.words import sentences
@@ -34,6 +36,16 @@ EXAMPLES = 5
 """Decisions that a report names, for people to look at."""
 
 Findings = Mapping[str, tuple[Finding, ...]]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the sequential detectors said during a window: their state at its end, the alarms, and
+    by cause how near each then was to one."""
+
+    state: SequenceState = SequenceState()
+    alarms: tuple[Alarm, ...] = ()
+    levels: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,7 @@ class Parts:
     score: ScoreReport
     outcome: OutcomeReport | None
     groups: tuple[bias.GroupsOfKey, ...]
+    sequences: tuple[SequenceReport, ...]
 
     def states(self) -> dict[str, str]:
         """State by cause; a suppressed drift counts as not judged."""
@@ -59,6 +72,7 @@ class Parts:
         found["score"] = self.score.state
         if self.outcome is not None:
             found["outcome"] = self.outcome.state
+        found |= {f"sequence/{one.cause}": one.state for one in self.sequences}
         if self.duplicates is not None:
             found["duplicates"] = self.duplicates.state
         for of_key in self.groups:
@@ -67,17 +81,19 @@ class Parts:
 
 
 def judge(
-    window: Window, reference: Reference, card: Card, settings: WindowSettings, before: SeriesState
-) -> tuple[WindowReport, SeriesState]:
+    window: Window, reference: Reference, card: Card, settings: WindowSettings,
+    before: SeriesState, heard: Heard = Heard(),
+) -> tuple[WindowReport, SeriesState]:  # fmt: skip
     """Judge a window that is full or overdue and holds at least one decision."""
     if not len(window):
         raise ValueError(f"{window!r}: nothing to judge")
     enough = len(window) >= settings.minimum
     columns = window.columns(card, reference)
     scores = window.scores()
-    findings = inspected(columns, reference) if enough else {}
+    findings = inspected(columns, reference, settings.drift.alpha) if enough else {}
     compared = comparisons(window, columns, scores, reference, card, settings) if enough else {}
-    drifts = drift.verdicts(compared, before.running, faults(findings))
+    broken = faults(findings)
+    drifts = drift.verdicts(compared, before.running, broken, settings.drift)
     drifts = explained(drifts)
     blocks = next_blocks(window, card, settings, before)
     groups = tuple(
@@ -91,6 +107,7 @@ def judge(
         score=score_report(scores, reference, drifts, settings.minimum),
         outcome=outcome_report(window, card, reference, drifts),
         groups=groups,
+        sequences=sequence_reports(window, heard, broken),
     )
     alarms = alarms_after(before.alarms, parts.states(), enough)
     state = SeriesState(
@@ -99,12 +116,13 @@ def judge(
         alarms=alarms,
         pending=bias.pending_after(groups, before.pending, len(window)),
         blocks=blocks,
+        sequence=heard.state,
     )
     return report(window, reference, card, settings, parts, before, state), state
 
 
-def inspected(columns: Mapping[str, Column], reference: Reference) -> Findings:
-    level = drift.ALPHA / len(columns)
+def inspected(columns: Mapping[str, Column], reference: Reference, alpha: float) -> Findings:
+    level = alpha / len(columns)
     return {
         name: quality.inspect(reference.columns[name], column, level)
         for name, column in columns.items()
@@ -134,6 +152,24 @@ def explained(drifts: dict[str, Drift]) -> dict[str, Drift]:
     return drifts | {"joint": replace(joint, suppressed_by=(*joint.suppressed_by, *shown))}
 
 
+def sequence_reports(
+    window: Window, heard: Heard, broken: Mapping[str, tuple[str, ...]]
+) -> tuple[SequenceReport, ...]:
+    """A fault of the window withdraws what was heard of its feature: cause, not symptom."""
+    begun = heard.state.seen - len(window)
+    found = []
+    for cause, level in heard.levels.items():
+        alarms = tuple(alarm for alarm in heard.alarms if alarm.cause == cause)
+        state = "watch" if alarms else "ok"
+        if any(alarm.confirmed for alarm in alarms):
+            state = "drift"
+        ids = tuple(window.decisions[alarm.at - begun - 1].id for alarm in alarms)
+        suppressed = broken.get(cause, ())
+        state = "not_enough_data" if suppressed else state
+        found.append(SequenceReport(cause, state, level, alarms, ids, suppressed))
+    return tuple(found)
+
+
 def repeated(window: Window, reference: Reference) -> Finding | None:
     return quality.repeated(window.duplicates(), len(window), reference.duplicates, reference.rows)
 
@@ -155,20 +191,23 @@ def comparisons(
     if reference.scores is not None:
         pairs["score"] = (reference.scores, scores)
     compared = {
-        cause: drift.compare(then, now)
+        cause: drift.compare(then, now, settings.drift)
         for cause, (then, now) in pairs.items()
         if min(then.comparable, now.comparable) >= settings.minimum
     }
     if min(len(window), reference.rows) >= settings.minimum:
-        compared["joint"] = drift.compare_rows(reference.domain.rows, window.rows(reference))
+        compared["joint"] = drift.compare_rows(
+            reference.domain.rows, window.rows(reference), settings.drift
+        )
     outcomes, words = window.outcomes(), card.outputs.outcome
     then = reference.scores
     if words is None or then is None or reference.adverse is None:
         return compared
     if min(len(outcomes), then.comparable) >= settings.minimum:
         compared["outcome"] = drift.compare_outcomes(
-            outcomes.count(words.adverse), len(outcomes), reference.adverse, then.comparable
-        )
+            outcomes.count(words.adverse), len(outcomes), reference.adverse, then.comparable,
+            settings.drift,
+        )  # fmt: skip
     return compared
 
 
@@ -300,13 +339,14 @@ def report(
         judged=n >= settings.minimum,
         examples=tuple(window.decisions[place].id for place in spread(n)),
         state=worst(told),
-        alpha=drift.ALPHA,
+        alpha=settings.drift.alpha,
         features=parts.features,
         duplicates=parts.duplicates,
         joint=parts.joint,
         score=parts.score,
         outcome=parts.outcome,
         bias=parts.groups,
+        sequences=parts.sequences,
         members=members(window.decisions, settings.groups),
         opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
         resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
@@ -320,5 +360,6 @@ def report(
             parts.outcome,
             parts.groups,
             favourable,
+            parts.sequences,
         ),
     )

@@ -18,6 +18,7 @@ from gateway.monitor.column import Column
 from gateway.monitor.drift import Drift
 from gateway.monitor.outcomes import Members
 from gateway.monitor.quality import Finding
+from gateway.monitor.sequential import Alarm
 
 DIGITS = 6
 """Significant digits of every fraction in a report."""
@@ -83,6 +84,19 @@ class OutcomeReport:
 
 
 @dataclass(frozen=True)
+class SequenceReport:
+    """What the detectors of one cause said during a window. `level`: 0 to 1, how near the nearest
+    was to an alarm at its end; `ids`: the decisions at which it alarmed."""
+
+    cause: str
+    state: str
+    level: float
+    alarms: tuple[Alarm, ...]
+    ids: tuple[str, ...]
+    suppressed_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class WindowReport:
     """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count or time.
 
@@ -111,6 +125,7 @@ class WindowReport:
     score: ScoreReport
     outcome: OutcomeReport | None
     bias: tuple[GroupsOfKey, ...]
+    sequences: tuple[SequenceReport, ...]
     members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]

@@ -10,18 +10,23 @@ from gateway.monitor.alert import Severity, Sighting
 from gateway.monitor.drift import Drift
 from gateway.monitor.quality import Finding
 from gateway.monitor.report import ALARMING, WindowReport, plain
+from gateway.monitor.sequential import Alarm
 
 CRITICAL_EFFECT = 2.0
 """Drift is critical from this many times its floor on."""
 CRITICAL_SHARE = 0.05
 """A quality fault is critical from this share of the values on."""
+CRITICAL_SIZE = 0.5
+"""A shift found by sequence is critical from this many standard deviations on: the size at which a
+window's distance is twice its floor."""
 SPEAKING = frozenset({"ok", "watch", *ALARMING})
 
 
 def sightings(report: WindowReport) -> list[Sighting]:
     """One for each cause of which the window says something, in order of cause."""
     model, version, arm, _ = report.id.split("/")
-    told = [*_of_features(report), *_of_scores(report), *_of_groups(report)]
+    told = [*_of_features(report), *_of_scores(report), *_of_groups(report),
+            *_of_sequences(report)]  # fmt: skip
     return [
         Sighting(
             model=model,
@@ -30,7 +35,7 @@ def sightings(report: WindowReport) -> list[Sighting]:
             cause=cause,
             window=report.id,
             at=report.closed_at,
-            raised=_raised(state, "drift" in evidence),
+            raised=_raised(state, "drift" in evidence or "alarms" in evidence),
             severity=severity,
             first_seen=report.opened_at if state != "ok" and state in SPEAKING else None,
             evidence=plain({"window": report.id, "decisions": list(report.examples), **evidence}),
@@ -77,6 +82,32 @@ def _of_groups(report: WindowReport) -> Iterator[Told]:
         for group in found.groups:
             told = {"group": asdict(group)}
             yield f"bias/{found.key}/{group.value}", str(group.state), "critical", told
+
+
+def _of_sequences(report: WindowReport) -> Iterator[Told]:
+    for one in report.sequences:
+        grave = max((alarm.size for alarm in one.alarms), default=0.0) >= CRITICAL_SIZE
+        told = {"level": one.level, "alarms": [asdict(alarm) for alarm in one.alarms]}
+        yield f"sequence/{one.cause}", one.state, "critical" if grave else "warning", told
+
+
+def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sighting:
+    """What a confirmed alarm says at once, before its window closes. `at` in ns."""
+    model, version, arm = series.split("/")
+    name = f"{series}/{window}"
+    told = {"window": name, "decisions": [identity], "alarms": [asdict(alarm)]}
+    return Sighting(
+        model=model,
+        version=version,
+        arm=arm,
+        cause=f"sequence/{alarm.cause}",
+        window=name,
+        at=at,
+        raised=True,
+        severity="critical" if alarm.size >= CRITICAL_SIZE else "warning",
+        first_seen=at,
+        evidence=plain(told),
+    )
 
 
 def _severity(found: Drift) -> Severity:

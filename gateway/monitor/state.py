@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gateway.monitor.bias import Block
+from gateway.monitor.sequential import SequenceState
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class SeriesState:
 
     `running`: windows in a row with drift. `alarms`: causes that are alarming now. `pending`: by
     `key/value`, decisions since a group was first seen below the ratio. `blocks`: group counts of
-    the last windows, oldest first.
+    the last windows, oldest first. `sequence`: of the detectors at the last window's end.
     """
 
     number: int = 0
@@ -23,6 +24,7 @@ class SeriesState:
     alarms: tuple[str, ...] = ()
     pending: Mapping[str, int] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
+    sequence: SequenceState = SequenceState()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -42,4 +44,5 @@ class SeriesState:
                 }
                 for block in data["blocks"]
             ),
+            sequence=SequenceState.from_json(data.get("sequence") or asdict(SequenceState())),
         )

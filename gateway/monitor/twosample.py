@@ -18,6 +18,9 @@ EXACT_AT_MOST = 2_000
 EXPECTED_AT_LEAST = 5.0
 """Cells expected smaller than this make chi-squared unreliable (Cochran, Biometrics 10, 1954)."""
 
+LIMIT_AT_LEAST, LIMIT_TERM = 0.003, 1e-10
+"""Below the first the limiting law is 0 for any purpose; terms below the second add nothing."""
+
 PSI_BINS = 10
 PSI_SMOOTHING = 0.5
 """Added to each bin so that an empty one does not make the index infinite."""
@@ -71,6 +74,46 @@ def exact_p_value(statistic: float, n: int, m: int) -> float:
         reached[:low] = 0.0
         reached[high + 1 :] = 0.0
     return float(reached[n])
+
+
+def cramer_von_mises(
+    reference: NDArray[np.float64], window: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Statistic T and p-value of two sorted samples, as scipy's `cramervonmises_2samp` by its
+    asymptotic law (Anderson, Annals of Mathematical Statistics 33, 1962); ties get mid-ranks."""
+    n, m = window.size, reference.size
+    of_window = _midranks(window, reference) - np.arange(1, n + 1)
+    of_reference = _midranks(reference, window) - np.arange(1, m + 1)
+    u = n * float(of_window @ of_window) + m * float(of_reference @ of_reference)
+    statistic = u / (n * m * (n + m)) - (4 * n * m - 1) / (6 * (n + m))
+    mean = (1 + 1 / (n + m)) / 6
+    numerator = (n + m + 1) * (4 * m * n * (n + m) - 3 * (m * m + n * n) - 2 * m * n)
+    variance = numerator / (45 * (n + m) ** 2 * 4 * m * n)
+    scaled = 1 / 6 + (statistic - mean) / np.sqrt(45 * variance)
+    return statistic, float(np.clip(1 - _limit(scaled), 0.0, 1.0))
+
+
+def _midranks(values: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks of sorted values among themselves and the sorted others; equal ones share theirs."""
+    below = np.searchsorted(values, values, "left") + np.searchsorted(others, values, "left")
+    upto = np.searchsorted(values, values, "right") + np.searchsorted(others, values, "right")
+    return np.asarray((below + upto + 1) / 2, dtype=np.float64)
+
+
+def _limit(x: float) -> float:
+    """Limiting distribution of the Cramer-von Mises statistic (Csorgo and Faraway, 1996)."""
+    if x < LIMIT_AT_LEAST:
+        return 0.0
+    total, k = 0.0, 0
+    while True:
+        y = 4 * k + 1
+        q = y * y / (16 * x)
+        weight = float(special.gamma(k + 0.5) / special.gamma(k + 1)) / (np.pi**1.5 * np.sqrt(x))
+        term = weight * np.sqrt(y) * np.exp(-q) * float(special.kv(0.25, q))
+        total += float(term)
+        k += 1
+        if term < LIMIT_TERM:
+            return total
 
 
 def independence(reference: NDArray[np.int64], window: NDArray[np.int64]) -> Independence:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.card import Card
+from gateway.modelsettings import DriftSettings
 from gateway.monitor.column import Column
 from gateway.monitor.reference import Reference, duplicates, score_column
 
@@ -40,6 +41,7 @@ class WindowSettings:
     at_most_ns: int
     minimum: int = 100
     groups: tuple[str, ...] = ()
+    drift: DriftSettings = DriftSettings()
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.count:

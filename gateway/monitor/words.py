@@ -11,7 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from gateway.monitor.bias import RATIO, Group, GroupsOfKey
 from gateway.monitor.drift import Drift
 from gateway.monitor.quality import Finding
-from gateway.monitor.report import FeatureReport, OutcomeReport, ScoreReport, Summary
+from gateway.monitor.report import (
+    FeatureReport,
+    OutcomeReport,
+    ScoreReport,
+    SequenceReport,
+    Summary,
+)
 
 SAME_MEDIAN = 0.1
 """Medians closer than this many standard deviations of the reference are told as a spread."""
@@ -34,6 +40,7 @@ def sentences(
     outcome: OutcomeReport | None,
     bias: Sequence[GroupsOfKey],
     favourable: str | None,
+    sequences: Sequence[SequenceReport] = (),
 ) -> tuple[str, ...]:
     told = [sentence for feature in features for sentence in about_feature(feature)]
     if duplicates is not None:
@@ -51,6 +58,7 @@ def sentences(
         told.extend(about_drift("The score", score.drift, score.before, score.after))
     if outcome is not None:
         told.extend(about_outcome(outcome))
+    told.extend(about_sequence(one) for one in sequences if one.state in ("watch", "drift"))
     for found in bias:
         told.extend(about_group(found.key, group, favourable or "yes") for group in telling(found))
     if n < minimum:
@@ -113,6 +121,21 @@ def changed_numbers(before: Summary, after: Summary) -> str:
         )
     side = "higher" if now["p50"] > then["p50"] else "lower"
     return f"is {side} than in the reference: median {now['p50']:.3g} now, {then['p50']:.3g} then"
+
+
+def about_sequence(found: SequenceReport) -> str:
+    alarm = max(found.alarms, key=lambda one: (one.confirmed, one.at))
+    what = (
+        f"`{found.cause.removeprefix('feature/')}`" if "/" in found.cause else f"The {found.cause}"
+    )
+    part = {"place": "", "spread": " in spread"}.get(
+        alarm.aspect, f" in its share of `{alarm.aspect}`"
+    )
+    weight = "for the second time running" if alarm.confirmed else "which chance alone may do"
+    return (
+        f"{what} has moved {alarm.side}{part}: by about {alarm.size:.2g} standard deviations "
+        f"over {alarm.at - alarm.begun} decisions, {weight}."
+    )
 
 
 def about_outcome(outcome: OutcomeReport) -> Iterator[str]:

@@ -17,9 +17,14 @@ from numpy.typing import NDArray
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.explain.worker import as_columns, read_parquet
-from gateway.monitor.judge import judge
+from gateway.modelsettings import DriftSettings
+from gateway.monitor.alert import Sighting
+from gateway.monitor.feed import Feed
+from gateway.monitor.judge import Heard, judge
+from gateway.monitor.panel import Panel, panel_of
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import WindowReport
+from gateway.monitor.sightings import heard
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
 from gateway.table import Model, Version
@@ -29,12 +34,26 @@ log = logging.getLogger("headworks.monitor")
 SCORED_ARMS = ("stable", "canary", "control", "shadow", "holdout", "fallback")
 
 
+Told = WindowReport | Sighting
+
+
 @dataclass(slots=True)
 class Series:
+    """`feed`: None where no detector runs; `fed_by`: the artifact and settings it was made for."""
+
     window: Window | None
     state: SeriesState
     model: Model
     version: Version
+    settings: WindowSettings
+    feed: Feed | None = None
+    fed_by: tuple[Any, ...] = ()
+
+    def follow(self, model: Model, version: Version) -> None:
+        """What is in force with the decision that comes."""
+        if model is not self.model:
+            self.settings = _settings(model)
+        self.model, self.version = model, version
 
 
 class Windows:
@@ -44,6 +63,7 @@ class Windows:
         self._told = told
         self._series: dict[str, Series] = {}
         self._references: dict[tuple[str, str], Reference] = {}
+        self._panels: dict[tuple[Any, ...], Panel | None] = {}
         self.dropped = 0
 
     def replay_from(self) -> int | None:
@@ -57,29 +77,70 @@ class Windows:
         """Close what has lasted too long by a leaf's time."""
         reports = []
         for _, series in sorted(self._series.items()):
-            if series.window is not None and series.window.is_overdue(at, _settings(series.model)):
+            if series.window is not None and series.window.is_overdue(at, series.settings):
                 reports += self._close(series)
         return reports
 
-    def add(
-        self, model: Model, version: Version, arm: str, decision: Decision
-    ) -> list[WindowReport]:
-        """Put a decision into its window; the report if that closes it."""
+    def add(self, model: Model, version: Version, arm: str, decision: Decision) -> list[Told]:
+        """Put a decision into its window; the report if that closes it, and what its detectors
+        confirm before."""
         if model.reference is None or version.card is None or arm not in SCORED_ARMS:
             return []
         series = self._find(model, version, arm)
         if series is None:
             return []
-        reports = []
+        told: list[Told] = []
         if series.window is not None and series.version.artifact != version.artifact:
-            reports += self._close(series)
-        series.model, series.version = model, version
+            told += self._close(series)
+        series.follow(model, version)
         if series.window is None:
             series.window = Window(model.name, version.name, arm)
         series.window.add(decision)
-        if series.window.is_full(_settings(model)):
-            reports += self._close(series)
-        return reports
+        full = series.window.is_full(series.settings)
+        told += self._feed(series, whole=full)
+        if full:
+            told += self._close(series)
+        return told
+
+    def _feed(self, series: Series, *, whole: bool) -> list[Sighting]:
+        """What the detectors confirm with the newest decisions of the open window."""
+        assert series.window is not None
+        card = series.version.card
+        feed = self._feed_of(series)
+        if feed is None or card is None:
+            return []
+        return [
+            heard(series.window.series, series.state.number + 1, alarm, decision.id, decision.at)
+            for alarm, decision in feed.take(series.window, card, whole=whole)
+            if alarm.confirmed
+        ]
+
+    def _feed_of(self, series: Series) -> Feed | None:
+        """Made anew at the beginning of a window, when artifact, reference or settings changed."""
+        assert series.window is not None
+        rules = series.settings.drift.sequential
+        made_for = (series.version.artifact, series.model.reference, *rules.model_dump().items())
+        if series.fed_by == made_for or (series.feed is not None and len(series.window) > 1):
+            return series.feed
+        series.fed_by = made_for
+        panel = self._panel(series, made_for) if rules.run else None
+        series.feed = Feed(panel, series.state.sequence, rules.confirm) if panel else None
+        return series.feed
+
+    def _panel(self, series: Series, made_for: tuple[Any, ...]) -> Panel | None:
+        """None where it cannot be made, which must not stop the fold; nor is it tried again."""
+        rules = series.settings.drift.sequential
+        if made_for not in self._panels:
+            self._panels[made_for] = None
+            try:
+                reference = self._reference(series.model, series.version)
+                assert series.version.card is not None
+                self._panels[made_for] = panel_of(
+                    series.version.card, reference, rules.shift, rules.run
+                )
+            except Exception:
+                log.exception("%r: no sequential detectors", series.window)
+        return self._panels[made_for]
 
     def replay(self, model: Model, version: Version, arm: str, decision: Decision) -> None:
         """As `add`, for leaves that were folded before: fills open windows, closes none."""
@@ -92,9 +153,10 @@ class Windows:
         series = self._find(model, version, arm)
         if series is None:
             return
-        series.model, series.version = model, version
+        series.follow(model, version)
         series.window = series.window or Window(model.name, version.name, arm)
         series.window.add(decision)
+        self._feed(series, whole=False)
 
     def _find(self, model: Model, version: Version, arm: str) -> Series | None:
         key = f"{model.name}/{version.name}/{arm}"
@@ -105,19 +167,20 @@ class Windows:
                 return None
             told = self._told.get(key)
             state = SeriesState.from_json(told["state"]) if told else SeriesState()
-            series = self._series[key] = Series(None, state, model, version)
+            series = self._series[key] = Series(None, state, model, version, _settings(model))
         return series
 
     def _close(self, series: Series) -> list[WindowReport]:
         """One report; none where the window cannot be judged, which must not stop the fold."""
         assert series.version.card is not None
+        self._feed(series, whole=True)
         window, series.window = series.window, None
         assert window is not None
-        settings = _settings(series.model)
+        said = Heard(series.state.sequence) if series.feed is None else series.feed.heard()
         try:
             reference = self._reference(series.model, series.version)
             report, series.state = judge(
-                window, reference, series.version.card, settings, series.state
+                window, reference, series.version.card, series.settings, series.state, said
             )
         except Exception:
             log.exception("%r cannot be judged", window)
@@ -172,6 +235,7 @@ def _settings(model: Model) -> WindowSettings:
         at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
         minimum=min(100, count),
         groups=tuple(model.monitor["groups"]),
+        drift=DriftSettings.model_validate(model.monitor.get("drift", {})),
     )
 
 

@@ -7,10 +7,12 @@ so a unit that has it keeps it. `tests/routing/test_choice.py` publishes vectors
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import blake2b
 
+from gateway.condition import Asked, first_failed
 from gateway.declaration import MILLION
-from gateway.exchange import Choice
+from gateway.exchange import Arm, Choice
 from gateway.table import Model, Rule
 
 
@@ -64,10 +66,22 @@ def force(version: str, rule: Rule) -> Choice:
     return Choice(version, "forced", rule.name, "forced", -1)
 
 
-def shadows(rule: Rule, version: str, exchange: str) -> list[str]:
-    """Versions that get a copy of this exchange: each drawn by a hash of its own."""
+def keep(version: str, rule: Rule, choice: Choice) -> Choice:
+    """The version that a session's pin names. Where it is not what the hash says, the exchange is
+    outside statistical evidence, as its unit kind tells."""
+    if version == choice.version:
+        return choice
+    arm: Arm = "stable" if version == rule.stable else "canary"
+    return replace(choice, version=version, arm=arm, unit_kind="session")
+
+
+def shadows(rule: Rule, version: str, exchange: str, asked: Asked) -> list[str]:
+    """Versions that get a copy of this exchange: each drawn by a hash of its own, where its
+    conditions hold."""
     return [
-        name
-        for name, share in rule.shadows
-        if name != version and bucket_ppm(rule.salt + b"/shadow/" + name.encode(), exchange) < share
+        copied.version
+        for copied in rule.shadows
+        if copied.version != version
+        and bucket_ppm(rule.salt + b"/shadow/" + copied.version.encode(), exchange) < copied.share
+        and (not copied.conditions or first_failed(copied.conditions, asked) is None)
     ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gateway.condition import Asked, first_failed
 from gateway.errors import Refusal
-from gateway.exchange import Caller
 from gateway.protocol import grpc, openai, v2
 from gateway.protocol.dialect import Dialect, Target
 from gateway.protocol.dialects import DIALECTS, dialect_at
@@ -117,22 +117,9 @@ def _only(place: Place) -> Model | None:
     return models[0] if models else None
 
 
-def match(model: Model, path: str, headers: dict[bytes, bytes], caller: Caller) -> Rule:
+def match(model: Model, asked: Asked) -> Rule:
+    """The first rule of which every condition holds."""
     for rule in model.rules:
-        if matches(rule, path, headers, caller):
+        if not rule.conditions or first_failed(rule.conditions, asked) is None:
             return rule
     raise Refusal("no_rule", f"no rule of model {model.name!r} matches this request")
-
-
-def matches(rule: Rule, path: str, headers: dict[bytes, bytes], caller: Caller) -> bool:
-    if rule.callers and caller.name not in rule.callers:
-        return False
-    if rule.path is not None and not path_matches(rule.path, path):
-        return False
-    return all(headers.get(name) == value for name, value in rule.headers)
-
-
-def path_matches(pattern: str, path: str) -> bool:
-    if pattern.endswith("*"):
-        return path.startswith(pattern[:-1])
-    return path == pattern

@@ -21,7 +21,8 @@ from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
 from gateway.table import Model
 
-FORMAT = 2
+FORMAT = 3
+"""3: an exchange of a shadow may have a `comparison`; 2 and 1 are read as before."""
 ROWS_MAX = 65_536
 """Decisions that are taken from one answer."""
 DECISIONS_BYTES_MAX = 48 * 1024
@@ -89,6 +90,7 @@ def encode_leaf(
     *,
     source: tuple[str, int] | None = None,
     body: dict[str, Any] | None = None,
+    comparison: dict[str, Any] | None = None,
     completion: dict[str, Any] | None = None,
     decisions: bytes | None = None,
     decisions_at: dict[str, Any] | None = None,
@@ -101,6 +103,9 @@ def encode_leaf(
     pieces = []
     if body is not None:
         pieces.append(b'"body":' + orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+    if comparison is not None:
+        compared = orjson.dumps(comparison, option=orjson.OPT_SORT_KEYS)
+        pieces.append(b'"comparison":' + compared)
     if completion is not None:
         said = orjson.dumps(completion, option=orjson.OPT_SORT_KEYS)
         pieces.append(b'"completion":' + said)

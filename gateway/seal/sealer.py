@@ -23,11 +23,12 @@ from gateway.journal.damage import SET_BACK, Damage, Gap
 from gateway.journal.directory import JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import decode_parts
-from gateway.ledger.bodies import Bodies
+from gateway.ledger.bodies import Bodies, BodyReader
 from gateway.ledger.log import Ledger, LedgerReader
 from gateway.ledger.names import ROOT, day_of
 from gateway.ledger.signer import Signer
 from gateway.ledger.subjects import Erased, Subjects
+from gateway.seal.joining import Joining, Sealed
 from gateway.seal.leaf import (
     DECISIONS_BYTES_MAX,
     Findings,
@@ -65,6 +66,7 @@ class Sealer:
         self._told: queue.SimpleQueue[Told] = queue.SimpleQueue()
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._tables: dict[str, Table] = {}
+        self.joining = Joining(state, BodyReader(state, keys), self._model, self.ledger.number)
         self._reported: set[str] = set()
         self._looked_at = clock.steady()
         self._rung = Rung.FINE
@@ -203,18 +205,34 @@ class Sealer:
         place = self.notary.log(model)
         told: dict[str, Any] = {}
         if kind == "exchange" or header.get("sealed"):
-            told = self._inside(header, entry.parts, model or "-")
+            sealed = self._inside(header, entry.parts, model or "-")
+            told = sealed.told
+            if kind == "exchange" and sealed.model is not None:
+                told |= self._joined(sealed)
         leaf = encode_leaf(kind, entry.header, source=(source, entry.sequence), **told)
         self.ledger.append(place, leaf, source, entry.sequence)
         self.metrics.count("headworks_sealed", kind)
 
-    def _inside(self, header: dict[str, Any], parts: bytes, model: str) -> dict[str, Any]:
+    def _joined(self, sealed: Sealed) -> dict[str, Any]:
+        """A shadow's comparison with its primary; a primary is kept for its shadows."""
+        comparison = self.joining.take(sealed)
+        if comparison is None:
+            return {}
+        result = comparison.get("not_compared") or ("agree" if comparison["agree"] else "disagree")
+        if sealed.header.get("noise"):
+            result = f"noise_{result}"
+        named = (sealed.header["model"], sealed.header.get("version", ""))
+        self.metrics.count("headworks_comparisons", *named, result)
+        return {"comparison": comparison}
+
+    def _inside(self, header: dict[str, Any], parts: bytes, model: str) -> Sealed:
         """What the sealed parts come to: the place of the body, decisions or why there are none."""
+        found = self._model(header)
         try:
             context_bytes, _, response = decode_parts(parts)
             context = orjson.loads(context_bytes)
         except ValueError as error:
-            return {"unreadable": str(error)[:200]}
+            return Sealed(header, {"unreadable": str(error)[:200]}, found)
         numbers = tuple(context.get("keys", ())) or self.subjects.keys_for(
             context.get("subjects", ())
         )
@@ -222,8 +240,7 @@ class Sealer:
         try:
             body = self.bodies.append(model, day, header["id"], numbers, parts)
         except Erased:
-            return {"unreadable": "erased"}
-        found = self._model(header)
+            return Sealed(header, {"unreadable": "erased"}, found)
         version = found.versions.get(header.get("version", "")) if found else None
         card = version.card if version else None
         findings = decisions_of(header, context, response, card, found)
@@ -231,7 +248,8 @@ class Sealer:
                                 "completion": findings.completion}  # fmt: skip
         if findings.decisions:
             told |= self._decided(findings, model, day, header["id"], numbers)
-        return told
+        answered = (response, context.get("response_headers", ()))
+        return Sealed(header, told, found, card, findings, answered)
 
     def _decided(
         self, findings: Findings, model: str, day: str, identity: str, numbers: tuple[int, ...]

@@ -30,6 +30,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "headworks_shadow_dropped": ("Copies that were not sent.", ("model", "reason")),
     "headworks_context_dropped": ("Governance context from callers who may not send it.", ()),
+    "headworks_rule_body_unread": (
+        "Exchanges whose rule asked for a body that is too_long, not_json or has an encoding.",
+        ("model", "reason"),
+    ),
     "headworks_journal_records": ("Records written.", ()),
     "headworks_journal_bytes": ("Bytes written to journals.", ()),
     "headworks_journal_commits": ("Group commits.", ()),
@@ -42,6 +46,11 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_journal_signatures": ("Signatures made for receipts, one a commit.", ()),
     "headworks_table_rejected": ("Revisions that a worker could not load.", ()),
     "headworks_sealed": ("Records sealed into the ledger.", ("kind",)),
+    "headworks_comparisons": (
+        "Shadows' answers compared: agree, disagree, or why not; with noise_, of second calls to"
+        " the version that answered.",
+        ("model", "version", "result"),
+    ),
     "headworks_explained": ("Decisions explained.", ("model", "version", "method")),
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),

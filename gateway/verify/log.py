@@ -134,6 +134,9 @@ class LogCheck:
                     f"leaf {leaf.get('source')}, {leaf.get('sequence')}, model "
                     f"{record.get('model')}", name, first + at, number,
                 )  # fmt: skip
+            if "comparison" in leaf and not compares(leaf):
+                raise self.folder.fault("comparison", "it is no shadow's, or says what cannot be",
+                                        name, first + at, number)  # fmt: skip
             if bodies is not None:
                 self._see_bodies(bodies, leaf, first + at, number)
 
@@ -202,3 +205,16 @@ class LogCheck:
             self.report.root = self.tree.root_at(size).hex()
         except Found as found:
             self.fault = found.fault
+
+
+def compares(leaf: dict[str, Any]) -> bool:
+    """Whether a leaf's comparison is a shadow's with the primary it names, and fits itself."""
+    told, record = leaf["comparison"], leaf["record"]
+    if not isinstance(told, dict) or record.get("arm") != "shadow" or "primary" not in record:
+        return False
+    if "not_compared" in told:
+        return "agree" not in told
+    rows, severity = told.get("rows"), told.get("severity")
+    fits = isinstance(told.get("agree"), bool) and isinstance(rows, int)
+    fits = fits and isinstance(severity, (int, float)) and 0 <= severity <= 1
+    return fits and (rows == 1 or told["agree"] == (not told.get("disagree", 0)))

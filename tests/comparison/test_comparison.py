@@ -55,7 +55,7 @@ def card(threshold: float | None = 0.5, kind: str = "probability") -> Card:
 def answer(
     scores: tuple[float, ...] = (), *, body: Any = None, protocol: str = "v2", status: int = 200,
     error: str | None = None, unreadable: str | None = None, of: Card | None = None,
-    operation: str = "infer", keep: int = 1 << 20,
+    operation: str = "infer", keep: int = 1 << 20, headers: Any = (),
 ) -> Answer:  # fmt: skip
     of = of or (card() if scores else None)
     words = of.outputs.outcome if of else None
@@ -63,7 +63,7 @@ def answer(
     part = None if body is None else Part.of(
         body if isinstance(body, bytes) else orjson.dumps(body), keep)  # fmt: skip
     return Answer(status, error, operation, of, Reader(DIALECTS[protocol], {}), decided, unreadable,
-                  [], lambda: part)  # fmt: skip
+                  lambda: None if part is None else (part, headers))  # fmt: skip
 
 
 def told(primary: Answer, shadow: Answer, **changed: Any) -> dict[str, Any]:
@@ -280,9 +280,10 @@ def test_chat_answers_are_compared_by_their_text() -> None:
     one = answer(body=chat("It is so."), protocol="openai", operation="chat")
     other = answer(body=chat("it is so."), protocol="openai", operation="chat")
     assert told(one, other) == {"agree": True, "kind": "text", "rows": 1, "severity": 0.0}
-    streamed = answer(body=stream("It ", "is so."), protocol="openai", operation="chat")
-    streamed = Answer(*(getattr(streamed, name) for name in Answer.__slots__[:7]),
-                      [["content-type", "text/event-stream"]], streamed.read)  # fmt: skip
+    streamed = answer(
+        body=stream("It ", "is so."), protocol="openai", operation="chat",
+        headers=[["content-type", "text/event-stream"]],
+    )  # fmt: skip
     assert told(one, streamed)["agree"]
 
 

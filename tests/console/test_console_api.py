@@ -3,6 +3,8 @@
 import httpx2
 import orjson
 import pytest
+from conftest import DENIED
+from gateway_process import body
 
 from gateway.ledger.log import LedgerReader
 
@@ -19,6 +21,26 @@ def test_a_denied_application_is_told_whole(world):
     total = explanation["base"] + sum(explanation["attributions"].values())
     assert total == pytest.approx(explanation["prediction"], abs=1e-5)
     assert (None, None) == (found["features"], found["context"])
+
+
+def test_what_would_have_changed_it_holds_when_it_is_sent(world):
+    """Each change told of a denied application leads, sent as a form, to the outcome told; the
+    leaf in clear says how many were found and nothing of where they lead."""
+    explanation = world.get(f"/api/v1/decisions/{world.denied}").json()["explanation"]
+    assert explanation["counterfactuals"]
+    for told in explanation["counterfactuals"]:
+        assert set(told["changes"]) <= {"dir", "hir", "lvr"}
+        again = world.send(body(**DENIED | told["changes"]), x_applicant="again")
+        world.gateway.wait_settled()
+        found = world.get(f"/api/v1/decisions/{again}").json()
+        assert found["decision"]["outcome"] == told["outcome"] == "approve"
+        assert f"the outcome would be {told['outcome']}" in told["text"]
+    state = world.gateway.folder / "state"
+    leaves = [leaf for _, leaf in LedgerReader(state, 0).read(10**6)]
+    (leaf,) = [leaf for leaf in leaves if b'"changes_found":[' in leaf and
+               orjson.loads(leaf)["record"]["exchange"] == world.denied]  # fmt: skip
+    assert orjson.loads(leaf)["record"]["changes_found"] == [len(explanation["counterfactuals"])]
+    assert b'"counterfactuals"' not in leaf
 
 
 def test_what_was_sent_is_shown_behind_a_leaf(world):

@@ -9,7 +9,7 @@ from scipy import stats
 from gateway.card import Feature
 from gateway.monitor.column import Column
 from gateway.monitor.domain import ROWS_AT_MOST, Domain, tell_apart
-from gateway.monitor.drift import ALPHA, AREA_FLOOR, compare
+from gateway.monitor.drift import RULES, compare
 
 FEATURES = 12
 
@@ -27,20 +27,20 @@ def test_without_drift_it_is_wrong_as_often_as_it_says():
     found = [tell_apart(*pair(seed)) for seed in range(200)]
     p_values = [p for _, p in found]
     assert stats.kstest(p_values, "uniform").pvalue > 0.01
-    assert sum(area - 0.5 >= AREA_FLOOR for area, _ in found) <= 6
+    assert sum(area - 0.5 >= RULES.area for area, _ in found) <= 6
 
 
 def test_a_correlation_alone_is_seen_here_and_nowhere_else():
     """0 to 0.7 between two of twelve features at 500: told in each of 20 windows at the level of
     all comparisons together; of their single features' tests not one in 240 shows at that level."""
     feature = Feature(name="x", type="number", meaning="x", range=(-50, 50))
-    level = ALPHA / (FEATURES + 3)
+    level = RULES.alpha / (FEATURES + 3)
     singly = 0
     for seed in range(20):
         then, now = pair(seed, 0.7)
         area, p_value = tell_apart(then, now)
         assert p_value < level
-        assert area - 0.5 >= AREA_FLOOR
+        assert area - 0.5 >= RULES.area
         for place in range(FEATURES):
             columns = [Column.of_reference(feature, side[:, place]) for side in (then, now)]
             singly += compare(*columns).p_value < level

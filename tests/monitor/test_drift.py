@@ -22,7 +22,7 @@ def test_a_shift_of_half_a_sigma_is_seen_in_every_window_of_500():
     for _ in range(40):
         values = dice.normal(0.5, 1, 500).tolist()
         found = compare(reference, Column.of_window(NUMBER, values, reference))
-        assert found.p_value < drift.ALPHA / 12
+        assert found.p_value < drift.RULES.alpha / 12
         assert found.effect >= found.floor
         assert found.psi > found.psi_bound
 

@@ -44,6 +44,19 @@ def test_large_samples_get_the_asymptotic_p_value_of_scipy(shift):
     assert found == pytest.approx(expected.pvalue, rel=1e-9)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("digits", [1, 6], ids=["ties", "none"])
+def test_cramer_von_mises_equals_scipys(shift, digits):
+    """Statistic and asymptotic p-value, ties included."""
+    dice = np.random.default_rng(7)
+    then = np.sort(dice.normal(size=2000).round(digits))
+    now = np.sort(dice.normal(shift, size=500).round(digits))
+    expected = stats.cramervonmises_2samp(now, then, method="asymptotic")
+    statistic, p_value = twosample.cramer_von_mises(then, now)
+    assert statistic == pytest.approx(expected.statistic, rel=1e-9)
+    assert p_value == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-9)
+
+
 def test_small_exact_p_values_keep_their_digits():
     """Two samples of 300 that do not overlap have p = 2 / C(600, 300), which is not zero."""
     found = twosample.exact_p_value(1.0, 300, 300)

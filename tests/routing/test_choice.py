@@ -13,6 +13,7 @@ from world import config, table
 
 from gateway.declaration import MILLION
 from gateway.routing.choice import bucket_bits, bucket_ppm, choose, force, shadows, unit_of
+from gateway.routing.question import Question
 from gateway.split import Rollout
 from gateway.table import Model
 
@@ -150,10 +151,10 @@ def test_a_forced_choice_is_outside_all_evidence() -> None:
 def test_shadows_are_drawn_by_exchange_and_never_twice() -> None:
     """Each shadow gets about its share of exchanges, and none that it answered itself."""
     rule = model("v1: 100%", ", shadow: {v2: 30%, v3: 100%}").rules[0]
-    drawn = [shadows(rule, "v1", unit) for unit in UNITS]
+    drawn = [shadows(rule, "v1", unit, Question()) for unit in UNITS]
     assert all("v3" in names for names in drawn)
     assert sum("v2" in names for names in drawn) / len(UNITS) == pytest.approx(0.3, abs=0.03)
-    assert not any("v3" in shadows(rule, "v3", unit) for unit in UNITS[:100])
+    assert not any("v3" in shadows(rule, "v3", unit, Question()) for unit in UNITS[:100])
 
 
 def test_the_digest_is_kept_of_what_a_rollout_owns_alone():

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from origins import echo, origin
 from world import LOCAL, World, applicants, config, remote, request, running, soon, table, until
 
+from gateway.condition import PathIs
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Caller
 from gateway.protocol import v2
 from gateway.protocol.dialect import Target
 from gateway.routing.access import forced_version
-from gateway.routing.place import Place, find_model, match, path_matches
+from gateway.routing.place import Place, find_model, match
+from gateway.routing.question import Question
 
 TABLE = table(
     config(
@@ -34,6 +36,12 @@ rules:
 MODEL = TABLE.models["mortgage"]
 INFER = "/v2/models/mortgage/infer"
 BATCH, PLAIN = Caller("batch", frozenset()), Caller("plain", frozenset())
+
+
+def ask(path: str, headers: dict[bytes, bytes], caller: Caller) -> Question:
+    return Question("POST", path, headers, caller)
+
+
 FORCER = Caller("loans-app", frozenset(("force",)))
 
 
@@ -52,22 +60,22 @@ def test_the_first_rule_whose_conditions_all_hold_wins(
     rule: str, path: str, headers: dict[bytes, bytes], caller: Caller
 ) -> None:
     """Headers by exact value, a path whole or by its beginning, a caller by name; all of them."""
-    assert match(MODEL, path, headers, caller).name == rule
+    assert match(MODEL, ask(path, headers, caller)).name == rule
 
 
 def test_no_rule_is_a_404() -> None:
     """A request that no rule matches is refused, not sent somewhere."""
     with pytest.raises(Refusal) as caught:
-        match(MODEL, INFER, {}, PLAIN)
+        match(MODEL, ask(INFER, {}, PLAIN))
     assert (caught.value.code, caught.value.status) == ("no_rule", 404)
 
 
 @given(st.text(), st.text())
 def test_a_path_pattern_is_a_prefix_only_with_a_star(path: str, rest: str) -> None:
     """`/a*` matches what begins so; without the star only the path itself."""
-    assert path_matches(path + "*", path + rest)
+    assert PathIs(path + "*").holds(Question(path=path + rest))
     if not path.endswith("*"):
-        assert path_matches(path, path + rest) == (rest == "")
+        assert PathIs(path).holds(Question(path=path + rest)) == (rest == "")
 
 
 @pytest.mark.parametrize(

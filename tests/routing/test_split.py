@@ -6,8 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from gateway.condition import HeaderIs
 from gateway.declaration import MILLION
-from gateway.split import Interval, Rollout, copied, shared
+from gateway.split import Copied, Interval, Rollout, copied, shared
 
 PPM = st.integers(0, MILLION)
 
@@ -137,8 +138,22 @@ def test_a_split_lies_side_by_side() -> None:
 
 
 def test_a_rollout_copies_to_its_version_as_far_as_either_wants() -> None:
-    """The file's shadows stay; the candidate's share is the larger one."""
-    assert copied([("v2", 100_000)], rollout(0, shadow=MILLION)) == (("v2", MILLION),)
-    assert copied([("v2", 100_000), ("v3", 5)], None) == (("v2", 100_000), ("v3", 5))
-    assert copied([("v3", 5)], rollout(0, shadow=7)) == (("v3", 5), ("v2", 7))
-    assert copied([("v3", 5)], rollout(9)) == (("v3", 5),)
+    """The file's shadows stay; the candidate's share is the larger one, without condition."""
+    when = {"header": {"x-a": "b"}}
+    shadowing = rollout(0, shadow=MILLION)
+    assert copied([["v2", 100_000]], shadowing) == (Copied("v2", MILLION),)
+    assert copied([["v2", 100_000], ["v3", 5]], None) == (Copied("v2", 100_000), Copied("v3", 5))
+    assert copied([["v3", 5]], rollout(0, shadow=7)) == (Copied("v3", 5), Copied("v2", 7))
+    assert copied([["v3", 5]], rollout(9)) == (Copied("v3", 5),)
+    assert copied([["v2", MILLION, when]], rollout(0, shadow=7)) == (Copied("v2", 7),)
+    (alone,) = copied([["v2", 5, when]], None)
+    assert alone.conditions == (HeaderIs(b"x-a", b"b"),)
+
+
+def test_a_split_may_hold_out_buckets() -> None:
+    """The last buckets stay on the stable version under an arm of their own."""
+    _, intervals = shared([("v1", None), ("v2", 100_000)], 50_000)
+    assert intervals == (
+        Interval(0, 100_000, "v2"),
+        Interval(950_000, MILLION, "v1", "holdout"),
+    )

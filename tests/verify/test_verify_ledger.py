@@ -73,6 +73,30 @@ def test_trees_alone_say_that_they_looked_at_no_leaf(maker):
     assert kinds(verified(maker)) == [(NEW, "leaf misplaced")]
 
 
+AGREES = {"agree": True, "kind": "decision", "rows": 1, "severity": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("comparison", "shadow", "holds"),
+    [
+        (AGREES, {"arm": "shadow", "primary": "y"}, True),
+        ({"not_compared": "primary_missing"}, {"arm": "shadow", "primary": "y"}, True),
+        (AGREES, {"arm": "stable"}, False),
+        (AGREES, {"arm": "shadow"}, False),
+        (AGREES | {"severity": 2}, {"arm": "shadow", "primary": "y"}, False),
+        (AGREES | {"rows": 2, "disagree": 1}, {"arm": "shadow", "primary": "y"}, False),
+        (AGREES | {"not_compared": "truncated"}, {"arm": "shadow", "primary": "y"}, False),
+    ],
+)
+def test_a_comparison_belongs_to_a_shadow_and_fits_itself(maker, comparison, shadow, holds):
+    """A leaf that compares names its primary, and does not contradict itself."""
+    record = {"kind": "exchange", "id": "x", "model": "mortgage"} | shadow
+    maker.append(NEW, {"kind": "exchange", "record": record, "comparison": comparison})
+    maker.publish()
+    maker.finish()
+    assert kinds(verified(maker)) == ([] if holds else [(NEW, "comparison")])
+
+
 @pytest.mark.parametrize("log", ["root", NEW])
 def test_one_logs_folder_is_verified_alone(made, log):
     """A log's own folder is enough for tiles, bundles and signatures."""

@@ -1,0 +1,32 @@
+"""Sequences: requests whose server keeps state between them, told by a body's own parameters."""
+
+from __future__ import annotations
+
+from gateway.dataplane.account import Account
+from gateway.protocol import grpc, v2
+from gateway.protocol.message import Message
+
+
+def sequence_of(account: Account) -> str | None:
+    """The sequence that a request belongs to, where its parameters can be read."""
+    assert account.model is not None
+    if account.dialect is grpc:
+        return grpc.sequence_of(account.request)
+    at_most = account.limits["hold"]
+    if account.dialect is not v2 or len(account.request) > at_most:
+        return None
+    message = account.message()
+    if account.upload is not None:  # of a longer body, its JSON part
+        message = Message(account.upload.begun[: parameters_bytes(account)], message.headers)
+    return v2.sequence_of(message, at_most)
+
+
+def parameters_bytes(account: Account) -> int:
+    """Length of the JSON part that stands before a v2 request's bytes; 0: it has none, or none that
+    is looked into before the bytes have come."""
+    assert account.model is not None
+    told = account.first.get(v2.INFERENCE_HEADER, b"")
+    if account.dialect is not v2 or not told.isdigit() or b"content-encoding" in account.first:
+        return 0
+    length = int(told[:12])
+    return length if length <= account.limits["hold"] else 0

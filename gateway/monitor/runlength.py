@@ -1,0 +1,130 @@
+"""How long a CUSUM runs before it alarms by chance, and the threshold for a wanted run. Pure.
+
+The statistic S becomes max(0, S + x - k) with each value and alarms at h. Put on a lattice, it is a
+Markov chain whose expected run is one linear system (Brook and Evans, Biometrika 59, 1972), for any
+distribution of values: no normal law is assumed and nothing is simulated.
+
+The values' mean is known only as well as the reference's size lets it be. A stream that is like the
+population of which the reference is a sample has, seen through that sample, a mean off by about
+1/sqrt(rows); near the threshold the chance of an alarm grows exponentially with it. So what is held
+is the chance averaged over references, as the expected run times of Cobb, Van Looveren and Klaise
+(AISTATS 2022) are.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import inf, log, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+CELLS = 160
+"""Points of the lattice below the threshold: against 960 the run is 1 to 2 % short."""
+NODES = 5
+"""Of the Gauss-Hermite rule over references."""
+STEPS_MAX = 40
+THRESHOLD_MAX = 2_000.0
+RUN_MAX = 1e13
+"""Beyond, the linear system has no digits left."""
+
+Floats = NDArray[np.float64]
+
+
+class Law(NamedTuple):
+    """A finite distribution: values and their weights, which sum to one."""
+
+    values: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+def expected_run(law: Law, slack: float, threshold: float) -> float:
+    """Values until the statistic, begun at zero, reaches `threshold`; `slack` is k.
+
+    Infinite where no value raises the statistic, or where it takes longer than `RUN_MAX`.
+    """
+    if max(law.values) <= slack:
+        return inf
+    unit = threshold / CELLS
+    steps = _lattice(np.array(law.values) - slack, np.array(law.weights), unit)
+    # Row i, column j of the chain: the chance to go from i to j; all below zero ends at zero.
+    places = np.arange(CELLS)
+    chain = steps[places[None, :] - places[:, None] + CELLS]
+    upto = np.cumsum(steps)
+    chain[:, 0] = upto[CELLS - places]
+    try:
+        run = float(np.linalg.solve(np.eye(CELLS) - chain, np.ones(CELLS))[0])
+    except np.linalg.LinAlgError:
+        return inf
+    return run if 0 < run < RUN_MAX else inf
+
+
+def _lattice(values: Floats, weights: Floats, unit: float) -> Floats:
+    """Chances of steps -CELLS .. CELLS, with the mean and the variance of the values; the outermost
+    hold all beyond."""
+    mean = float(values @ weights)
+    variance = float((values - mean) ** 2 @ weights)
+    spread = _split(values, weights, unit)[1]
+    if variance > 0 and spread > 0:  # splitting widens: narrow the values by as much first
+        values = mean + (values - mean) * sqrt(variance / spread)
+    return _split(values, weights, unit)[0]
+
+
+def _split(values: Floats, weights: Floats, unit: float) -> tuple[Floats, float]:
+    """Each value on the two points beside it, so that the mean stays; and the variance then."""
+    places = values / unit
+    low = np.floor(places).astype(np.int64)
+    share = places - low
+    mean = float(values @ weights)
+    variance = float(
+        ((low * unit - mean) ** 2 * (1 - share) + ((low + 1) * unit - mean) ** 2 * share) @ weights
+    )
+    steps = np.zeros(2 * CELLS + 1)
+    np.add.at(steps, np.clip(low + CELLS, 0, 2 * CELLS), weights * (1 - share))
+    np.add.at(steps, np.clip(low + 1 + CELLS, 0, 2 * CELLS), weights * share)
+    return steps, variance
+
+
+def hazard(law: Law, slack: float, threshold: float, rows: int) -> float:
+    """Chance of an alarm per value, averaged over references of so many rows."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    mean = np.array(law.values) @ np.array(law.weights)
+    deviation = sqrt(float((np.array(law.values) - mean) ** 2 @ np.array(law.weights)))
+    shares = weights / weights.sum()
+    runs = [
+        expected_run(law, slack - node * deviation / sqrt(rows), threshold) for node in nodes
+    ]  # fmt: skip
+    return float(sum(share / run for share, run in zip(shares, runs)))
+
+
+@lru_cache(maxsize=512)
+def threshold_for(law: Law, slack: float, rows: int, run: float) -> float:
+    """The threshold at which alarms come once in `run` values on average.
+
+    Regula falsi on the logarithm, which is nearly straight in the threshold. ValueError where the
+    reference is too small to tell a shift of twice `slack` so seldom.
+    """
+
+    def excess(threshold: float) -> float:
+        found = hazard(law, slack, threshold, rows)
+        return log(found * run) if found else -inf
+
+    low, high = 1.0, 32.0
+    at_low, at_high = excess(low), excess(high)
+    if at_low <= 0:  # it hardly ever rises: a rare level cannot be missed for long
+        return low
+    while at_high > 0:
+        low, at_low, high = high, at_high, 2 * high
+        if high > THRESHOLD_MAX:
+            raise ValueError(f"no threshold below {THRESHOLD_MAX:g} gives a run of {run:g}")
+        at_high = excess(high)
+    for _ in range(STEPS_MAX):
+        middle = low + (high - low) * min(0.95, max(0.05, at_low / (at_low - at_high)))
+        found = excess(middle)
+        if abs(found) < 0.01:
+            return middle
+        low, at_low, high, at_high = (
+            (middle, found, high, at_high) if found > 0 else (low, at_low, middle, found)
+        )
+    return high

@@ -1,0 +1,107 @@
+"""The fold of decisions into windows: restarts in the middle of one, detectors included."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow.parquet as parquet
+import pytest
+
+from gateway.artifacts import Artifacts
+from gateway.check import check
+from gateway.monitor.report import WindowReport
+from gateway.monitor.window import Decision
+from gateway.monitor.worker import Windows
+from gateway.table import compile_table, make_document
+
+MODELS = Path(__file__).parents[2] / "models" / "mortgage"
+TEXT = f"""
+models:
+  mortgage:
+    versions: {{v1: {{artifact: {MODELS}/v1}}}}
+    rules: [{{name: all, split: {{v1: 100%}}}}]
+    monitor: {{reference: {MODELS}/reference.parquet, window: {{count: 300}}, groups: [race]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("windows")
+    (folder / "headworks.yaml").write_text(TEXT)
+    checked = check(folder / "headworks.yaml")
+    assert checked.problems == []
+    artifacts = Artifacts(folder / "state")
+    document = make_document(checked, artifacts, author="ana", reason="first", now_ns=1)
+    return artifacts, compile_table(orjson.dumps(document)).models["mortgage"]
+
+
+def stream(model, n, moved=0.0):
+    """Decisions drawn from the reference; `lvr` moved by so much from the 200th on."""
+    card = model.versions["v1"].card
+    people = parquet.read_table(MODELS / "reference.parquet").to_pylist()
+    dice = np.random.default_rng(4)
+    found = []
+    for at, place in enumerate(dice.integers(0, len(people), n).tolist()):
+        values = [people[place][feature.name] for feature in card.features]
+        lvr = [feature.name for feature in card.features].index("lvr")
+        if at >= 200:
+            values[lvr] += moved
+        score = float(dice.random())
+        outcome = card.outputs.outcome.of(score)
+        found.append(Decision(at, at, f"id{at}/0", score, outcome, tuple(values), {"race": "x"}))
+    return found
+
+
+def plain(told):
+    return [one.to_json() if isinstance(one, WindowReport) else one for one in told]
+
+
+def run(windows, model, decisions):
+    told = []
+    for decision in decisions:
+        told += windows.add(model, model.versions["v1"], "stable", decision)
+    return plain(told)
+
+
+@pytest.mark.parametrize("at", [1, 300, 455])
+def test_a_restart_says_what_would_have_been_said(place, at):
+    """Reports, confirmed alarms and the state afterwards are the same, wherever it happened."""
+    artifacts, model = place
+    decisions = stream(model, 900, moved=0.12)
+    whole = Windows(artifacts, {})
+    expected = run(whole, model, decisions)
+    assert any(isinstance(one, dict) for one in expected)
+    assert any(not isinstance(one, dict) for one in expected)
+
+    before = Windows(artifacts, {})
+    told = run(before, model, decisions[:at])
+    after = Windows(artifacts, orjson.loads(orjson.dumps(before.to_json())))
+    begun = after.replay_from()
+    for decision in decisions[begun if begun is not None else at : at]:
+        after.replay(model, model.versions["v1"], "stable", decision)
+    told += run(after, model, decisions[at:])
+    assert expected == told
+    assert whole.to_json() == after.to_json()
+
+
+def test_a_shift_is_confirmed_before_two_windows_are_full(place):
+    """The alert's sighting names the decision; windows say the same afterwards, in words."""
+    artifacts, model = place
+    told = run(Windows(artifacts, {}), model, stream(model, 900, moved=0.12))
+    sightings = [one for one in told if not isinstance(one, dict)]
+    seen = next(one for one in sightings if one.cause == "sequence/feature/lvr")
+    assert (seen.raised, seen.window) == (True, "mortgage/v1/stable/2")
+    report = [one for one in told if isinstance(one, dict)][1]
+    found = next(one for one in report["sequences"] if one["cause"] == "feature/lvr")
+    assert (found["state"], "sequence/feature/lvr" in report["opened"]) == ("drift", True)
+    assert found["ids"]
+    assert any("standard deviations" in sentence for sentence in report["words"])
+
+
+def test_detectors_may_be_off(place):
+    """`run: 0`: no sequence is in the report, and nothing is confirmed."""
+    artifacts, model = place
+    off = replace(model, monitor=model.monitor | {"drift": {"sequential": {"run": 0}}})
+    told = run(Windows(artifacts, {}), off, stream(model, 300, moved=0.12))
+    assert [one["sequences"] for one in told] == [[]]
