@@ -121,6 +121,8 @@ class Front:
                 Route("/api/v1/subjects/erase", self.govern, methods=["POST"]),
                 Route("/api/v1/subjects/find", self.govern, methods=["POST"]),
                 Route("/api/v1/holds", self.govern, methods=["GET", "POST"]),
+                Route("/api/v1/rollouts", self.govern, methods=["GET", "POST"]),
+                Route("/api/v1/rollouts/{path:path}", self.govern, methods=["GET", "POST"]),
                 Route("/ledger/{path:path}", self.ledger, methods=["GET", "HEAD"]),
                 Route("/{path:path}", self.relay, methods=["GET", "POST", "PUT", "DELETE"]),
             ],

@@ -70,6 +70,7 @@ class Attempt:
         self.moves: list[str] = []
         self.published: dict[str, Any] | None = None  # before the last move
         self.settled = False  # it is over, and the table says so
+        self.last_why = ""
 
     def __repr__(self) -> str:
         return f"<Attempt {self.name}#{self.number} {self.stage.phase} step {self.stage.step}>"
@@ -127,6 +128,7 @@ class Attempt:
         by_person = record["by"] != CONTROLLER
         self.stage = make(self.stage, decision, number, record["at"], by_person)
         self.moves = [*self.moves[-MOVES_KEPT:], record["id"]]
+        self.last_why = record["why"]
         self.decided = max(self.decided, record["block"] if record["block"] is not None else -1)
         self.asked = None
         if decision.move is Move.NEXT:
@@ -163,7 +165,11 @@ class Attempt:
 
     def decision(self) -> Decision | None:
         """What the last block asks for, if nothing was done about it yet."""
-        if self.finding is None or self.found <= self.decided or self.finding.at < self.stage.since:
+        return self.wish() if self.found > self.decided else None
+
+    def wish(self) -> Decision | None:
+        """What the last block asks for, whether anything was done or not."""
+        if self.finding is None or self.finding.at < self.stage.since:
             return None
         return advance(self.plan, self.stage, self.finding)
 
@@ -189,7 +195,7 @@ class Attempt:
             "asked": [self.asked.what, self.asked.by, self.asked.why, self.asked.at]
             if self.asked else None,
             "alerts": self.alerts, "moves": self.moves, "published": self.published,
-            "settled": self.settled,
+            "settled": self.settled, "last_why": self.last_why,
         }  # fmt: skip
 
     @classmethod
@@ -207,7 +213,7 @@ class Attempt:
         attempt.finding = _finding(told["finding"])
         attempt.asked = Asked(*told["asked"]) if told["asked"] else None
         attempt.moves, attempt.published = list(told["moves"]), told["published"]
-        attempt.settled = told["settled"]
+        attempt.settled, attempt.last_why = told["settled"], told["last_why"]
         return attempt
 
 

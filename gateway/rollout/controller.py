@@ -28,16 +28,15 @@ from gateway.clock import Clock
 from gateway.disk import Occupied, write_durably
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
-from gateway.ledger.entries import EntryReader
 from gateway.ledger.log import LedgerReader
-from gateway.ledger.names import ROOT
 from gateway.revisions import Revisions, end_rollout, rule_of, set_rollout
 from gateway.rollout.attempt import CONTROLLER, Attempt
+from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.lifecycle import Decision, Move, abort, is_legal
 from gateway.rollout.narrowing import Narrowings, take_back
 from gateway.rollout.observation import PRIMARY, observe, observe_pair
 from gateway.rollout.units import Units
-from gateway.routing.choice import shadows
+from gateway.routing.choice import bucket_ppm
 from gateway.seal.sealer import Sealer
 from gateway.split import Rollout
 from gateway.table import Conflict, Model, Rule, Table
@@ -46,6 +45,7 @@ from gateway.telemetry.metrics import Metrics
 FORMAT = 1
 ROLLOUT, EVIDENCE = "rollout", "evidence"
 """Kinds of leaves."""
+ANALYST = "analyst."
 CHUNK = 2048
 DEAD_NS = 3 * 10**9
 """A worker that is silent for so long is not waited for."""
@@ -78,7 +78,7 @@ class Rollouts:
         self.reader: LedgerReader
         self._tables: dict[str, Table | None] = {}
         self._snapped_at = 0
-        self._dirty = False
+        self.is_dirty = False
         self._fitted: dict[str, tuple[str | None, int]] = {}
 
     # Where it was.
@@ -109,15 +109,7 @@ class Rollouts:
         return reached + 1
 
     def _had_any(self) -> bool:
-        held = self.sealer.ledger.logs.get(ROOT)
-        reader = EntryReader(self.state / "ledger" / ROOT)
-        try:
-            mark = b'"kind":"rollout"'
-            return held is not None and any(
-                mark in reader.read(number) for number in range(held.size)
-            )
-        finally:
-            reader.close()
+        return any(b'"kind":"rollout"' in entry for _, entry in Chronicle(self.state).entries())
 
     def _registry(self, name: str, remembered: int = 0) -> Units:
         return Units(self.folder, self.keys, name, remembered)
@@ -138,7 +130,7 @@ class Rollouts:
             if attempt.tally.units is not None:
                 attempt.tally.units.forget()
                 attempt.tally.units = None
-        self._snapped_at, self._dirty = self.clock.steady(), False
+        self._snapped_at, self.is_dirty = self.clock.steady(), False
 
     # What the ledger says.
 
@@ -172,7 +164,7 @@ class Rollouts:
         return [one for one in self.attempts.values() if one.is_exposed]
 
     def _fold_move(self, record: Mapping[str, Any]) -> None:
-        self._dirty = True
+        self.is_dirty = True
         name = record["rollout"]
         if record["event"] == "created":
             number = f"{name}.{record['attempt']}"
@@ -188,7 +180,7 @@ class Rollouts:
     def _fold_evidence(self, number: int, record: Mapping[str, Any]) -> None:
         attempt = self.attempts.get(record["block"]["rollout"])
         if attempt is not None and attempt.number == record["block"]["attempt"]:
-            self._dirty = True
+            self.is_dirty = True
             try:
                 attempt.take_evidence(number, record)
                 self.troubles.pop(attempt.name, None)
@@ -233,9 +225,10 @@ class Rollouts:
         if seen is None:
             return
         attempt.tally.take(seen)
-        drawn = seen.arm in PRIMARY and seen.inferred
-        if drawn and attempt.target in shadows(rule, seen.version, seen.id):
-            attempt.tally.take_eligible(seen.at)
+        if seen.arm in PRIMARY and seen.inferred and seen.version != attempt.target:
+            drawn = bucket_ppm(rule.salt + b"/shadow/" + attempt.target.encode(), seen.id)
+            if drawn < rule.rollout.shadow_ppm:
+                attempt.tally.take_eligible(seen.at)
 
     def _context(self, identity: str, place: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The sealed context of a record; None: erased, gone or unreadable."""
@@ -272,13 +265,13 @@ class Rollouts:
             self.follow()
         elif self.clock.steady() - self._snapped_at > IDLE_NS:
             self._skip()
-            self._dirty = True
+            self.is_dirty = True
         for attempt in list(self.attempts.values()):
             if not attempt.settled:
                 self._guarded(attempt, self._reconcile)
             if attempt.is_exposed and self._fits(attempt):
                 self._guarded(attempt, self._run)
-        if self._dirty:
+        if self.is_dirty:
             self.snapshot()
 
     def _skip(self) -> None:
@@ -325,7 +318,7 @@ class Rollouts:
                 self._say(EVIDENCE, told)
             else:
                 attempt.tally.close(block.number)
-                self._dirty = True
+                self.is_dirty = True
             self._decide(attempt)
 
     def _passed(self) -> int:
@@ -333,7 +326,7 @@ class Rollouts:
         now = self.clock.steady()
         passed = now - DEAD_NS
         live = [reader for source, reader in self.sealer.readers.items()
-                if source.startswith("worker")
+                if not source.startswith(ANALYST)
                 and not (reader.caught_up and now - reader.marked_ns > DEAD_NS)]  # fmt: skip
         return min((reader.passed_ns for reader in live), default=passed)
 
@@ -432,7 +425,7 @@ class Rollouts:
                 reason=f"rollout {attempt.name}: {attempt.stage.phase}", origin="rollout",
             )  # fmt: skip
         self.metrics.set("headworks_rollout_weight_ppm", 0, attempt.name)
-        attempt.settled, self._dirty = True, True
+        attempt.settled, self.is_dirty = True, True
 
     def _taken_away(self, attempt: Attempt, document: Mapping[str, Any]) -> None:
         """Somebody else's revision has the rule: that was an abort, and is recorded as theirs."""

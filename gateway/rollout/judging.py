@@ -13,12 +13,15 @@ from gateway.rollout.rolloutsettings import RolloutSettings
 class Judging:
     def __init__(self, settings: RolloutSettings, plan: Plan) -> None:
         self.settings, self.plan = settings, plan
+        self.blocks = self.late = 0
         self.over: list[int] = [0] * len(settings.limits)
 
     def begin_step(self, step: int, at: int) -> None:
         """The rollout is at another step from `at` (ns) on."""
 
     def take(self, block: Block) -> Finding:
+        self.blocks += 1
+        self.late += block.late
         limits = []
         for place, limit in enumerate(self.settings.limits):
             arm = block.canary
@@ -34,6 +37,9 @@ class Judging:
 
     def verdicts(self) -> list[dict[str, Any]]:
         return []
+
+    def counts(self) -> dict[str, Any]:
+        return {}
 
     def to_json(self) -> dict[str, Any]:
         return {"over": self.over}

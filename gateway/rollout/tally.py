@@ -155,6 +155,11 @@ class Tally:
         self.open: dict[int, Open] = {}
         self.early = 0  # shadows compared whose primary's block is not the one they came in
 
+    @property
+    def units_refused(self) -> int:
+        """Units that were too many to be told apart, and count in no statistic."""
+        return self.units.refused if self.units is not None else 0
+
     def begin_of(self, number: int) -> int:
         return number * self.block_ns
 
