@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.dataplane.account import Account
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # gRPC is an extra
     from gateway.dataplane.grpc_upstream import Channel
 
 Stream = tuple[int, Headers, Answer]
+Held = list[Callable[[], None]]
+"""What an exchange lets go of after its last byte."""
 
 
 class Backend:
@@ -62,17 +64,17 @@ class Backend:
         if remote is not None:
             remote.tick()
 
-    def use(self, held: ExitStack) -> None:
-        """Keeps the backend from being closed by a reload: from the choice until `held` is closed,
+    def use(self, held: Held) -> None:
+        """Keeps the backend from being closed by a reload: from the choice until `held` is let go,
         after the last byte."""
         self.users += 1
-        held.callback(self._let_go)
+        held.append(self._let_go)
 
     def _let_go(self) -> None:
         self.users -= 1
 
     async def call(
-        self, account: Account, traffic: bytes | None = None, held: ExitStack | None = None
+        self, account: Account, traffic: bytes | None = None, held: Held | None = None
     ) -> Reply | Stream:
         """The version's answer, whole, or a stream, whose end is when `held` is closed."""
         if self.in_flight >= self.limit:
@@ -91,7 +93,7 @@ class Backend:
             outcome = await self._forward(remote, account, traffic)
             if held is not None and not isinstance(outcome, Reply):
                 open_still = True
-                held.callback(self._stream_ended)
+                held.append(self._stream_ended)
             return outcome
         finally:
             account.upstream_ns = time.perf_counter_ns() - started

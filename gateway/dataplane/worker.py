@@ -347,11 +347,12 @@ class _App:
     """What uvicorn calls: the handler, and what the protocol asks and tells beside it."""
 
     def __init__(self, handler: Handler, refused: Any, limits: ClientLimits) -> None:
-        self._handler, self.refused, self.limits = handler, refused, limits
+        self.answer, self.refused, self.limits = handler.answer, refused, limits
         self.draining = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._handler(scope, receive, send)
+        """uvicorn wants one; `Protocol` calls `answer`."""
+        raise NotImplementedError
 
 
 def serve(settings: WorkerSettings, clock: SystemClock, descriptor: int) -> int:
