@@ -231,6 +231,8 @@ def check(path: Path, overrides: Mapping[str, str] | None = None) -> Checked:
             if card.model != model or card.version != version:
                 words = f"its card is of {card.model}/{card.version}"
                 file.add(key, name, words)
+    for key, value, words in _inline(file.tree, checked.cards):
+        file.add(key, value, words)
     state, keys = (checked.resolve(str(file.tree.get(n, f"./{n}"))) for n in ("state", "keys"))
     if keys == state or state in keys.parents:
         file.add(("keys",), file.tree.get("keys", "./keys"), "keys never lie inside `state`")
@@ -420,6 +422,23 @@ def _artifacts(tree: dict[str, Any]) -> Iterator[tuple[str, str, Key, str]]:
             if isinstance(artifact, str):
                 key = ("models", name, "versions", version, "artifact")
                 yield name, str(version), key, artifact
+
+
+def _inline(
+    tree: dict[str, Any], cards: Mapping[tuple[str, str], Card]
+) -> Iterator[tuple[Key, object, str]]:
+    """Reasons in answers are codes: each feature that a version reads needs one."""
+    for name, model in _models(tree):
+        explain = _dict(model.get("explain"))
+        if explain.get("inline") is not True:
+            continue
+        key = ("models", name, "explain", "inline")
+        if explain.get("background") is None:
+            yield key, True, "needs `background`"
+        for (of, version), card in cards.items():
+            bare = [feature.name for feature in card.used if feature.reason is None]
+            if of == name and bare:
+                yield key, True, f"the card of {version} has no `reason` for {bare[0]!r}"
 
 
 def _data_files(tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:

@@ -267,6 +267,9 @@ class ExplainSettings(Section):
         None, description="Parquet file of rows explanations compare with."
     )
     reasons: int = Field(4, ge=0, le=4, description="Reasons given for an adverse outcome.")
+    inline: bool = Field(
+        False, description="Reasons in answers of in-process versions: x-headworks-reasons."
+    )
     rows_at_most: int = Field(256, ge=1, le=65536, description="Rows of one exchange explained.")
 
 
@@ -318,10 +321,23 @@ class DriftSettings(Section):
     )
 
 
+Detector = Literal[
+    "alibi.KSDrift", "alibi.CVMDrift", "alibi.ChiSquareDrift", "alibi.FETDrift",
+    "alibi.TabularDrift", "alibi.ClassifierDrift", "alibi.CVMDriftOnline", "alibi.FETDriftOnline",
+    "alibi.MMDDrift", "alibi.LSDDDrift",
+]  # fmt: skip
+
+
 class MonitorSettings(Section):
     reference: str | None = Field(None, description="Parquet file of rows drift compares with.")
     window: WindowSpan = Field(WindowSpan(), description="When a window closes.")
     drift: DriftSettings = Field(DriftSettings(), description="When a difference is told.")
+    detector: Detector | None = Field(
+        None, description="One of alibi-detect's beside ours; `headworks detectors install alibi`."
+    )
+    detector_arguments: dict[str, int | float | bool | str | tuple[int, ...]] = Field(
+        {}, description="What it is made with beside its reference, by alibi-detect's names."
+    )
     groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
 
 

@@ -60,6 +60,8 @@ class Backend:
 
     def tick(self) -> None:
         """Several times a second, in the event loop."""
+        if self.session is not None and self.session.inline is not None:
+            self.session.inline.tick(time.perf_counter_ns())
         remote = self.remote if self.model.health is not None else self._remote
         if remote is not None:
             remote.tick()

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 
 from gateway.card import Card
+from gateway.dataplane.inline import Inline
 from gateway.errors import Refusal
 from gateway.protocol import v2
 from gateway.protocol.tensor import DTYPES, Tensor, Unreadable
@@ -59,6 +60,7 @@ class Session:
         }
         self._types = {name: ONNX_TYPES.get(item.type, "") for name, item in self.inputs.items()}
         self._ns_a_row = 0.0
+        self.inline: Inline | None = None
         for words in self.misfits():
             raise ValueError(f"{model}/{version}: {words}")
 
@@ -84,6 +86,8 @@ class Session:
 
     def feeds(self, request: v2.Request) -> dict[str, Any]:
         """Arrays for onnxruntime. Refusal `bad_tensor` names tensor, sent and expected."""
+        if request.raw is not None:
+            request = self._named(request.raw)
         unknown = request.inputs.keys() - self.inputs.keys()
         if unknown:
             words = f"tensor {min(unknown)!r} is unknown; expected: {', '.join(self.inputs)}"

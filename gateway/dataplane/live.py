@@ -13,6 +13,7 @@ from typing import Literal
 
 from gateway.artifacts import Artifacts
 from gateway.dataplane.backend import Backend
+from gateway.dataplane.inline import Inline
 from gateway.dataplane.inprocess import Session
 from gateway.table import Model, Table, Version
 
@@ -60,7 +61,11 @@ def _load(model: Model, version: Version, artifacts: Artifacts) -> Session:
     assert version.artifact is not None
     assert version.card is not None
     folder = artifacts.path(version.artifact)
-    return Session(folder, model.name, version.name, version.card)
+    session = Session(folder, model.name, version.name, version.card)
+    if model.explain.get("inline") and model.background is not None:
+        plan = artifacts.plan(version.artifact, model.background)
+        session.inline = Inline(plan, version.card, model.explain, model.timeouts["request"])
+    return session
 
 
 def _same(old: Backend, model: Model, version: Version) -> bool:
@@ -69,6 +74,8 @@ def _same(old: Backend, model: Model, version: Version) -> bool:
         and old.model.limits == model.limits
         and old.model.timeouts == model.timeouts
         and old.model.expose == model.expose
+        and old.model.explain == model.explain
+        and old.model.background == model.background
         and old.model.retries == model.retries
         and old.model.health == model.health
         and old.model.ejection == model.ejection

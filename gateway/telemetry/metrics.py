@@ -52,6 +52,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("model", "version", "result"),
     ),
     "headworks_explained": ("Decisions explained.", ("model", "version", "method")),
+    "headworks_inline_differs": (
+        "Answers whose reasons differ from the explanation made later.",
+        ("model", "version"),
+    ),
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
     "headworks_alerts": ("What happened to alerts.", ("model", "event")),
