@@ -59,7 +59,7 @@ class Attempt:
         self.author = str(created["by"])
         self.plan: Plan = replace(self.settings.plan(self.author), digest=created["digest"])
         self.stage = Stage()
-        self.judging = Judging(self.settings, self.plan)
+        self.judging = Judging(self.settings)
         self.block_ns = round(self.settings.evidence.block * BILLION)
         self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns)
         self.finding: Finding | None = None
@@ -131,8 +131,6 @@ class Attempt:
         self.last_why = record["why"]
         self.decided = max(self.decided, record["block"] if record["block"] is not None else -1)
         self.asked = None
-        if decision.move is Move.NEXT:
-            self.judging.begin_step(self.stage.step, record["at"])
 
     def take_evidence(self, number: int, record: Mapping[str, Any]) -> None:
         """A block that was closed, as its leaf has it."""

@@ -54,6 +54,7 @@ def standing(attempt: Attempt, now: int, troubles: Mapping[str, str]) -> dict[st
         },
         "guards": attempt.judging.verdicts(),
         "counts": attempt.judging.counts(),
+        "pairs": attempt.judging.pairs(),
         "unhealthy": dict(attempt.finding.unhealthy) if attempt.finding else {},
         "would": would(attempt),
     }  # fmt: skip

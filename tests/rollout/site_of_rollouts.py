@@ -195,8 +195,10 @@ class Site:
             "timings": {"total_us": answer.us, "upstream_us": 0},
             "bytes": {"request": 0, "response": 0},
         }  # fmt: skip
-        context = {"bucket": chosen.bucket_ppm, "unit": chosen.unit_digest, "subjects": [],
-                   "groups": [{"race": answer.race}], "response_headers": [], "salt": "00"}  # fmt: skip
+        context = {
+            "bucket": chosen.bucket_ppm, "unit": chosen.unit_digest, "subjects": [],
+            "groups": [{"race": answer.race}], "response_headers": [], "salt": "00",
+        }  # fmt: skip
         body = {"outputs": [{"name": "score", "datatype": "FP32", "shape": [1, 1],
                              "data": [answer.score]}]}  # fmt: skip
         sent = record.Part.of(orjson.dumps(body) if answer.status == 200 else b"{}", 9999)

@@ -26,7 +26,7 @@ def die_behind(writes: int) -> None:
 
 
 class Mortal(Site):
-    """A site whose governor is killed in each turn, behind `writes(turn)` writes, and comes back."""
+    """Its governor is killed in each turn, behind `writes(turn)` writes, and comes back."""
 
     writes = staticmethod(lambda turn: None)
     turns = 0
@@ -55,12 +55,13 @@ class Mortal(Site):
 
 
 def told(site: Site) -> tuple[object, ...]:
-    """What there is of it in the end, but for what is random, or a number that starts of a governor move."""
+    """What there is of it in the end, but for what is random, and numbers of leaves."""
     attempt = site.attempt.to_json()
     for name in ("moves", "published", "created", "evidence"):
         del attempt[name]
-    moves = [(one["number"], one["move"], one["phase"], one["step"], one["why"], one["by"],
-              one["block"]) for one in site.leaves("rollout") if one["event"] == "move"]  # fmt: skip
+    kept = ("number", "move", "phase", "step", "why", "by", "block", "verdicts")
+    done = [one for one in site.leaves("rollout") if one["event"] == "move"]
+    moves = [tuple(one[name] for name in kept) for one in done]
     blocks = [one["block"] for one in site.leaves("evidence")]
     return moves, blocks, attempt, site.entry(), site.split()
 
