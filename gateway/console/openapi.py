@@ -336,6 +336,11 @@ def decision_schemas() -> dict[str, Schema]:
         withheld=FLAG,
         record=of("object", "The record as the worker wrote it."),
         explanation=may_be_null(explanation),
+        trace=of(
+            ["object", "null"],
+            "Of a generated answer: route, policies, settings asked for, "
+            "how it ended, log-probabilities in sum.",
+        ),
         shadows=listed(shadow),
         windows=listed(fields(name=TEXT, state=TEXT)),
         body=of(["object", "null"], "Where the sealed body lies."),

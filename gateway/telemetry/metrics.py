@@ -80,6 +80,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_restarts": ("Processes started again after their end.", ("role",)),
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "headworks_shadow_sampling": (
+        "Share of copies that are taken: less than 1 while the event loop lags.",
+        ("worker",),
+    ),
     "headworks_in_flight": ("Open exchanges.", ("worker",)),
     "headworks_journal_at_risk": (
         "Most answers of bounded models released before their flush, in the last second.",
