@@ -54,6 +54,11 @@ class Artifacts:
             raise ValueError(f"artifact {digest[:12]}: its files are not those of its digest")
         return path
 
+    def plan(self, digest: str, background: str) -> Path:
+        """Where the explanation plan of an artifact against a background lies, once it is made:
+        beside the artifacts, since it is derived (`attribution/plan.py`)."""
+        return self.root.parent / "plans" / f"{digest}.{background}.npz"
+
     def add_folder(self, folder: Path) -> str:
         digest = folder_digest(folder)
         self._publish(digest, [(folder / name, name) for name in FILES])

@@ -41,6 +41,7 @@ LEDGER_FILE = re.compile(
 )
 """What /ledger/ hands out: checkpoints and tiles, not the order nor what still grows."""
 MEASURE_S = 10.0
+ROLLOUT_ACTS = ("approve", "pause", "resume", "abort", "promote")
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("headworks.front")
 
@@ -122,6 +123,13 @@ class Front:
                 Route("/api/v1/subjects/erase", self.govern, methods=["POST"]),
                 Route("/api/v1/subjects/find", self.govern, methods=["POST"]),
                 Route("/api/v1/holds", self.govern, methods=["GET", "POST"]),
+                Route("/api/v1/rollouts", self.govern, methods=["GET", "POST"]),
+                Route("/api/v1/rollouts/{name}", self.govern, methods=["GET"]),
+                Route("/api/v1/rollouts/{name}/history", self.govern, methods=["GET"]),
+                *(
+                    Route(f"/api/v1/rollouts/{{name}}/{act}", self.govern, methods=["POST"])
+                    for act in ROLLOUT_ACTS
+                ),
                 Route("/ledger/{path:path}", self.ledger, methods=["GET", "HEAD"]),
                 Route("/{path:path}", self.relay, methods=["GET", "POST", "PUT", "DELETE"]),
             ],

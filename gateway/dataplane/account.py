@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.clock import Clock, isoformat
 from gateway.condition import ABSENT
-from gateway.dataplane.headers import as_dict, kept
+from gateway.dataplane.headers import kept
 from gateway.dataplane.upload import Upload, too_large
 from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
 from gateway.journal.receipt import Receipt
@@ -43,7 +43,11 @@ class Account:
         "timeouts", "trace", "unread", "upload", "upstream_ns", "version", "wall_ns",
     )  # fmt: skip
 
-    def __init__(self, clock: Clock, method: str, path: str, query: str, headers: Headers) -> None:
+    def __init__(
+        self, clock: Clock, method: str, path: str, query: str, headers: Headers,
+        first: dict[bytes, bytes],
+    ) -> None:  # fmt: skip
+        """`first`: the first value of each header."""
         self.clock = clock
         self.arrived_ns, self.wall_ns = clock.steady(), clock.wall()
         self.answered_ns = self.upstream_ns = 0
@@ -53,7 +57,7 @@ class Account:
         self.dialect: Dialect = v2
         self.sequence: str | None = None
         self.patience_s: float | None = None
-        self.first = as_dict(headers)
+        self.first = first
         self.trace, self.parent = _trace(self.id, self.first)
         self.revision: str | None = None
         self.caller: Caller | None = None
@@ -84,9 +88,9 @@ class Account:
         self.receipt: Receipt | None = None
         self.frugal = False
 
-    def shadowed(self, clock: Clock, version: Version) -> Account:
+    def shadowed(self, version: Version, *, noise: bool = False) -> Account:
         """A new account for a copy of this exchange: its own id and times, the same request."""
-        copy = Account(clock, self.method, self.path, self.query, self.headers)
+        copy = Account(self.clock, self.method, self.path, self.query, self.headers, self.first)
         copy.revision, copy.caller, copy.context = self.revision, self.caller, self.context
         copy.model, copy.operation, copy.request = self.model, self.operation, self.request
         copy.dialect, copy.target = self.dialect, self.target
@@ -96,6 +100,8 @@ class Account:
         copy.trace, copy.parent = _trace_of(self.trace, copy.id), self.trace[36:52].decode()
         assert self.choice is not None
         copy.choice = replace(self.choice, version=version.name, arm="shadow")
+        if noise:
+            copy.extra["noise"] = True
         return copy
 
     def message(self) -> Message:

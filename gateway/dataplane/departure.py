@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Any
 
 from gateway.errors import CODES, Refusal
 
@@ -17,13 +18,15 @@ class Departure:
     version is heard to its end. As a context manager, around what may be ended, it
     turns the end into a Refusal with `code`."""
 
-    __slots__ = ("_task", "cancels", "code", "left")
+    __slots__ = ("_may_end", "_task", "cancels", "code", "left")
 
-    def __init__(self) -> None:
+    def __init__(self, task: asyncio.Task[Any] | None) -> None:
+        """`task` is the exchange's."""
         self.left: str | None = None
         self.code: str | None = None
         self.cancels = False
-        self._task: asyncio.Task[object] | None = None
+        self._task = task
+        self._may_end = False
 
     def leave(self, code: str) -> None:
         self.left = self.left or code
@@ -34,13 +37,13 @@ class Departure:
         """End the exchange as soon as it waits for anything, now or later."""
         if self.code is None:
             self.code = code
-            if self._task is not None:
+            if self._may_end and self._task is not None:
                 self._task.cancel()
 
     def __enter__(self) -> Departure:
         if self.code is not None:
             raise Refusal(self.code, CODES[self.code][1])
-        self._task = asyncio.current_task()
+        self._may_end = True
         return self
 
     def __exit__(
@@ -49,7 +52,7 @@ class Departure:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        task, self._task = self._task, None
-        if kind is asyncio.CancelledError and self.code is not None and task is not None:
-            task.uncancel()
+        self._may_end = False
+        if kind is asyncio.CancelledError and self.code is not None and self._task is not None:
+            self._task.uncancel()
             raise Refusal(self.code, CODES[self.code][1]) from None

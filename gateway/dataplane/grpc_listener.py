@@ -15,6 +15,7 @@ import grpc
 from gateway.clock import Clock
 from gateway.dataplane.account import Account
 from gateway.dataplane.handler import Handler
+from gateway.dataplane.headers import as_dict
 from gateway.exchange import Headers, Reply
 from gateway.protocol import grpc as dialect
 from gateway.protocol.grpc import CODES, SERVICE
@@ -66,7 +67,7 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
 
     async def _call(self, path: str, message: bytes, context: Any) -> bytes:
         headers = [(key.encode(), _bytes(value)) for key, value in context.invocation_metadata()]
-        account = Account(self._clock, "POST", path, "", headers)
+        account = Account(self._clock, "POST", path, "", headers, as_dict(headers))
         account.dialect = dialect
         account.patience_s = context.time_remaining()
         task = asyncio.get_running_loop().create_task(self._handler.call(account, message))

@@ -1,4 +1,4 @@
-"""The story of a request, from its arrival to its answer: raw ASGI, no other layer.
+"""The story of a request, from its arrival to its answer; no layer between it and the connection.
 
 identify -> match -> authorise -> choose -> upstream -> journal -> answer, and then the shadow.
 Whatever goes wrong on the way is a Refusal, and becomes an answer and a record here, once.
@@ -6,18 +6,15 @@ Whatever goes wrong on the way is a Refusal, and becomes an answer and a record 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from email.utils import formatdate
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterable
+from functools import partial
 
 from gateway.clock import Clock
 from gateway.dataplane import catalogue
 from gateway.dataplane.account import Account
-from gateway.dataplane.backend import Backend, Stream, say_error
+from gateway.dataplane.backend import Backend, Held, Stream, say_error
 from gateway.dataplane.departure import Departure
 from gateway.dataplane.fallback import is_failure, stand_in
 from gateway.dataplane.labels import admit, take_labels
@@ -30,7 +27,7 @@ from gateway.dataplane.sequence import parameters_bytes, sequence_of
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
 from gateway.dataplane.turn import Turn
-from gateway.dataplane.upload import Upload, take_body
+from gateway.dataplane.upload import Receive, Upload, take_body
 from gateway.errors import CODES, JournalUnavailable, Refusal
 from gateway.exchange import Choice, Headers, Reply
 from gateway.feedback import BODY_AT_MOST
@@ -40,14 +37,12 @@ from gateway.protocol import grpc
 from gateway.protocol.dialects import dialect_at
 from gateway.protocol.tensor import Unreadable
 from gateway.routing.access import forced_version
-from gateway.routing.choice import choose, force, shadows
+from gateway.routing.choice import choose, force
 from gateway.routing.identity import check_rows, identify, read_context
 from gateway.routing.place import Place, find_model, locate, locate_call, match
 from gateway.table import Model, Rule
 from gateway.telemetry.metrics import Metrics
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 log = logging.getLogger("headworks.dataplane")
 QUESTION_BYTES = 65536
 """Longest body of a question that the gateway answers itself."""
@@ -83,59 +78,68 @@ class Handler:
         for departure in list(self.open):
             departure.end("draining")
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        path = scope["raw_path"].decode("latin-1")
-        if (probe := await self.probes.answer(path, self.live, scope["headers"])) is not None:
-            await _respond(send, probe, [])
-            return
-        query = scope["query_string"].decode("latin-1")
-        account = Account(self.clock, scope["method"], path, query, scope["headers"])
-        turn: Turn = scope["turn"]
-        departure = Departure()
+    async def answer(self, turn: Turn) -> None:
+        """One request of HTTP, to the last byte of its answer."""
+        if self.probes.concern(turn.path):
+            probe = await self.probes.answer(turn.path, self.live, turn.headers)
+            if probe is not None:
+                await turn.answer(probe.status, probe.headers, probe.body)
+                return
+        account = Account(self.clock, turn.method, turn.path, turn.query, turn.headers, turn.first)
+        departure = Departure(turn.task)
         turn.on_gone = departure.leave
-        with self._counted(account, departure):
-            with ExitStack() as held:
-                reply = await self._answered(account, receive, held, departure)
-                if isinstance(reply, Reply):
-                    account.note_departure(departure.left, 0)
-                    reply = await self._durable(account, reply)
-                    await _respond(send, reply, self._exposed(account))
-                elif not await self._relayed(account, reply, send, departure):
-                    turn.cut()
-            self._copy(account)
+        held = self._open(account, departure)
+        try:
+            reply = await self._answered(account, turn.receive, held, departure)
+            if isinstance(reply, Reply):
+                account.note_departure(departure.left, 0)
+                reply = await self._durable(account, reply)
+                headers = _with_ours(reply.headers, self._exposed(account))
+                await turn.answer(reply.status, headers, reply.body)
+            elif not await self._relayed(account, reply, turn, departure):
+                turn.cut()
+            self._let_go(held)
+            self.shadow.consider(account, self.live)
+        finally:
+            self._close(account, departure, held)
 
     async def call(self, account: Account, message: bytes) -> tuple[Reply, Headers]:
         """One unary call: the answer, to be released, and the headers that we add to it."""
 
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": message, "more_body": False}
+        async def receive() -> tuple[bytes, bool]:
+            return message, False
 
-        departure = Departure()
-        with self._counted(account, departure):
-            with ExitStack() as held:
-                reply = await self._answered(account, receive, held, departure)
-                assert isinstance(reply, Reply)
-                reply = await self._durable(account, reply)
-            self._copy(account)
+        departure = Departure(asyncio.current_task())
+        held = self._open(account, departure)
+        try:
+            reply = await self._answered(account, receive, held, departure)
+            assert isinstance(reply, Reply)
+            reply = await self._durable(account, reply)
+            self._let_go(held)
+            self.shadow.consider(account, self.live)
+        finally:
+            self._close(account, departure, held)
         return reply, self._exposed(account)
 
-    @contextmanager
-    def _counted(self, account: Account, departure: Departure) -> Iterator[None]:
+    def _open(self, account: Account, departure: Departure) -> Held:
         """Open from the first byte to the last, whatever brought it here."""
         account.frugal = self.frugal
         self.load.in_flight += 1
         self.open.add(departure)
-        try:
-            yield
-        finally:
-            self.open.discard(departure)
-            self.load.in_flight -= 1
-            self._count(account)
+        return []
+
+    def _let_go(self, held: Held) -> None:
+        while held:
+            held.pop()()
+
+    def _close(self, account: Account, departure: Departure, held: Held) -> None:
+        self._let_go(held)
+        self.open.discard(departure)
+        self.load.in_flight -= 1
+        self._count(account)
 
     async def _answered(
-        self, account: Account, receive: Receive, held: ExitStack, departure: Departure
+        self, account: Account, receive: Receive, held: Held, departure: Departure
     ) -> Reply | Stream:
         """The story, or the refusal at which it ended. `held` is let go after the last byte."""
         try:
@@ -156,7 +160,7 @@ class Handler:
             return say_error(account.error, 500, words, account.dialect)
 
     async def _story(
-        self, account: Account, receive: Receive, held: ExitStack, departure: Departure
+        self, account: Account, receive: Receive, held: Held, departure: Departure
     ) -> Reply | Stream:
         live = self._serving()  # 503
         account.revision = live.table.revision
@@ -174,7 +178,8 @@ class Handler:
             return await self._about_several(account, live, place, receive, held)  # 400, 404
         account.model, account.limits, account.timeouts = model, model.limits, model.timeouts
         account.context, dropped = read_context(account.first, caller)  # 400
-        self.metrics.count("headworks_context_dropped", by=dropped)
+        if dropped:
+            self.metrics.count("headworks_context_dropped")
         if model.reads_body and not place.in_body:
             await self._take_early(account, model, receive, held)  # 408, 413
         rule = match(model, account)  # 404
@@ -206,7 +211,7 @@ class Handler:
         return await self._call(account, live, backend, held)  # 4xx, 5xx
 
     async def _about_several(
-        self, account: Account, live: Live, place: Place, receive: Receive, held: ExitStack
+        self, account: Account, live: Live, place: Place, receive: Receive, held: Held
     ) -> Reply:
         """What the gateway itself knows of the models of a place."""
         if place.target.operation not in catalogue.ABOUT_READINESS:
@@ -232,7 +237,7 @@ class Handler:
         return account.limits["hold"] if model.durability != "strict_intent" else None
 
     async def _take_early(
-        self, account: Account, model: Model, receive: Receive, held: ExitStack
+        self, account: Account, model: Model, receive: Receive, held: Held
     ) -> None:
         """Before the rule is known, since some rule asks for what the body says."""
         at_most = max(rule.limits["request"] for rule in model.rules)
@@ -240,7 +245,7 @@ class Handler:
         await self._take_body(account, receive, held, at_most, hold, parameters_bytes(account))
 
     async def _take_body(
-        self, account: Account, receive: Receive, held: ExitStack, at_most: int,
+        self, account: Account, receive: Receive, held: Held, at_most: int,
         hold: int | None = None, look: int = 0,
     ) -> None:  # fmt: skip
         keep = account.limits["keep"] if account.limits else at_most
@@ -249,10 +254,10 @@ class Handler:
             account.upload = body
         else:
             account.request = body
-            held.callback(self.load.release, len(body))
+            held.append(partial(self.load.release, len(body)))
 
     async def _call(
-        self, account: Account, live: Live, backend: Backend, held: ExitStack
+        self, account: Account, live: Live, backend: Backend, held: Held
     ) -> Reply | Stream:
         """The chosen version's answer, or that of `fallback` where it gave none. The failure is the
         first one's either way: the record says who should have answered."""
@@ -363,18 +368,19 @@ class Handler:
         account.receipt = account.receipt or made
 
     async def _relayed(
-        self, account: Account, stream: Stream, send: Send, departure: Departure
+        self, account: Account, stream: Stream, turn: Turn, departure: Departure
     ) -> bool:
         """Whether the client was given all of it."""
         _, headers, answer = stream
         headers = _with_ours(headers, self._exposed(account))
         try:
-            return await relay(account, answer, headers, send, self._record, departure)
+            return await relay(account, answer, headers, turn, self._record, departure)
         except JournalUnavailable:
             account.error = "journal_unavailable"
             refused = say_error(account.error, 503, CODES[account.error][1], account.dialect)
             account.status = refused.status
-            await _respond(send, refused, self._exposed(account))
+            headers = _with_ours(refused.headers, self._exposed(account))
+            await turn.answer(refused.status, headers, refused.body)
             return True
 
     def _exposed(self, account: Account) -> Headers:
@@ -417,31 +423,6 @@ class Handler:
         seconds = (self.clock.steady() - account.arrived_ns) / 1e9
         self.metrics.observe("headworks_exchange_seconds", seconds, model, version)
 
-    def _copy(self, account: Account) -> None:
-        """After the answer has left: offer the request to the rule's shadows."""
-        choice, model, live = account.choice, account.model, self.live
-        if choice is None or model is None or live is None:
-            return
-        if account.operation not in account.dialect.INFERENCES:
-            return
-        if choice.arm == "forced" or account.error in ("bad_body", "bad_tensor"):
-            return
-        rule = next((rule for rule in model.rules if rule.name == choice.rule), None)
-        if rule is not None and live.table.models.get(model.name) is model:
-            self._offer(account, live, rule)
-
-    def _offer(self, account: Account, live: Live, rule: Rule) -> None:
-        assert account.model is not None
-        assert account.choice is not None
-        drawn = account.sequence or account.id
-        for version in shadows(rule, account.choice.version, drawn, account):
-            if account.upload is not None:
-                self.shadow.drop(account.model.name, "body_too_large")
-            elif self.load.sheds("shadow"):
-                self.shadow.drop(account.model.name, "shed")
-            else:
-                self.shadow.offer(account, live.shadow(account.model, version))
-
 
 def _host(first: dict[bytes, bytes]) -> str:
     """The host header without its port, in lower case."""
@@ -450,23 +431,6 @@ def _host(first: dict[bytes, bytes]) -> str:
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:
     """The caller's own x-request-id takes the place of an upstream's; else that one passes."""
-    echoed = any(name == b"x-request-id" for name, _ in ours)
-    return [item for item in headers if not echoed or item[0].lower() != b"x-request-id"] + ours
-
-
-async def _respond(send: Send, reply: Reply, ours: Headers) -> None:
-    headers = _with_ours(reply.headers, ours)
-    if reply.status in (204, 304):  # what the length says is not here; the server would wait for it
-        headers = [item for item in headers if item[0].lower() != b"content-length"]
-    elif not any(name.lower() == b"content-length" for name, _ in headers):
-        headers.append((b"content-length", b"%d" % len(reply.body)))
-    if not any(name.lower() == b"date" for name, _ in headers):
-        headers.append((b"date", _date(int(time.time()))))  # noqa: TID251 - HTTP wants the wall
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
-
-
-@lru_cache(maxsize=2)
-def _date(seconds: int) -> bytes:
-    """RFC 9110, 5.6.7; an upstream's own date is passed as it came."""
-    return formatdate(seconds, usegmt=True).encode()
+    if any(name == b"x-request-id" for name, _ in ours):
+        headers = [item for item in headers if item[0].lower() != b"x-request-id"]
+    return headers + ours

@@ -39,6 +39,11 @@ class Probes:
         self._asked: WeakKeyDictionary[Remote, dict[str, tuple[float, Reply | None]]]
         self._asked = WeakKeyDictionary()
 
+    @staticmethod
+    def concern(path: str) -> bool:
+        """Whether `answer` has anything to say."""
+        return path.startswith("/-/") or path.endswith(HEALTH)
+
     async def answer(self, path: str, live: Live | None, headers: Headers) -> Reply | None:
         """None: not a probe's path."""
         if path.startswith("/-/"):

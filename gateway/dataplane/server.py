@@ -19,13 +19,14 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import re
 import socket
 import struct
 import sys
 import termios
 from collections import deque
+from functools import lru_cache
 from typing import Any, Final, cast
-from urllib.parse import unquote
 
 import httptools
 
@@ -33,13 +34,14 @@ from gateway.dataplane.limits import ClientLimits
 from gateway.dataplane.response import CONTROLS
 from gateway.dataplane.turn import STATUS_LINES, Turn
 from gateway.errors import CODES
+from gateway.exchange import Headers
 from gateway.protocol import v2
 
 PIPELINE_MAX: Final = 128  # requests that wait behind the one under way
 WRITE_PROGRESS_BYTES: Final = 64 * 1024  # what a client has to take in `clients.write`
 LINGER_S: Final = 2.0  # how long what a refused client still sends is read and forgotten
 RESET: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-HOST_NOT: Final = b" \t,;/\\@?#<>\"'"
+HOST_NOT: Final = re.compile(rb"[ \t,;/\\@?#<>\"']")
 FRAMING: Final = (b"content-length", b"transfer-encoding")
 DISGUISED: Final = frozenset((*FRAMING, b"host", b"connection", b"authorization"))
 log = logging.getLogger("headworks.server")
@@ -51,9 +53,34 @@ def _is_disguised(name: bytes) -> bool:
     return read in DISGUISED or read.startswith(b"x-headworks-")
 
 
+@lru_cache(maxsize=1024)
+def _split(url: bytes) -> tuple[str, str]:
+    """Path and query of a request's target, raw."""
+    parts = httptools.parse_url(url)
+    return parts.path.decode("latin-1"), (parts.query or b"").decode("latin-1")
+
+
+def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> str | None:
+    """What no request of ours has, in words: a name in disguise, a control character, not exactly
+    one host. Each is looked for in all headers at once."""
+    if b"_" in b"".join(first):
+        for name in first:
+            if b"_" in name and _is_disguised(name):
+                return f"header {name.decode('latin-1')[:80]!r} is not taken"
+    values = b"".join([value for _, value in headers])
+    if len(values.translate(None, CONTROLS)) != len(values):
+        name = next(n for n, value in headers if value.translate(None, CONTROLS) != value)
+        return f"header {name.decode('latin-1')[:80]!r} is not taken"
+    host = first.get(b"host")
+    several = len(first) != len(headers) and [name for name, _ in headers].count(b"host") > 1
+    if (host is None and version != "1.0") or several or (host and HOST_NOT.search(host)):
+        return "host: exactly one name is wanted"
+    return None
+
+
 class Protocol(asyncio.Protocol):
-    """`config.app` is called with each request; its `limits`, `draining` and `refused(code)` are
-    what else is asked of it."""
+    """`config.app.answer` is called with each request; its `limits`, `draining` and `refused(code)`
+    are what else is asked of it."""
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
         self.app = config.app
@@ -67,7 +94,8 @@ class Protocol(asyncio.Protocol):
         self.waiting: deque[Turn] = deque()
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._hosts = self._head_bytes = self._unparsed_bytes = 0
+        self._head_bytes = 0  # read while a head was not yet whole
+        self._read_bytes = 0  # at most so many of them belong to a head that is whole now
         self._in_head, self._begun = True, False
         self._resuming = self._refused = self._held_back = False
         self._writable: asyncio.Future[None] | None = None
@@ -100,8 +128,9 @@ class Protocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        self._read_bytes = self._head_bytes + len(data)
         if self._in_head:
-            self._unparsed_bytes += len(data)
+            self._head_bytes += len(data)
             if not self._awaits and self.turn is None or self._awaits == "idle":
                 self._await("head", self.limits.head_s)
         try:
@@ -110,8 +139,11 @@ class Protocol(asyncio.Protocol):
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.refuse("bad_request", "the request is not valid HTTP/1.1")
-        if self._in_head and self._unparsed_bytes > self.limits.head_bytes:
-            self._refuse_size()
+        if self._in_head:
+            if self._begun and not self._head_bytes:  # it began behind a request
+                self._head_bytes = self._measure()
+            if self._head_bytes > self.limits.head_bytes:
+                self._refuse_size()
 
     def eof_received(self) -> None:
         """Half a connection is none: it closes."""
@@ -148,80 +180,54 @@ class Protocol(asyncio.Protocol):
         if self._resuming:
             return
         self._url, self._headers = b"", []
-        self._hosts = self._head_bytes = 0
         self._in_head = self._begun = True
         if self.turn is not None and self._awaits != "write":
             self._await("head", self.limits.head_s)
 
     def on_url(self, url: bytes) -> None:
-        if not self._resuming:
-            self._url += url
-            self._count_head(len(url))
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._refused or self._resuming:
-            return
-        self._count_head(len(name) + len(value) + 4)
-        name = name.lower()
-        if len(self._headers) >= self.limits.headers:
-            self.refuse("headers_too_large", f"more than {self.limits.headers} headers")
-        elif (b"_" in name and _is_disguised(name)) or (
-            len(value.translate(None, CONTROLS)) != len(value)
-        ):
-            self.refuse("bad_request", f"header {name.decode('latin-1')[:80]!r} is not taken")
-        elif name == b"host":
-            self._hosts += 1
-            if self._hosts > 1 or len(value.translate(None, HOST_NOT)) != len(value):
-                self.refuse("bad_request", "host: exactly one name is wanted")
-        self._headers.append((name, value))
-
-    def _count_head(self, size: int) -> None:
-        """A head that came whole in one read is measured here, one that never ends by its reads."""
-        self._head_bytes += size
-        if self._head_bytes > self.limits.head_bytes:
-            self._refuse_size()
-
-    def _refuse_size(self) -> None:
-        words = f"the head is longer than {self.limits.head_bytes} bytes"
-        self.refuse("headers_too_large", words)
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._in_head = self._begun = False
-        self._unparsed_bytes = 0
+        self._head_bytes = 0
         if self._resuming:
             self._resuming = False
             return
         if self._refused:
             return
+        headers, limits = self._headers, self.limits
+        first = dict(reversed(headers))  # the first of each name
         version = self.parser.get_http_version()
-        if not self._hosts and version != "1.0":
-            self.refuse("bad_request", "host: exactly one name is wanted")
-            return
-        if len(self.waiting) >= PIPELINE_MAX:
+        if len(headers) > limits.headers:
+            self.refuse("headers_too_large", f"more than {limits.headers} headers")
+        elif self._read_bytes > limits.head_bytes and self._measure() > limits.head_bytes:
+            self._refuse_size()
+        elif (wrong := _find_wrong(headers, first, version)) is not None:
+            self.refuse("bad_request", wrong)
+        elif len(self.waiting) >= PIPELINE_MAX:
             self.refuse("bad_request", f"more than {PIPELINE_MAX} requests wait for an answer")
-            return
-        self._take(version)
+        else:
+            self._take(version, first)
 
-    def _take(self, version: str) -> None:
+    def _measure(self) -> int:
+        """Bytes of a head, as far as it is parsed; of one that never ends its reads are counted."""
+        return len(self._url) + sum(len(n) + len(v) + 4 for n, v in self._headers)
+
+    def _refuse_size(self) -> None:
+        words = f"the head is longer than {self.limits.head_bytes} bytes"
+        self.refuse("headers_too_large", words)
+
+    def _take(self, version: str, first: dict[bytes, bytes]) -> None:
         """A whole head: a turn of its own, now or when it is its turn."""
-        url = httptools.parse_url(self._url)
-        path = url.path
+        path, query = _split(self._url)
         method = self.parser.get_method().decode("ascii")
         old = version == "1.0"
-        expects = not old and any(name == b"expect" and value.lower() == b"100-continue"
-                                  for name, value in self._headers)  # fmt: skip
+        expects = not old and first.get(b"expect", b"").lower() == b"100-continue"
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
-        turn = Turn(self, method, keep_alive, expects, old)
-        turn.scope = {
-            "type": "http",
-            "http_version": version,
-            "method": method,
-            "path": unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii"),
-            "raw_path": path,
-            "query_string": url.query or b"",
-            "headers": self._headers,
-            "turn": turn,
-        }
+        turn = Turn(self, method, path, query, self._headers, first, keep_alive, expects, old)
         self.reading = turn
         if self.turn is None:
             self._start(turn)
@@ -252,7 +258,7 @@ class Protocol(asyncio.Protocol):
         """
         lines = [b"%b: %b\r\n" % item for item in self._headers if item[0] in FRAMING]
         self.parser = httptools.HttpRequestParser(self)
-        self._resuming = True
+        self._resuming, self._headers = True, []  # those that are told again are nobody's
         self.data_received(b"POST / HTTP/1.1\r\n%b\r\n%b" % (b"".join(lines), rest))
 
     # Turns.
@@ -261,15 +267,16 @@ class Protocol(asyncio.Protocol):
         self.turn = turn
         if self.app.draining:
             turn.keep_alive = False
-        self.tasks.add(self.loop.create_task(self._run(turn)))
+        turn.task = self.loop.create_task(self._run(turn))
+        self.tasks.add(turn.task)
 
     async def _run(self, turn: Turn) -> None:
         try:
-            await self.app(turn.scope, turn.receive, turn.send)
+            await self.app.answer(turn)
         except Exception:
-            log.exception("%s was not answered", turn.scope["raw_path"][:200])
+            log.exception("%s was not answered", turn.path[:200])
         finally:
-            self.tasks.discard(asyncio.current_task())
+            self.tasks.discard(turn.task)
             if not turn.over:
                 self.cut(turn)
 
@@ -365,7 +372,7 @@ class Protocol(asyncio.Protocol):
         body = v2.error_body(code, status, message)
         self.transport.write(b"".join((
             STATUS_LINES[status],
-            b"content-type: application/json\r\nx-headworks-error: ", code.encode(),
+            b"\r\ncontent-type: application/json\r\nx-headworks-error: ", code.encode(),
             b"\r\nretry-after: 1" if status == 503 else b"",
             b"\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body), body,
         )))  # fmt: skip

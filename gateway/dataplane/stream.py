@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from gateway.dataplane.account import Account
 from gateway.dataplane.departure import Departure
+from gateway.dataplane.turn import Turn
 from gateway.dataplane.upload import Tally
 from gateway.dataplane.upstream import Answer, UpstreamError
 from gateway.errors import JournalUnavailable, Refusal
@@ -25,7 +26,6 @@ from gateway.exchange import Headers
 from gateway.protocol import openai
 from gateway.protocol.sse import EVENT_TYPE
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Record = Callable[[Account, str], Awaitable[None]]
 
 STREAM_AFTER_S: Final = 0.1
@@ -95,7 +95,7 @@ class Withheld:
 
 
 async def relay(
-    account: Account, answer: Answer, headers: Headers, send: Send, record: Record,
+    account: Account, answer: Answer, headers: Headers, turn: Turn, record: Record,
     departure: Departure,
 ) -> bool:  # fmt: skip
     """Whether the client was given all of it; if not, the connection is to be cut. Raises
@@ -109,9 +109,8 @@ async def relay(
         raise
     if account.receipt is not None:
         headers = [*headers, (b"x-headworks-receipt", account.receipt.encode().encode())]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"", "more_body": True})
-    withheld = await _pass(account, answer, headers, send, departure)
+    await turn.begin(answer.status, headers)
+    withheld = await _pass(account, answer, headers, turn, departure)
     try:
         await record(account, "exchange")
     except JournalUnavailable:
@@ -119,12 +118,12 @@ async def relay(
         return False
     if account.error is not None:
         return False
-    await send({"type": "http.response.body", "body": withheld, "more_body": False})
+    await turn.pass_on(withheld, more=False)
     return True
 
 
 async def _pass(
-    account: Account, answer: Answer, headers: Headers, send: Send, departure: Departure
+    account: Account, answer: Answer, headers: Headers, turn: Turn, departure: Departure
 ) -> bytes:
     """Relay all but what is withheld, which it gives back; the account says what came of it."""
     assert account.model is not None
@@ -139,7 +138,7 @@ async def _pass(
                 if meter is not None:
                     meter.add(chunk)
                 if released := withheld.release(chunk):
-                    await send({"type": "http.response.body", "body": released, "more_body": True})
+                    await turn.pass_on(released)
                     sent += len(released) if departure.left is None else 0
     except (UpstreamError, Refusal) as error:
         account.error = error.code

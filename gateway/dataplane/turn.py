@@ -1,4 +1,4 @@
-"""One request on a client's connection, and the way of its answer: ASGI's receive and send.
+"""One request on a client's connection, and the way of its answer.
 
 Invariants kept here:
 
@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import http
+import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Final, Protocol
 
 from gateway.dataplane.response import CONTROLS
-from gateway.errors import Refusal
+from gateway.errors import CODES, Refusal
+from gateway.exchange import Headers
 
 BODY_HIGH_BYTES: Final = 64 * 1024
-CLOSE: Final = b"connection: close\r\n"
 
 
 def _phrase(status: int) -> bytes:
@@ -32,8 +35,14 @@ def _phrase(status: int) -> bytes:
 
 
 STATUS_LINES: Final = {
-    status: b"HTTP/1.1 %d %b\r\n" % (status, _phrase(status)) for status in range(200, 600)
+    status: b"HTTP/1.1 %d %b" % (status, _phrase(status)) for status in range(200, 600)
 }
+
+
+@lru_cache(maxsize=2)
+def _date(seconds: int) -> bytes:
+    """RFC 9110, 5.6.7; an upstream's own date is passed as it came."""
+    return b"date: " + formatdate(seconds, usegmt=True).encode()
 
 
 class Way(Protocol):
@@ -49,19 +58,22 @@ class Way(Protocol):
 
 class Turn:
     __slots__ = (
-        "_chunks", "_head", "_left", "_way", "_waiter", "chunked", "expects", "gone",
-        "keep_alive", "late", "method", "old", "on_gone", "over", "scope", "size", "started",
-        "until_close", "whole",
+        "_chunks", "_left", "_way", "_waiter", "chunked", "expects", "first", "gone", "headers",
+        "keep_alive", "late", "method", "old", "on_gone", "over", "path", "query", "size",
+        "started", "task", "until_close", "whole",
     )  # fmt: skip
 
     def __init__(
-        self, way: Way, method: str, keep_alive: bool, expects: bool, old: bool = False
-    ) -> None:
-        """`expects`: the client waits for "100 Continue" before it sends its body; `old`: it speaks
-        HTTP/1.0."""
-        self._way, self.method, self.old = way, method, old
-        self.keep_alive, self.expects = keep_alive, expects
-        self.scope: dict[str, Any] = {}
+        self, way: Way, method: str, path: str, query: str, headers: Headers,
+        first: dict[bytes, bytes], keep_alive: bool, expects: bool, old: bool = False,
+    ) -> None:  # fmt: skip
+        """`path` and `query` are raw; names of `headers` are in lower case, `first` is the first
+        value of each. `expects`: the client waits for "100 Continue" before it sends its body;
+        `old`: it speaks HTTP/1.0."""
+        self._way, self.method, self.path, self.query = way, method, path, query
+        self.headers, self.first = headers, first
+        self.keep_alive, self.expects, self.old = keep_alive, expects, old
+        self.task: asyncio.Task[None] | None = None
         self._chunks: list[bytes] = []
         self.size = 0
         self.whole = self.late = self.started = self.over = False
@@ -69,7 +81,6 @@ class Turn:
         self.gone: str | None = None
         self.on_gone: Callable[[str], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._head = b""
         self._left = 0  # bytes of the answer's body that are still owed, where its length is known
 
     # The connection's side.
@@ -106,8 +117,9 @@ class Turn:
 
     # The program's side.
 
-    async def receive(self) -> dict[str, Any]:
-        """The next piece of the body. Refusal `request_timeout` where it does not come in time."""
+    async def receive(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether more comes. Refusal `request_timeout` where it
+        does not come in time, `client_gone`."""
         if self.expects and not self.whole and self.gone is None:
             self.expects = False
             self._way.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -117,56 +129,79 @@ class Turn:
             await self._waiter
             self._waiter = None
         if self.gone is not None or self.over:
-            return {"type": "http.disconnect"}
+            raise Refusal("client_gone", CODES["client_gone"][1])
         if self.late and not self.whole:
             self.keep_alive = False
             raise Refusal("request_timeout", f"{self.size} bytes of the body came in time")
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self.size = 0
-        return {"type": "http.request", "body": body, "more_body": not self.whole}
+        return body, not self.whole
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """A head, then pieces of a body; nothing happens once the client has gone."""
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """All of an answer; it says its length, and the date where `headers` do not. Nothing
+        happens once the client has gone."""
+        if await self._may_write():
+            self._write(self._head(status, headers, len(body)), body, False)
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """The head of an answer that comes in pieces."""
+        if await self._may_write():
+            self._way.write(self._head(status, headers, None))
+
+    async def pass_on(self, piece: bytes, *, more: bool = True) -> None:
+        """A piece of the body, the last one unless `more`."""
+        if await self._may_write():
+            assert self.started, "a head comes first"
+            self._write(b"", piece, more)
+
+    async def _may_write(self) -> bool:
+        """Once the client reads; False: it has gone."""
         while (writable := self._way.writable()) is not None and self.gone is None:
             await asyncio.shield(writable)
-        if self.gone is not None:
-            return
-        if message["type"] == "http.response.start":
-            assert not self.started, "an answer has one head"
-            self.started = True
-            self._begin(message["status"], message["headers"])
-            return
-        assert self.started, "a head comes first"
-        assert not self.over, "an answer ends once"
-        self._piece(message.get("body", b""), message.get("more_body", False))
+        return self.gone is None
 
-    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    def _head(self, status: int, headers: Headers, whole: int | None) -> bytes:
+        """`whole`: length of the body, where it is there."""
+        assert not self.started, "an answer has one head"
+        self.started = True
         if not self.whole:
             self.keep_alive = False  # what is left of the body would be taken for a request
-        length = None
+        bodiless = status in (204, 304)
+        length, dated = None, whole is None
         lines = [STATUS_LINES[status]]
         for name, value in headers:
             name = name.lower()
             if name == b"content-length":
+                if bodiless and whole is not None:
+                    continue  # what it says is not here; the client would wait for it
                 length = int(value)
-            lines.append(b"%b: %b\r\n" % (name, value))
-        bodiless = self.method == "HEAD" or status in (204, 304)
+            elif name == b"date":
+                dated = True
+            lines.append(name + b": " + value)
+        if length is None and whole is not None and not bodiless:
+            length = whole
+            lines.append(b"content-length: %d" % whole)
+        if not dated:
+            lines.append(_date(int(time.time())))  # noqa: TID251 - HTTP wants the wall
+        self._frame(length, bodiless or self.method == "HEAD")
+        if self.chunked:
+            lines.append(b"transfer-encoding: chunked")
+        if not self.keep_alive:
+            lines.append(b"connection: close")
+        lines.append(b"\r\n")
+        head = b"\r\n".join(lines)
+        if len(head) - len(head.translate(None, CONTROLS)) != 2 * len(lines):
+            raise ValueError("a control character in the answer's head")
+        return head
+
+    def _frame(self, length: int | None, bodiless: bool) -> None:
         self.until_close = length is None and not bodiless and self.old
         self.chunked = length is None and not bodiless and not self.old
         self._left = 0 if bodiless or length is None else length
-        if self.chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        if not self.keep_alive:
-            lines.append(CLOSE)
-        lines.append(b"\r\n")
-        head = b"".join(lines)
-        if len(head) - len(head.translate(None, CONTROLS)) != 2 * len(lines):
-            raise ValueError("a control character in the answer's head")
-        self._head = head
 
-    def _piece(self, body: bytes, more: bool) -> None:
-        head, self._head = self._head, b""
+    def _write(self, head: bytes, body: bytes, more: bool) -> None:
+        assert not self.over, "an answer ends once"
         if self.chunked:
             if body:
                 body = b"%x\r\n%b\r\n" % (len(body), body)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from gateway.dataplane.limits import Load
 from gateway.errors import CODES, Refusal
 from gateway.journal.record import Part
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
+Receive = Callable[[], Awaitable[tuple[bytes, bool]]]
+"""The next piece of a body and whether more comes, as `Turn.receive`."""
 
 
 class Tally:
@@ -74,7 +74,7 @@ class Upload:
         if self._whole:
             raise StopAsyncIteration
         try:
-            piece, more = await _next(self._receive)
+            piece, more = await self._receive()
             if self.tally.length + len(piece) > self._at_most:
                 raise too_large(self._at_most)
         except Refusal as refusal:
@@ -106,7 +106,7 @@ async def take_body(
         chunks: list[bytes] = []
         more = True
         while more and held <= hold:
-            chunk, more = await _next(receive)
+            chunk, more = await receive()
             if held + len(chunk) > at_most:
                 raise too_large(at_most)
             if not load.hold(len(chunk)):
@@ -127,16 +127,9 @@ async def _first(receive: Receive, size: int) -> tuple[bytes, bool]:
     """At least so many bytes of a body, and whether more come."""
     begun, more = b"", True
     while more and len(begun) < size:
-        piece, more = await _next(receive)
+        piece, more = await receive()
         begun += piece
     return begun, more
-
-
-async def _next(receive: Receive) -> tuple[bytes, bool]:
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise Refusal("client_gone", CODES["client_gone"][1])
-    return message.get("body", b""), message.get("more_body", False)
 
 
 def too_large(at_most: int) -> Refusal:

@@ -85,10 +85,10 @@ class Worker:
 
     async def run(self) -> int:
         """Serve until SIGTERM; the exit code."""
-        self.shadow = Shadow(None, self.clock, self.metrics)
         self.probes = Probes()
         workers = self.settings.workers
         load = Load(self.settings.overload, workers)
+        self.shadow = Shadow(None, self.clock, self.metrics, load, workers)
         pins = Pins(self.settings.keys)
         self.handler = Handler(None, self.shadow, self.probes, self.clock, self.metrics, load, pins)
         limits = ClientLimits.of(self.settings.clients, workers)
@@ -188,7 +188,7 @@ class Worker:
             self.handler.cut()
             self.server.force_exit = True
             return
-        self.probes.draining = self.app.draining = True
+        self.probes.draining = self.app.draining = self.shadow.ending = True
         self._keep(self._drain())
 
     async def _drain(self) -> None:
@@ -203,6 +203,7 @@ class Worker:
         if self.listener is not None:
             await self.listener.stop(self.settings.drain.at_most)
         await self.shadow.close()
+        self.shadow.each_second(self.name)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -219,7 +220,7 @@ class Worker:
 
     async def _tick(self) -> None:
         """Ten times a second the table, once a second everything else."""
-        count = 0
+        count, loop = 0, asyncio.get_running_loop()
         while True:
             try:
                 if self._swap_after <= asyncio.get_running_loop().time() and self.tables.changed():
@@ -232,13 +233,16 @@ class Worker:
             except Exception:
                 log.exception("a tick failed; the next one tries again")
             count += 1
+            due = loop.time() + TICK_S
             await asyncio.sleep(TICK_S)
+            self.shadow.sampling.note(loop.time() - due)
 
     def _each_second(self) -> None:
         if self.journal is not None:
             self.journal.mark()
         self._tell_numbers()
         self._record_refusals(self.handler.refusals.due(self.clock.steady()))
+        self.shadow.each_second(self.name)
         self._climb()
 
     async def _swap(self) -> None:
@@ -364,11 +368,12 @@ class _App:
     """What uvicorn calls: the handler, and what the protocol asks and tells beside it."""
 
     def __init__(self, handler: Handler, refused: Any, limits: ClientLimits) -> None:
-        self._handler, self.refused, self.limits = handler, refused, limits
+        self.answer, self.refused, self.limits = handler.answer, refused, limits
         self.draining = False
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._handler(scope, receive, send)
+        """uvicorn wants one; `Protocol` calls `answer`."""
+        raise NotImplementedError
 
 
 def serve(settings: WorkerSettings, clock: SystemClock, descriptor: int) -> int:

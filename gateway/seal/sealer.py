@@ -249,7 +249,7 @@ class Sealer:
         """What the sealed parts come to: the place of the body, decisions or why there are none."""
         found = self._model(header)
         try:
-            context_bytes, _, response = decode_parts(parts)
+            context_bytes, request, response = decode_parts(parts)
             context = orjson.loads(context_bytes)
         except ValueError as error:
             return Sealed(header, {"unreadable": str(error)[:200]}, found)
@@ -263,9 +263,10 @@ class Sealer:
             return Sealed(header, {"unreadable": "erased"}, found)
         version = found.versions.get(header.get("version", "")) if found else None
         card = version.card if version else None
-        findings = decisions_of(header, context, response, card, found)
+        findings = decisions_of(header, context, response, card, found, request)
         told: dict[str, Any] = {"body": body.to_json(), "unreadable": findings.unreadable,
-                                "completion": findings.completion}  # fmt: skip
+                                "completion": findings.completion,
+                                "trace": findings.trace}  # fmt: skip
         if findings.decisions:
             told |= self._decided(findings, model, day, header["id"], numbers)
         answered = (response, context.get("response_headers", ()))

@@ -48,7 +48,9 @@ class Ticking:
 def record(traceparent: bytes = TRACEPARENT, **fields: Any) -> dict[str, Any]:
     """The header of an exchange that lasted 1 ms, as the data path writes it, with `fields`."""
     headers = [(b"traceparent", traceparent), (b"x-headworks-subject", b"secret-subject")]
-    account = Account(Ticking(), "POST", "/v2/models/mortgage/infer", "q=secret", headers)
+    account = Account(
+        Ticking(), "POST", "/v2/models/mortgage/infer", "q=secret", headers, dict(headers)
+    )
     account.status, account.attempts, account.upstream_ns = 200, 1, 400_000
     answered = {"model": "mortgage", "version": "v2", "arm": "canary", "rule": "everyone",
                 "operation": "infer", "protocol": "v2", "caller": "loans-app"}  # fmt: skip
