@@ -46,7 +46,7 @@ class Edit:
 def read_edit(data: bytes, document: Mapping[str, Any]) -> Edit:
     """Checked against the versions and groups of `document`, the table it is for."""
     edit = Edit()
-    text = YamlFile(None, "body", edit.problems, data)
+    text = YamlFile(data, "body", edit.problems)
     if not isinstance(text.tree, dict):
         if not edit.problems:
             text.add((), text.tree, "a mapping with `reason` and `models` is wanted")

@@ -26,6 +26,8 @@ from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
 from gateway.publisher import Publisher, file_problems
 from gateway.revisions import Clashing, Owned, Revisions
+from gateway.rollout.controller import Rollouts
+from gateway.rollout.routes import rollout_routes
 from gateway.seal.custody import Custody
 from gateway.seal.sealer import Sealer
 from gateway.settings import RESTART_KEYS, LedgerSettings
@@ -55,6 +57,7 @@ class Governor:
         self.revisions = Revisions(self.tables, Artifacts(state), clock.wall)
         self.sealer = Sealer(state, keys, self.clock, self.metrics, ledger)
         self.custody = Custody(self.sealer)
+        self.rollouts = Rollouts(state, keys, self.sealer, self.revisions, self.clock, self.metrics)
         self.stopping = False
         self._publishing = asyncio.Lock()
 
@@ -67,6 +70,7 @@ class Governor:
         await asyncio.to_thread(self.custody.resume)
         if not restarts or self.tables.current is None:
             await self._publish_at_start()
+        await asyncio.to_thread(self.rollouts.resume)
         run = self.state / "run"
         run.mkdir(exist_ok=True)
         path = run / "governor.sock"
@@ -81,6 +85,7 @@ class Governor:
         finally:
             self.server.should_exit = True
             await serving
+            self.rollouts.close()
             self.sealer.close()
         return 0
 
@@ -110,7 +115,9 @@ class Governor:
 
     def _turn(self) -> int:
         self.custody.retire()
-        return self.sealer.turn()
+        written = self.sealer.turn()
+        self.rollouts.turn()
+        return written
 
     def _tell_numbers(self) -> None:
         for source, lag in self.sealer.lag().items():
@@ -169,6 +176,7 @@ class Governor:
             routes=[
                 *custody_routes(self.custody),
                 *Publisher(self.revisions, self._publishing).routes(),
+                *rollout_routes(self.rollouts),
                 Route("/reload", reload, methods=["POST"]),
                 Route("/status", status, methods=["GET"]),
                 Route("/tell", tell, methods=["POST"]),

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
@@ -72,16 +72,13 @@ class _Loader(yaml.SafeLoader):
 class YamlFile:
     """One YAML file with the lines of its keys, collecting problems."""
 
-    def __init__(
-        self, path: Path | None, shown: str, problems: list[Problem], data: bytes = b""
-    ) -> None:
-        """`data`: the text, where it lies in no file."""
+    def __init__(self, source: Path | bytes, shown: str, problems: list[Problem]) -> None:
         self.shown, self.problems = shown, problems
         self.lines: dict[Key, int] = {}
         self.tree: Any = None
-        self.data = data
+        self.data = b""
         try:
-            self.data = path.read_bytes() if path is not None else data
+            self.data = source if isinstance(source, bytes) else source.read_bytes()
         except OSError as error:
             self.add((), "", f"cannot be read: {error.strerror}")
             return
@@ -129,6 +126,24 @@ class YamlFile:
                     value = NOTHING if "auth" in key else item["input"]  # it may be a secret
                     self.add(key, value, item["msg"].removeprefix("Value error, "))
             return None
+
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+def check_document(
+    data: bytes, shown: str, model: type[Model]
+) -> tuple[Model | None, Any, list[Problem]]:
+    """YAML beside the configuration: what it means, what is written, what is wrong with it."""
+    problems: list[Problem] = []
+    file = YamlFile(data, shown, problems)
+    if not problems and not isinstance(file.tree, dict):
+        file.add((), file.tree, "a mapping of settings is wanted")
+    if problems:
+        return None, None, problems
+    told = file.validate(model, file.tree)
+    problems.sort(key=lambda problem: problem.line)
+    return told, file.tree, problems
 
 
 NOTHING = object()

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from gateway import __version__
 from gateway.catalog.queries import LIMIT_MAX, Filters
+from gateway.console.rolloutapi import rollout_paths, rollout_schemas
 from gateway.console.schema import (
     FLAG,
     MOMENT,
@@ -113,6 +114,7 @@ def paths() -> dict[str, Any]:
                              "series.", refer("Monitor"), 404, parameters=[model])
         },
         **alert_paths(),
+        **rollout_paths(),
         "/api/v1/monitor/{model}/performance": {
             "get": operation("performance", "Labels by day of prediction: coverage, accuracy, area "
                              "under the curve, Brier score, calibration; and what they would be "
@@ -222,6 +224,7 @@ def schemas() -> dict[str, Schema]:
         "Reproduction": reproduction_schema(),
         **monitor_schemas(),
         **table_schemas(),
+        **rollout_schemas(),
     }
 
 

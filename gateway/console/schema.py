@@ -1,4 +1,4 @@
-"""What the API's description is made of: schemas, operations, parameters, bodies."""
+"""What the API's description is made of: shapes, operations, parameters."""
 
 from __future__ import annotations
 
@@ -46,11 +46,12 @@ def operation(name: str, summary: str, answer: Schema, *errors: int, **more: Any
     told = {
         400: "A parameter is wrong.",
         404: "There is none.",
-        403: "The person lacks the role.",
-        409: "It is under way.",
+        403: "The person may not do it, or not alone.",
+        409: "It cannot be done now.",
         412: "Another revision is in force; what it changed is shown.",
         428: "If-Match is wanted.",
-        422: "The file is not in order.",
+        413: "It is too large.",
+        422: "The file is not in order; `problems` says why, with lines.",
     }
     responses: dict[str, Any] = {"200": response("As asked.", answer)}
     for status in errors:

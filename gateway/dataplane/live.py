@@ -65,7 +65,7 @@ def _copied(model: Model, rule: Rule) -> set[str]:
 def _load(model: Model, version: Version, artifacts: Artifacts) -> Session:
     assert version.artifact is not None
     assert version.card is not None
-    folder = artifacts.path(version.artifact)
+    folder = artifacts.whole(version.artifact)
     session = Session(folder, model.name, version.name, version.card)
     if model.explain.get("inline") and model.background is not None:
         plan = artifacts.plan(version.artifact, model.background)
