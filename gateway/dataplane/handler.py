@@ -39,7 +39,7 @@ from gateway.protocol.tensor import Unreadable
 from gateway.routing.access import forced_version
 from gateway.routing.choice import choose, force, shadows
 from gateway.routing.identity import check_rows, identify, read_context
-from gateway.routing.place import Place, find_model, locate, locate_call, match
+from gateway.routing.place import Place, find_model, locate_call, match
 from gateway.table import Model, Rule
 from gateway.telemetry.metrics import Metrics
 
@@ -313,8 +313,11 @@ class Handler:
         if account.dialect is grpc:
             place = locate_call(live.table, account.path)
         else:
-            account.dialect = dialect_at(account.path)  # in which an unknown path is refused
-            place = locate(live.table, _host(account.first), account.path)
+            try:
+                place = live.place(account.first.get(b"host"), account.path)
+            except Refusal:
+                account.dialect = dialect_at(account.path)  # in which it is said
+                raise
         account.dialect, account.target = place.dialect, place.path
         account.operation = place.target.operation
         method = place.dialect.METHODS.get(place.target.operation)
@@ -447,11 +450,6 @@ class Handler:
                 self.shadow.drop(account.model.name, "shed")
             else:
                 self.shadow.offer(account, live.shadow(account.model, version))
-
-
-def _host(first: dict[bytes, bytes]) -> str:
-    """The host header without its port, in lower case."""
-    return first.get(b"host", b"").decode("latin-1").lower().rsplit(":", 1)[0]
 
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:
