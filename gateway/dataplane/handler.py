@@ -416,15 +416,13 @@ class Handler:
         if not account.status:  # cancelled by the end of the process: no answer was given
             return
         model, version = account.model.name, account.version.name
-        arm, status = account.choice.arm, str(account.status)
-        self.metrics.count("headworks_exchanges", model, version, arm, status)
+        seconds = (self.clock.steady() - account.arrived_ns) / 1e9
+        self.metrics.note_answer(model, version, account.choice.arm, account.status, seconds)
         if (first := account.extra.get("assigned")) is not None:  # its failure stays its own
             said = (first["version"], first["arm"], str(first["status"]))
             self.metrics.count("headworks_exchanges", model, *said)
         if (client := account.extra.get("client")) is not None:
             self.metrics.count("headworks_clients_left", model, client["left"], client["policy"])
-        seconds = (self.clock.steady() - account.arrived_ns) / 1e9
-        self.metrics.observe("headworks_exchange_seconds", seconds, model, version)
 
     def _copy(self, account: Account) -> None:
         """After the answer has left: offer the request to the rule's shadows."""
