@@ -14,7 +14,6 @@ import asyncio
 import logging
 import signal
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from gateway.catalog.rebuild import Rebuild
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
+from gateway.detectors.foreign import opened
 from gateway.exchange import exchange_id
-from gateway.explain.worker import Asked, Explanations
+from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
@@ -39,16 +39,16 @@ from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
+from gateway.monitor.inference import Inference, is_decided
 from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
-from gateway.monitor.window import Decision
-from gateway.monitor.worker import Windows, decisions_of
+from gateway.monitor.worker import Windows
 from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
 from gateway.settings import LedgerSettings
-from gateway.table import Model, Table, TableStore, Version
+from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 
@@ -61,60 +61,12 @@ OUTPUTS_AT_ONCE = 64
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
 NAME = "analyst"
-IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "budget",
-            "largest_residual", "largest_standard_error", "fallback", "not_explained")  # fmt: skip
 LEAF_BYTES_MAX = 48 * 1024
 """An output longer than this goes beside the bodies: a leaf has to stay below 64 KiB."""
 TABLES_MAX = 16
 Place = tuple[int, int]
 NO_PARTS = encode_parts({}, EMPTY, EMPTY)
 log = logging.getLogger("headworks.analyst")
-
-
-@dataclass(slots=True)
-class Inference:
-    """A decided exchange as it is judged; `why`: the reason for which it cannot be."""
-
-    model: Model
-    version: Version
-    rows: dict[str, list[Any]] = field(default_factory=dict)
-    groups: list[dict[str, str]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    outcomes: list[str | None] = field(default_factory=list)
-    given: bool = True
-    why: str | None = None
-    keys: tuple[int, ...] = ()
-    """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
-
-    def asked(self) -> Asked:
-        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes, self.given)
-
-    def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
-        assert self.version.card is not None
-        return decisions_of(
-            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups
-        )
-
-
-def _decided(leaf: dict[str, Any]) -> bool:
-    """Whether a leaf is an inference that a version answered."""
-    record = leaf["record"]
-    return (
-        leaf["kind"] == "exchange"
-        and record.get("operation") == "infer"
-        and record["status"] == 200
-        and record.get("version") is not None
-    )
-
-
-def in_clear(said: dict[str, Any]) -> dict[str, Any]:
-    """What a leaf tells of an explanation: how it was made and which reasons were given. The
-    numbers are sealed: a linear model's attributions give its inputs back."""
-    told = {key: said[key] for key in IN_CLEAR if key in said}
-    if "rows" in said:
-        told["codes"] = [[reason["code"] for reason in row["reasons"]] for row in said["rows"]]
-        told["changes_found"] = [len(row.get("counterfactuals", ())) for row in said["rows"]]
-    return told
 
 
 class Analyst:
@@ -129,7 +81,8 @@ class Analyst:
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
-        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}))
+        family = opened(state)
+        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}), family)
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
         leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
         self.webhook = Webhook(
@@ -211,6 +164,7 @@ class Analyst:
         while not self.stopping.is_set() and not self.failed.is_set():
             if self.tables.changed():
                 self._follow_telemetry()
+                await asyncio.to_thread(self._plan)
             self._mark()
             await self._swap_catalog()
             taken = await asyncio.to_thread(self._take_chunk)
@@ -272,6 +226,11 @@ class Analyst:
             self._spans = Spans(told, self.metrics) if told else None
             self._spans_to = told
 
+    def _plan(self) -> None:
+        """For the revision in force: what workers need to give reasons in their answers."""
+        if (revision := self.tables.current) is not None:
+            self.explanations.plan(self._table(revision))
+
     def _unsent(self, behind: Place) -> list[Waiting]:
         with closing(self.catalog.cursor()) as cursor:
             return queries.unsent(cursor, behind)
@@ -296,7 +255,7 @@ class Analyst:
             size += len(text) + sent.get("request", 0) + sent.get("response", 0)
             if size > CHUNK_BYTES:
                 break
-        inferences = {number: self._read(leaf) for number, leaf in leaves if _decided(leaf)}
+        inferences = {number: self._read(leaf) for number, leaf in leaves if is_decided(leaf)}
         readable = {number: found for number, found in inferences.items() if found.why is None}
         asked = [found.asked() for found in readable.values()]
         said = dict(zip(readable, self.explanations.explain(asked)))
@@ -359,7 +318,7 @@ class Analyst:
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
-        if _decided(leaf) and (found := self._read(leaf)).why is None:
+        if is_decided(leaf) and (found := self._read(leaf)).why is None:
             for decision in found.decisions(number, leaf):
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
@@ -415,14 +374,19 @@ class Analyst:
         else:
             rows = len(said["rows"])
             self.metrics.count("headworks_explained", model, version, said["method"], by=rows)
+        told = in_clear(said)
+        given = record.get("reasons", {}).get("codes")
+        if given is not None and "codes" in told and given != told["codes"]:
+            log.error("exchange %s was answered with other reasons", record["id"])
+            self.metrics.count("headworks_inline_differs", model, version)
         about = {"kind": "explanation", "exchange": record["id"], "model": model,
                  "version": version, "artifact": record.get("artifact"),
                  "sealed": bool(keys)}  # fmt: skip
         parts = encode_parts({"explanation": said, "keys": keys}, EMPTY, EMPTY)
         if len(parts) > OUTPUT_BYTES_MAX:
-            said = {"not_explained": "too_large"}
+            told = said = {"not_explained": "too_large"}
             parts = encode_parts({"explanation": said, "keys": keys}, EMPTY, EMPTY)
-        self._say(number, about | in_clear(said), parts if keys else NO_PARTS)
+        self._say(number, about | told, parts if keys else NO_PARTS)
 
     def _say_window(self, number: int, report: WindowReport) -> None:
         told = report.to_json()
@@ -460,6 +424,7 @@ class Analyst:
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close, SPANS_PATIENCE_S)
         await self.journal.close()
+        self.windows.close()
         self.catalog.close()
 
 

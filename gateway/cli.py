@@ -11,6 +11,7 @@ import typer
 
 from gateway import __version__
 from gateway.commands.alerts import alerts
+from gateway.commands.detectors import detectors
 from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
 from gateway.commands.subject import subject
@@ -160,6 +161,7 @@ cli.add_typer(ledger, name="ledger")
 cli.add_typer(journal, name="journal")
 cli.command()(feedback)
 cli.add_typer(alerts, name="alerts")
+cli.add_typer(detectors, name="detectors")
 cli.command()(witness)
 
 Filter = Annotated[str | None, typer.Option()]

@@ -1,28 +1,36 @@
 """Explanations a second, by method: 12 features, 50 background rows, batches of 256, one thread.
 
-    python load/explanations.py [--seconds 2]
+    python -m load.explanations [--seconds 2]
 
 Models and rows are made from one seed. `boxes` is the tree method with its tables switched off;
-`forest` is 20 trees of depth 8, which mixes tables and boxes.
+`forest` is 20 trees of depth 8, which mixes tables and boxes. `inline` is what that setting adds to
+an answer of the mortgage model v2: the inner tensor by onnxruntime, attributions, reasons.
 """
 
 import argparse
 import hashlib
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
+import yaml
 from skl2onnx import to_onnx
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
+from gateway.attribution.plan import write_plan
 from gateway.card import Card
+from gateway.dataplane.inline import Inline
 from gateway.explain import treeshap
 from gateway.explain.explainer import Explainer
+from gateway.explain.worker import as_columns, read_parquet
 
 FEATURES, BATCH, SEED = 12, 256, 7
+MORTGAGE = Path(__file__).parents[1] / "models" / "mortgage"
 
 
 def card_of(model: bytes, features: int) -> Card:
@@ -89,6 +97,32 @@ def measure(name: str, estimator: object, features: int, batches: tuple[int, ...
     print(f"{name:14} {explained.method:12} built in {built:5.2f} s  {'  '.join(figures)}")
 
 
+def measure_inline(seconds: float) -> None:
+    """One denied row at a time, by the worker's own code: processor time, and the wall's median."""
+    card = Card.model_validate(yaml.safe_load((MORTGAGE / "v2" / "card.yaml").read_text()))
+    rows = as_columns(card, read_parquet(MORTGAGE / "background.parquet"))
+    explainer = Explainer(card, (MORTGAGE / "v2" / "model.onnx").read_bytes(), rows)
+    scores = explainer.scores(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan"
+        write_plan(path, explainer.plan)
+        inline = Inline(path, card, {"rows_at_most": 256, "reasons": 4}, 10.0)
+    row = int(np.argmax(scores))
+    fed = {name: values[row : row + 1].reshape(1, 1) for name, values in rows.items()}
+    fed = {name: x if x.dtype == object else x.astype(np.float32) for name, x in fed.items()}
+    walls, begun = [], time.process_time()
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        given = inline.explain(fed, [float(scores[row])], 0)
+        walls.append(time.perf_counter() - started)
+    spent = (time.process_time() - begun) / len(walls)
+    assert given.codes
+    print(f"{'inline, v2':14} {'trees':12} {spent * 1e6:.0f} us of processor an answer, "
+          f"p50 {sorted(walls)[len(walls) // 2] * 1e6:.0f} us, "
+          f"p99 {sorted(walls)[len(walls) * 99 // 100] * 1e6:.0f} us")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="for each method")
@@ -107,6 +141,7 @@ def main() -> None:
     treeshap.TABLE_BYTES_AT_MOST = tables
     measure("neural, 8", neural, 8, (16,), seconds)
     measure("neural, 12", neural, FEATURES, (16,), seconds)
+    measure_inline(seconds)
 
 
 if __name__ == "__main__":

@@ -43,15 +43,19 @@ def to_upstream(
     traffic: bytes | None = None,
     own_authorization: bool,
     credential: bytes | None = None,
+    redacted: frozenset[bytes] = frozenset(),
 ) -> Headers:
     """What an upstream gets: all but host, hop-by-hop and ours, with our id and the trace.
 
     `own_authorization`: the bearer token was ours (a caller's key) and goes no further.
-    `credential`: name of the header in which the upstream gets our own.
+    `credential`: name of the header in which the upstream gets our own. What is no answer to the
+    caller (`traffic`) never carries his credentials, nor what is `redacted` from records.
     """
     less = set(_named_by_connection(headers)) if b"connection" in first else set()
     if credential is not None:
         less.add(credential)
+    if traffic is not None:
+        less |= NEVER_KEPT | redacted
     if own_authorization:
         less.add(b"authorization")
     sent = [item for item in headers if _is_passed(item[0]) and item[0] not in less]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import onnxruntime
 
 from gateway.card import Card
+from gateway.dataplane.inline import Inline
 from gateway.errors import Refusal
 from gateway.protocol import v2
 from gateway.protocol.tensor import DTYPES, Tensor, Unreadable
@@ -34,6 +36,9 @@ RUNTIME = {
 LOOP_NS = 2_000_000
 """A run expected to last longer than this leaves the event loop for a thread."""
 
+RANDOM = (b"RandomNormal", b"RandomUniform", b"Multinomial", b"Bernoulli")
+"""Operators that draw; their names stand in a graph's bytes as they are."""
+
 FEW = 16
 """So many numbers are sooner looked at one by one than by a reduction of numpy's."""
 
@@ -47,6 +52,7 @@ class Session:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         self.model, self.version, self.card = model, version, card
+        self.deterministic = not _draws(folder / "model.onnx")
         self._session: Any = onnxruntime.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
@@ -59,6 +65,7 @@ class Session:
         }
         self._types = {name: ONNX_TYPES.get(item.type, "") for name, item in self.inputs.items()}
         self._ns_a_row = 0.0
+        self.inline: Inline | None = None
         for words in self.misfits():
             raise ValueError(f"{model}/{version}: {words}")
 
@@ -84,6 +91,8 @@ class Session:
 
     def feeds(self, request: v2.Request) -> dict[str, Any]:
         """Arrays for onnxruntime. Refusal `bad_tensor` names tensor, sent and expected."""
+        if request.raw is not None:
+            request = self._named(request.raw)
         unknown = request.inputs.keys() - self.inputs.keys()
         if unknown:
             words = f"tensor {min(unknown)!r} is unknown; expected: {', '.join(self.inputs)}"
@@ -208,6 +217,12 @@ def _infinite(array: Any) -> bool:
     if array.size <= FEW:
         return any(map(math.isinf, array.ravel().tolist()))
     return bool(np.isinf(array).any())
+
+
+def _draws(graph: Path) -> bool:
+    """Whether a graph may hold an operator that draws: then the same input has several answers."""
+    with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return any(data.find(name) >= 0 for name in RANDOM)
 
 
 def _check_numbers(tensor: Tensor) -> None:

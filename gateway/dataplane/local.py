@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from gateway.dataplane.account import Account
+from gateway.dataplane.inline import Given, Inline
 from gateway.dataplane.inprocess import Session
 from gateway.errors import Refusal
 from gateway.exchange import Headers, Reply
@@ -70,7 +72,39 @@ def _infer(session: Session, model: Model, account: Account, asked: v2.Request |
     request = asked if asked is not None else _read(account, account.limits["request"])
     outputs = session.run(request)
     version = session.version if "version" in model.expose else None
-    return _write(model.name, version, request, outputs, called=account.dialect is grpc)
+    called = account.dialect is grpc
+    reply = _write(model.name, version, request, outputs, called=called)
+    if session.inline is None or account.primary is not None:
+        return reply
+    given = _reasons(session.inline, session, model, account, request, outputs)
+    account.extra["reasons"] = given.to_json()
+    return Reply(reply.status, reply.headers + given.headers(), reply.body, reply.trailers)
+
+
+def _reasons(
+    inline: Inline, session: Session, model: Model, account: Account, request: v2.Request,
+    outputs: dict[str, Any],
+) -> Given:  # fmt: skip
+    """For the scores that the caller reads in this answer."""
+    score = session.card.outputs.score
+    name, column = model.mapping.get("output"), model.mapping.get("column")
+    name, column = name or score.tensor, score.column if column is None else column
+    if name not in outputs:
+        return Given([], "score_not_asked")
+    scores = outputs[name].reshape(len(outputs[name]), -1)[:, column]
+    if account.dialect is grpc or (_binary(request, outputs) or {}).get(name):
+        told = scores.tolist()
+    else:  # in JSON a score is its shortest text
+        told = orjson.loads(orjson.dumps(scores.copy(), option=orjson.OPT_SERIALIZE_NUMPY))
+    spent_ns = account.clock.steady() - account.arrived_ns
+    return inline.explain(session.feeds(request), told, spent_ns)
+
+
+def _binary(request: v2.Request, outputs: dict[str, Any]) -> Mapping[str, bool] | None:
+    """Which outputs are written as bytes."""
+    if request.outputs is None and request.binary:
+        return dict.fromkeys(outputs, True)
+    return request.outputs
 
 
 def _write(
@@ -78,9 +112,7 @@ def _write(
 ) -> Reply:
     if called:
         return Reply(200, [], grpc.write_outputs(model, version, request.id, outputs))
-    binary = request.outputs
-    if binary is None and request.binary:
-        binary = dict.fromkeys(outputs, True)
+    binary = _binary(request, outputs)
     body, length = v2.write_outputs(model, version, request.id, outputs, binary)
     if length is None:
         return Reply(200, JSON, body)

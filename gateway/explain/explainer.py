@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from gateway.attribution.plan import Plan
 from gateway.card import Card
 from gateway.explain.attribution import (
     Attributions,
@@ -77,6 +78,7 @@ class Explainer:
         self._base: float
         self._space: Space
         self.method: Method
+        self.plan: Plan
         self._answer: Callable[[Columns], _Answer]
         try:
             self._read(model, background, scores, chosen)
@@ -120,7 +122,8 @@ class Explainer:
     ) -> None:
         graph = onnx.load_model_from_string(model)
         reading = read(self._card, graph)
-        scorer = Scorer(self._card, expose(graph, reading.matrix), reading.matrix)
+        exposed = expose(graph, reading.matrix)
+        scorer = Scorer(self._card, exposed, reading.matrix)
         exposed_scores, matrix = scorer.scores_and_exposed(candidates)
         if matrix.shape != (len(scores), len(reading.owners)):
             raise Unreadable(f"{reading.matrix} is {matrix.shape}, {len(reading.owners)} read")
@@ -136,8 +139,14 @@ class Explainer:
 
         self._answer, self._base, self._space = answer, closed.base, closed.space
         self.method = "linear" if form is LinearModel else "trees"
+        if closed.form is None:
+            self.plan = Plan(unavailable="trees_too_large")
+        else:
+            told = (self.method, self._background_digest, self._features)
+            self.plan = Plan(None, *told, reading.matrix, exposed, closed.form)
 
     def _sample(self, model: bytes, chosen_scores: Floats) -> None:
+        self.plan = Plan(unavailable="sampled")
         self._space = "margin" if self._card.outputs.score.kind == "probability" else "output"
         self._base = float(in_space(self._space, chosen_scores).mean())
         rows, features = count(self._background), len(self._features)

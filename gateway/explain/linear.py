@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.attribution.weights import Weights
 from gateway.explain.attribution import Floats, Space, Unreadable
 from gateway.explain.graph import Reading, combination
 
@@ -33,18 +34,14 @@ class LinearModel:
         if len(intercepts) != len(weights):
             raise Unreadable(f"{len(intercepts)} intercepts for {len(weights)} sums")
         signs, self.space = combination(reading, len(weights))
-        self._weights: Floats = signs @ weights
-        self._means: Floats = background.astype(np.float64).mean(axis=0)
-        self._players = [features.index(owner) for owner in reading.owners]
-        self._features = len(features)
-        self.base = float(signs @ intercepts + self._weights @ self._means)
+        sums: Floats = signs @ weights
+        means: Floats = background.astype(np.float64).mean(axis=0)
+        players = np.array([features.index(owner) for owner in reading.owners], np.intp)
+        self.form = Weights(sums, means, players, len(features))
+        self.base = float(signs @ intercepts + sums @ means)
 
     space: Space
 
     def values(self, matrix: NDArray[Any]) -> Floats:
         """Attributions [n, features]; a row's bits do not depend on the rows beside it."""
-        parts = self._weights * (matrix.astype(np.float64) - self._means)
-        values = np.zeros((len(matrix), self._features))
-        for column, player in enumerate(self._players):
-            values[:, player] += parts[:, column]
-        return values
+        return self.form.values(matrix)

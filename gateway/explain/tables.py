@@ -3,11 +3,8 @@
 A *unit* is a tree of at most 8 splits, its code the row's answers to them; or a leaf of at most 8
 features, its code the row's pattern (see `games`). Each code of each unit has its attributions in
 a table built at load, so a row costs one code and one table row a unit, whatever the background's
-size. Codes are made per column: the cuts of all splits divide a column into intervals (and NaN),
-each with the bits that it sets in every unit; a row's codes are the OR over its columns.
-
-The sum over units is a product of scipy's compressed rows, which adds in the order of the units:
-a row's bits do not depend on the rows beside it.
+size: `attribution/lookup.py` finds and adds them. Tables too large to be dense are compressed rows,
+added by scipy's product in the order of the units too.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from gateway.attribution.lookup import ColumnBits, Lookup, codes
 from gateway.explain.attribution import Floats
 from gateway.explain.games import leaf_table
 from gateway.explain.trees import Leaf, Split
@@ -93,37 +91,36 @@ def _codes(
 
 
 class Tables:
-    """The units of an ensemble together; `values` adds their attributions [n, features]."""
+    """The units of an ensemble together; `values` adds their attributions [n, features].
+
+    `lookup` is what a worker can do too; None: the tables are compressed.
+    """
 
     def __init__(
         self, units: Sequence[Unit], splits: Sequence[Split], features: int, dtype: Any
     ) -> None:
         self._columns = _columns(units, splits, dtype)
-        self._units = len(units)
         sizes = [len(unit.table) for unit in units]
         self._offsets = np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int32)
         self._table = _joined(units, sum(sizes), features)
+        self.lookup: Lookup | None = None
+        if isinstance(self._table, np.ndarray):
+            self.lookup = Lookup(self._columns, self._offsets, self._table)
 
     def values(self, matrix: NDArray[Any]) -> Floats:
-        codes = np.zeros((len(matrix), self._units), np.uint8)
-        for column, cuts, bits in self._columns:
-            x = matrix[:, column]
-            interval = np.searchsorted(cuts, x, side="right")
-            interval[np.isnan(x)] = len(cuts) + 1
-            codes |= bits[interval]
-        places = (codes + self._offsets).astype(np.int32).ravel()
-        starts = np.arange(0, len(places) + 1, self._units, dtype=np.int32)
+        if self.lookup is not None:
+            return self.lookup.values(matrix)
+        units = len(self._offsets)
+        places = (codes(self._columns, units, matrix) + self._offsets).ravel()
+        starts = np.arange(0, len(places) + 1, units, dtype=np.int32)
         chosen = csr_array(
             (np.ones(len(places)), places, starts), shape=(len(matrix), self._table.shape[0])
         )
-        total = chosen @ self._table
-        return np.asarray(total if isinstance(total, np.ndarray) else total.toarray())
+        return np.asarray((chosen @ self._table).toarray())
 
 
-def _columns(
-    units: Sequence[Unit], splits: Sequence[Split], dtype: Any
-) -> list[tuple[int, NDArray[Any], NDArray[np.uint8]]]:
-    """For each column asked: its cuts, and the bits [intervals and NaN, units] of each unit."""
+def _columns(units: Sequence[Unit], splits: Sequence[Split], dtype: Any) -> tuple[ColumnBits, ...]:
+    """For each column asked: its cuts, and the bits of each unit."""
     by_column: dict[int, list[tuple[int, bool, int, int]]] = {}
     for number, unit in enumerate(units):
         for place, pairs in enumerate(unit.bits):
@@ -140,8 +137,8 @@ def _columns(
         bits = np.zeros((len(inside), len(units)), np.uint8)
         for split, answer, number, place in settings:
             bits[:, number] |= (answers[split] == answer).astype(np.uint8) << place
-        columns.append((column, cuts, bits))
-    return columns
+        columns.append(ColumnBits(column, cuts, bits))
+    return tuple(columns)
 
 
 def _joined(units: Sequence[Unit], height: int, features: int) -> Any:

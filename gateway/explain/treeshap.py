@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.attribution.lookup import Lookup
 from gateway.explain.attribution import Floats, Unreadable
 from gateway.explain.boxes import BoxedTree
 from gateway.explain.graph import Reading
@@ -93,6 +94,11 @@ class TreeModel:
         if len(splits_of(tree)) <= BITS_AT_MOST:
             return [tree_unit(tree, self._players, self._answers)]
         return [leaf_unit(leaf, self._players, self._answers) for leaf in tree]
+
+    @property
+    def form(self) -> Lookup | None:
+        """All of it as a lookup; None: some trees take more."""
+        return self._tables.lookup if self._tables is not None and not self._boxed else None
 
     def values(self, matrix: NDArray[Any]) -> Floats:
         """Attributions [n, features]; a row's bits do not depend on the rows beside it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.artifacts import Artifacts
+from gateway.attribution.plan import write_plan
+from gateway.attribution.reasons import reasons
 from gateway.card import Card
 from gateway.explain.attribution import Attributions, Columns
 from gateway.explain.counterfactuals import Counterfactual, counterfactuals
 from gateway.explain.explainer import Explainer
-from gateway.explain.reasons import reasons
-from gateway.table import Model, Version
+from gateway.table import Model, Table, Version
 
 EXPLAINERS_MAX = 64
+IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "budget",
+            "largest_residual", "largest_standard_error", "fallback", "not_explained")  # fmt: skip
+log = logging.getLogger("headworks.explain")
+
+
+def in_clear(said: dict[str, Any]) -> dict[str, Any]:
+    """What a leaf tells of an explanation: how it was made and which reasons were given. The
+    numbers are sealed: a linear model's attributions give its inputs back."""
+    told = {key: said[key] for key in IN_CLEAR if key in said}
+    if "rows" in said:
+        told["codes"] = [[reason["code"] for reason in row["reasons"]] for row in said["rows"]]
+        told["changes_found"] = [len(row.get("counterfactuals", ())) for row in said["rows"]]
+    return told
 
 
 def as_columns(card: Card, values: dict[str, list[Any]]) -> Columns:
@@ -70,12 +85,30 @@ class Explanations:
         if found is None:
             if len(self._explainers) >= EXPLAINERS_MAX:
                 self._explainers.pop(next(iter(self._explainers)))
-            artifact = self._artifacts.path(version.artifact) / "model.onnx"
-            background = read_parquet(self._artifacts.file(model.background))
+            artifact = self._artifacts.whole(version.artifact) / "model.onnx"
+            background = read_parquet(self._artifacts.whole_file(model.background))
             columns = as_columns(version.card, background)
             found = Explainer(version.card, artifact.read_bytes(), columns)
             self._explainers[key] = found
         return found
+
+    def plan(self, table: Table) -> None:
+        """Write the plan of each version that gives reasons in its answers, if it has none yet."""
+        for model in table.models.values():
+            for version in model.versions.values():
+                if not model.explain.get("inline") or version.endpoints:
+                    continue
+                if version.artifact is None or model.background is None:
+                    continue
+                path = self._artifacts.plan(version.artifact, model.background)
+                if path.exists():
+                    continue
+                try:
+                    explainer = self.explainer(model, version)
+                    assert explainer is not None
+                    write_plan(path, explainer.plan)
+                except Exception:
+                    log.exception("%s/%s gives no reasons in its answers", model.name, version.name)
 
     def explain(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
         """A record for each: attributions of each row, or why there are none.

@@ -14,6 +14,7 @@ from gateway.card import Card
 from gateway.monitor import bias, drift, quality
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
+from gateway.monitor.family import FamilyReport, FamilyVerdict, report_of
 from gateway.monitor.outcomes import members
 from gateway.monitor.quality import Finding
 from gateway.monitor.reference import Reference
@@ -59,6 +60,7 @@ class Parts:
     outcome: OutcomeReport | None
     groups: tuple[bias.GroupsOfKey, ...]
     sequences: tuple[SequenceReport, ...]
+    family: FamilyReport | None
 
     def states(self) -> dict[str, str]:
         """State by cause; a suppressed drift counts as not judged."""
@@ -73,6 +75,8 @@ class Parts:
         if self.outcome is not None:
             found["outcome"] = self.outcome.state
         found |= {f"sequence/{one.cause}": one.state for one in self.sequences}
+        if self.family is not None:
+            found["detector"] = self.family.state
         if self.duplicates is not None:
             found["duplicates"] = self.duplicates.state
         for of_key in self.groups:
@@ -82,7 +86,7 @@ class Parts:
 
 def judge(
     window: Window, reference: Reference, card: Card, settings: WindowSettings,
-    before: SeriesState, heard: Heard = Heard(),
+    before: SeriesState, heard: Heard = Heard(), foreign: FamilyVerdict | None = None,
 ) -> tuple[WindowReport, SeriesState]:  # fmt: skip
     """Judge a window that is full or overdue and holds at least one decision."""
     if not len(window):
@@ -108,11 +112,12 @@ def judge(
         outcome=outcome_report(window, card, reference, drifts),
         groups=groups,
         sequences=sequence_reports(window, heard, broken),
+        family=family_report(foreign, before, settings),
     )
     alarms = alarms_after(before.alarms, parts.states(), enough)
     state = SeriesState(
         number=before.number + 1,
-        running=drift.running_after(before.running, drifts),
+        running=running_of(drift.running_after(before.running, drifts), parts.family),
         alarms=alarms,
         pending=bias.pending_after(groups, before.pending, len(window)),
         blocks=blocks,
@@ -168,6 +173,20 @@ def sequence_reports(
         state = "not_enough_data" if suppressed else state
         found.append(SequenceReport(cause, state, level, alarms, ids, suppressed))
     return tuple(found)
+
+
+def family_report(
+    foreign: FamilyVerdict | None, before: SeriesState, settings: WindowSettings
+) -> FamilyReport | None:
+    if foreign is None:
+        return None
+    return report_of(foreign, before.running.get("detector", 0), settings.drift.running)
+
+
+def running_of(running: Mapping[str, int], family: FamilyReport | None) -> dict[str, int]:
+    """With the count of the other family's detector, where there is one."""
+    others = {cause: count for cause, count in running.items() if cause != "detector"}
+    return others | ({"detector": family.running} if family is not None and family.running else {})
 
 
 def repeated(window: Window, reference: Reference) -> Finding | None:
@@ -347,6 +366,7 @@ def report(
         outcome=parts.outcome,
         bias=parts.groups,
         sequences=parts.sequences,
+        family=parts.family,
         members=members(window.decisions, settings.groups),
         opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
         resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
@@ -361,5 +381,6 @@ def report(
             parts.groups,
             favourable,
             parts.sequences,
+            parts.family,
         ),
     )

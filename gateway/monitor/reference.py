@@ -23,8 +23,8 @@ Columns = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """`columns` by feature name, `domain` all of them together; `scores` and `adverse` (a count of
-    `scores`) where known."""
+    """`columns` by feature name, `domain` all of them together, `values` as they came; `scores` and
+    `adverse` (a count of `scores`) where known."""
 
     digest: str
     rows: int
@@ -33,6 +33,7 @@ class Reference:
     scores: Column | None
     adverse: int | None
     domain: Domain
+    values: Columns
 
     @staticmethod
     def of(card: Card, rows: Columns, scores: NDArray[Any] | None, digest: str) -> Reference:
@@ -54,6 +55,7 @@ class Reference:
             scores=None if scores is None else score_column(scores),
             adverse=None if scores is None else adverse_count(card, scores),
             domain=Domain.of(card, {f.name: rows[f.name] for f in known}),
+            values=rows,
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from gateway.monitor.bias import GroupsOfKey
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Drift
+from gateway.monitor.family import FamilyReport
 from gateway.monitor.outcomes import Members
 from gateway.monitor.quality import Finding
 from gateway.monitor.sequential import Alarm
@@ -126,6 +127,7 @@ class WindowReport:
     outcome: OutcomeReport | None
     bias: tuple[GroupsOfKey, ...]
     sequences: tuple[SequenceReport, ...]
+    family: FamilyReport | None
     members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]

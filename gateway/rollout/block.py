@@ -75,6 +75,8 @@ class PairGroup:
     decisions: int = 0
     gained: int = 0
     lost: int = 0
+    favourable: int = 0
+    """Decisions that are favourable by the primary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class PairCounts:
     only_primary_right: int = 0
     only_shadow_right: int = 0
     """Labels that came in this block, of pairs of which one alone was right."""
+    labels: int = 0
+    """Labels that came in this block, of pairs."""
     groups: Mapping[str, PairGroup] = field(default_factory=dict)
 
 
@@ -245,8 +249,10 @@ def _problems(block: Block) -> Iterator[str]:
         yield "pairs: n10 and n01 are more than triples"
     if pairs_of.compared > pairs_of.eligible:
         yield "pairs.compared: more than pairs.eligible"
+    if pairs_of.only_primary_right + pairs_of.only_shadow_right > pairs_of.labels:
+        yield "pairs: more right alone than labels"
     for key, pair in pairs_of.groups.items():
-        if pair.gained + pair.lost > pair.decisions:
+        if pair.gained + pair.lost > pair.decisions or pair.favourable > pair.decisions:
             yield f"pairs.groups.{key}: a part is more than its whole"
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import card_of, number
 
-from gateway.explain.reasons import reasons
+from gateway.attribution.reasons import reasons
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 

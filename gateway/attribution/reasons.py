@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.card import Card
-from gateway.explain.attribution import Floats
 
 REASONS_AT_MOST = 4
 
@@ -28,7 +28,11 @@ class Reason:
 
 
 def reasons(
-    card: Card, features: Sequence[str], attributions_row: Floats, outcome: str, at_most: int
+    card: Card,
+    features: Sequence[str],
+    attributions_row: NDArray[np.float64],
+    outcome: str,
+    at_most: int,
 ) -> tuple[Reason, ...]:
     """The strongest pushes towards the adverse side, strongest first, ties in the given order.
 

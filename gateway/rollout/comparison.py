@@ -1,0 +1,257 @@
+"""One guard between two arms: windows are filled, compared, and bet upon. Pure.
+
+Warm-up blocks and the first window tell how noisy a window is (`scale`), with the arms' names taken
+away, so that knowing it does not tell the sign of anything. Then every full window is one bet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from gateway.rollout.block import Block
+from gateway.rollout.eprocess import (
+    Difference,
+    Paired,
+    Peak,
+    Stratified,
+    log_mean_exp,
+    rho_for,
+)
+from gateway.rollout.measure import Measure, Rate, factor
+
+V_WORSE, V_SAFE = 30.0, 60.0
+"""Windows for which the boundaries are tightest: a version that is worse is to be found early."""
+PRIOR_UNITS = 50
+"""With half an event: what the control's rate is taken for before there is any."""
+BAD_UNITS_AT_LEAST = 5
+"""Of the canary, before a test that counts single events has a say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is compared, and how sure is sure. `margin`: as `Measure.value` counts."""
+
+    measure: Measure
+    margin: float
+    alpha: float
+    beta: float
+    independent: bool = False
+
+    @property
+    def rho_worse(self) -> float:
+        return rho_for(self.alpha, V_WORSE)
+
+    @property
+    def rho_safe(self) -> float:
+        return rho_for(self.beta, V_SAFE)
+
+    @property
+    def of_units(self) -> bool:
+        """Whether events are of units in two arms, so that tests of single events can be used."""
+        return isinstance(self.measure, Rate) and self.measure.of in ("bad", "wrong")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`canary`, `control`: the window that is being filled, of `blocks` blocks; plain samples."""
+
+    canary: Any
+    control: Any
+    blocks: int = 0
+    started: bool = False
+    past: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Of rates: units and events of canary and control, warm-up included."""
+    noise: float = 0.0
+    noise_windows: int = 0
+    scale: float = 0.0
+    """Standard deviation of a window's difference times its factor; 0 until the first window."""
+    paired: Paired = Paired()
+    stratified: Stratified | None = None
+    difference: Difference | None = None
+    windows: int = 0
+    weight: float = 0.0
+    weight_squared: float = 0.0
+    weighted_squared: float = 0.0
+    """Sums over windows of w, w^2 and w^2 (value difference - margin), w = factor / scale."""
+    units: tuple[int, int] = (0, 0)
+    """In evidence so far, of canary and control: units, or decisions where these are compared."""
+    worse: Peak = Peak()
+    safe: Peak = Peak()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def read(told: Mapping[str, Any]) -> Comparison:
+        values = {key: _tuples(value) for key, value in told.items()}
+        for name, kind in _PARTS.items():
+            if values[name] is not None:
+                parts = {key: _tuples(value) for key, value in told[name].items()}
+                values[name] = kind(**parts)
+        return Comparison(**values)
+
+
+_PARTS: dict[str, Any] = {
+    "paired": Paired, "stratified": Stratified, "difference": Difference,
+    "worse": Peak, "safe": Peak,
+}  # fmt: skip
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list | tuple) else value
+
+
+def begin(rules: Rules) -> Comparison:
+    empty = rules.measure.empty
+    return Comparison(
+        empty,
+        empty,
+        stratified=Stratified() if rules.independent else None,
+        difference=Difference() if rules.of_units else None,
+    )  # fmt: skip
+
+
+def after(state: Comparison, rules: Rules, block: Block, evidence: bool) -> Comparison:
+    """`evidence` False: warm-up; the block only tells how noisy things are."""
+    measure: Any = rules.measure
+    if evidence and not state.started:
+        state = replace(state, canary=measure.empty, control=measure.empty, blocks=0, started=True)
+    new_canary, new_control = measure.take(block)
+    if isinstance(measure, Rate):
+        state = _events(state, rules, new_canary, new_control, evidence)
+    canary = measure.joined(state.canary, new_canary)
+    control = measure.joined(state.control, new_control)
+    if measure.is_full(canary, control, state.blocks + 1):
+        state = _window(state, rules, canary, control, evidence)
+        canary = control = measure.empty
+        blocks = 0
+    else:
+        blocks = state.blocks + 1
+    state = replace(state, canary=canary, control=control, blocks=blocks)
+    if not evidence:
+        return state
+    return replace(
+        state,
+        worse=state.worse.at(_log_worse(state, rules)),
+        safe=state.safe.at(_log_safe(state, rules)),
+    )
+
+
+def _events(
+    state: Comparison, rules: Rules, canary: tuple[int, int], control: tuple[int, int],
+    evidence: bool,
+) -> Comparison:  # fmt: skip
+    """Tests of single events see each block; what they expect is known before it."""
+    (n_c, x_c), (n_b, x_b) = canary, control
+    before = state.past
+    expected = (before[3] + 0.5) / (before[2] + PRIOR_UNITS)
+    stratified, difference = state.stratified, state.difference
+    if evidence and difference is not None:
+        difference = difference.after(n_c, x_c, n_b, x_b, rules.margin, expected)
+    if evidence and stratified is not None:
+        worse = min(expected + rules.margin, 1 - 1e-9)
+        tolerated = max(1.0, worse / (1 - worse) * (1 - expected) / expected)
+        stratified = stratified.after(n_c, x_c, n_b, x_b, tolerated)
+    past = (before[0] + n_c, before[1] + x_c, before[2] + n_b, before[3] + x_b)
+    return replace(state, past=past, stratified=stratified, difference=difference)
+
+
+def _window(
+    state: Comparison, rules: Rules, canary: Any, control: Any, evidence: bool
+) -> Comparison:
+    measure: Any = rules.measure
+    difference = measure.value(canary) - measure.value(control)
+    times = factor(measure.size(canary), measure.size(control))
+    if not state.scale:
+        state = replace(
+            state, noise=state.noise + (difference * times) ** 2,
+            noise_windows=state.noise_windows + 1,
+        )  # fmt: skip
+    if not evidence:
+        return state
+    scale = state.scale or _scale(state, rules, times)
+    w, less = times / scale, difference - rules.margin
+    return replace(
+        state,
+        scale=scale,
+        paired=state.paired.after(less * w),
+        windows=state.windows + 1,
+        weight=state.weight + w,
+        weight_squared=state.weight_squared + w * w,
+        weighted_squared=state.weighted_squared + w * w * less,
+        units=(
+            state.units[0] + measure.size(canary),
+            state.units[1] + measure.size(control),
+        ),
+    )
+
+
+def _scale(state: Comparison, rules: Rules, times: float) -> float:
+    """Never so small that a window of margins alone is more than twenty deviations."""
+    least = max(abs(rules.margin) * times / 20, 1e-9)
+    if isinstance(rules.measure, Rate):
+        n_c, x_c, n_b, x_b = state.past
+        rate = (x_c + x_b + 0.5) / (n_c + n_b + 1)
+        return max(least, math.sqrt(2 * rate * (1 - rate)))
+    return max(least, math.sqrt(state.noise / state.noise_windows))
+
+
+def _log_worse(state: Comparison, rules: Rules) -> float:
+    paired = state.paired.log_worse(rules.rho_worse)
+    if state.stratified is None:
+        return paired
+    single = state.stratified.log_e() if state.past[1] >= BAD_UNITS_AT_LEAST else 0.0
+    return log_mean_exp((paired, min(single, state.stratified.log_e())))
+
+
+def _log_safe(state: Comparison, rules: Rules) -> float:
+    """Of units, by both tests: one is right if they are independent, one if they come in bursts."""
+    paired = state.paired.log_safe(rules.rho_safe)
+    return paired if state.difference is None else min(paired, state.difference.log_e())
+
+
+def estimate(state: Comparison, rules: Rules) -> float | None:
+    """Mean difference of the windows, weighed as the bets are; None: no evidence yet."""
+    return rules.margin + state.paired.s / state.weight if state.windows else None
+
+
+def interval(state: Comparison, rules: Rules, level: float) -> tuple[float, float] | None:
+    """Differences that the windows do not speak against: at any time, with chance 1 - level.
+
+    The two-sided set of the self-normalised process, moved to each difference in turn; None while
+    it is unbounded, which is so at the start.
+    """
+    if not state.windows:
+        return None
+    rho = rho_for(level / 2, V_WORSE)
+    bound = math.log(2 / level)
+    middle = rules.margin + state.paired.s / state.weight  # as `estimate`
+
+    def speaks(difference: float, sign: int) -> bool:
+        by = difference - rules.margin
+        s = state.paired.s - by * state.weight
+        v = state.paired.v - 2 * by * state.weighted_squared + by * by * state.weight_squared
+        return Paired(sign * s, max(v, 0.0)).log_self_normalised(rho) >= bound
+
+    # From far away, every window is of one sign and size: evidence grows to this and no further.
+    ends = [_end(middle, sign, speaks, state.weight) for sign in (1, -1)]
+    if ends[0] is None or ends[1] is None:
+        return None
+    return ends[0], ends[1]
+
+
+def _end(middle: float, sign: int, speaks: Any, weight: float) -> float | None:
+    """Bisection from the estimate outward, below it for sign 1 and above it for sign -1."""
+    near, step = 0.0, 1 / weight
+    while not speaks(middle - sign * (near + step), sign):
+        near, step = near + step, step * 2
+        if step > 2**40 / weight:
+            return None
+    far = near + step
+    for _ in range(50):
+        half = (near + far) / 2
+        near, far = (near, half) if speaks(middle - sign * half, sign) else (half, far)
+    return middle - sign * far

@@ -1,0 +1,345 @@
+"""After every block: what each guard says, which limits are reached, whether to believe any of it.
+
+`judge` is a fold over blocks. The same settings and the same blocks give the same verdicts on every
+machine: that is what `headworks rollout verify` does with the leaves, and a published vector
+(tests/rollout/verdicts-1.json) holds it still.
+
+Two e-processes a guard. *worse*: the canary is worse than the guard tolerates; it convinces at 1 /
+(the guard's part of alpha). *safe*: it is not; it convinces at 1 / beta. Both may be looked at
+after every block, for their highest value ever has that chance of being wrong (Ville). Safe must
+also still hold: where the evidence has gone again (below 1) the guard is undecided again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from gateway.declaration import MILLION
+from gateway.rollout import histogram
+from gateway.rollout.block import Block
+from gateway.rollout.eprocess import Peak, log_sample_ratio
+from gateway.rollout.guardsettings import (
+    QUANTILES,
+    GuardSettings,
+    HealthSettings,
+    JudgeSettings,
+    LimitSettings,
+)
+from gateway.rollout.question import Found, Question, question
+
+Word = Literal["worse", "safe", "undecided"]
+SAMPLE_RATIO_LEVEL = 1e-3
+ELIGIBLE_AT_LEAST = 50
+"""Pairs, or exchanges, before shares of missing ones are believed."""
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one guard says after a block. Logarithms are natural.
+
+    `estimate` and `interval` (95 %, at all times together) are differences, or logarithms of a
+    ratio where the guard's tolerance is a factor; only `readings` fills them in.
+    """
+
+    guard: str
+    word: Word
+    log_worse: float
+    top_worse: float
+    need_worse: float
+    """As `need_safe` an e-value, 1 / level: 100 means log_worse has to reach log(100)."""
+    log_safe: float
+    top_safe: float
+    need_safe: float
+    units: tuple[int, int]
+    on_fail: str
+    why: str | None = None
+    """What is missing, while undecided for want of it."""
+    group: str | None = None
+    estimate: float | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def e_worse(self) -> float:
+        return math.exp(min(self.log_worse, 700.0))
+
+    @property
+    def e_safe(self) -> float:
+        return math.exp(min(self.log_safe, 700.0))
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitReached:
+    """A hard limit. `value` as the limit is set: a share, or seconds."""
+
+    metric: str
+    value: float
+    above: float
+    blocks: int
+    on_fail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ailment:
+    """Why the experiment itself is not to be believed."""
+
+    name: Literal["sample_ratio", "no_traffic", "shadow_coverage", "log_loss"]
+    do: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    verdicts: tuple[Verdict, ...]
+    limits: tuple[LimitReached, ...]
+    ailments: tuple[Ailment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What health is read from, summed over the attempt; times in nanoseconds."""
+
+    last_traffic: int
+    canary: int = 0
+    control: int = 0
+    """Units."""
+    exchanges: int = 0
+    lost: int = 0
+    eligible: int = 0
+    compared: int = 0
+    ratio: Peak = Peak()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Of one attempt. `arms_since`, `pairs_since`: begin of the first block with some; ns."""
+
+    rollout: str
+    attempt: int
+    number: int
+    counts: Counts
+    guards: tuple[Any, ...]
+    over: tuple[float, ...]
+    """By limit: blocks running (or seconds) in which it was exceeded."""
+    arms_since: int | None = None
+    pairs_since: int | None = None
+
+
+class Plan:
+    """Settings made ready: a question for each guard, and its part of alpha.
+
+    `reference`: shares of scores by bin, frozen at the start of the attempt; () where there is
+    none, then the control's first scores are.
+    """
+
+    def __init__(self, settings: JudgeSettings, reference: Sequence[float] = ()) -> None:
+        self.settings = settings
+        self.alphas = alphas(settings.guards, settings.evidence.alpha)
+        beta = settings.evidence.beta
+        self.questions: tuple[Question, ...] = tuple(
+            question(guard, alpha, beta, tuple(reference))
+            for guard, alpha in zip(settings.guards, self.alphas)
+        )
+
+    def begin(self, block: Block) -> State:
+        return State(
+            block.rollout, block.attempt, block.number - 1, Counts(last_traffic=block.began),
+            tuple(asked.begin() for asked in self.questions), (0.0,) * len(self.settings.limits),
+        )  # fmt: skip
+
+    def state_to_json(self, state: State) -> dict[str, Any]:
+        guards = [asked.to_json(one) for asked, one in zip(self.questions, state.guards)]
+        rest = {"rollout": state.rollout, "attempt": state.attempt, "number": state.number,
+                "counts": asdict(state.counts), "over": list(state.over),
+                "arms_since": state.arms_since, "pairs_since": state.pairs_since}  # fmt: skip
+        return {"format": FORMAT, "guards": guards, **rest}
+
+    def read_state(self, told: Mapping[str, Any]) -> State:
+        """As `state_to_json` wrote it, for the same settings."""
+        if told.get("format") != FORMAT or len(told["guards"]) != len(self.questions):
+            raise ValueError("the state is not of this format, or not of these guards")
+        guards = tuple(asked.read(one) for asked, one in zip(self.questions, told["guards"]))
+        counts = {**told["counts"], "ratio": Peak(**told["counts"]["ratio"])}
+        return State(
+            told["rollout"], told["attempt"], told["number"], Counts(**counts), guards,
+            tuple(told["over"]), told["arms_since"], told["pairs_since"],
+        )  # fmt: skip
+
+
+def alphas(guards: Sequence[GuardSettings], alpha: float) -> tuple[float, ...]:
+    """What is asked for first; of the rest a critical guard gets twice as much as another."""
+    asked = sum(guard.share_of_alpha or 0.0 for guard in guards)
+    weights = [0 if guard.share_of_alpha else 2 if guard.critical else 1 for guard in guards]
+    each = (1 - asked) / max(1, sum(weights))
+    return tuple(
+        alpha * (guard.share_of_alpha or each * weight) for guard, weight in zip(guards, weights)
+    )
+
+
+def judge(plan: Plan, state: State | None, block: Block) -> tuple[State, Judgement]:
+    """The state after `block`, and what it says. None begins an attempt; blocks come in order."""
+    state = plan.begin(block) if state is None else state
+    if (block.rollout, block.attempt) != (state.rollout, state.attempt):
+        raise ValueError(f"block of {block.rollout}#{block.attempt}, not of "
+                         f"{state.rollout}#{state.attempt}")  # fmt: skip
+    if block.number <= state.number:
+        raise ValueError(f"block {block.number} does not come after block {state.number}")
+    state = _since(state, block)
+    warmup = plan.settings.evidence.warmup * 1e9
+    evidence = [since is not None and block.began >= since + warmup
+                for since in (state.arms_since, state.pairs_since)]  # fmt: skip
+    guards = tuple(
+        asked.after(one, block, evidence[guard.of_pairs])
+        for asked, guard, one in zip(plan.questions, plan.settings.guards, state.guards)
+    )
+    over = tuple(
+        _over(limit, before, block) for limit, before in zip(plan.settings.limits, state.over)
+    )
+    counts = _counted(state.counts, block)
+    state = replace(state, number=block.number, guards=guards, over=over, counts=counts)
+    limits = tuple(
+        _reached(limit, so_far, block)
+        for limit, so_far in zip(plan.settings.limits, over)
+        if so_far >= limit.for_
+    )
+    ailments = _ailments(plan.settings.health, counts, block)
+    return state, Judgement(_verdicts(plan, state, shown=False), limits, ailments)
+
+
+def readings(plan: Plan, state: State) -> tuple[Verdict, ...]:
+    """The verdicts as they stand, with estimates and intervals, for whoever looks."""
+    return _verdicts(plan, state, shown=True)
+
+
+def _since(state: State, block: Block) -> State:
+    if state.arms_since is None and block.canary.exchanges:
+        state = replace(state, arms_since=block.began)
+    if state.pairs_since is None and block.pairs.eligible:
+        state = replace(state, pairs_since=block.began)
+    return state
+
+
+def _verdicts(plan: Plan, state: State, *, shown: bool) -> tuple[Verdict, ...]:
+    told = []
+    for guard, alpha, asked, one in zip(
+        plan.settings.guards, plan.alphas, plan.questions, state.guards
+    ):
+        found = asked.found(one, shown=shown)
+        if missing := _missing(plan.settings, state.counts, guard, found):
+            found = replace(found, missing=missing)
+        told.append(_verdict(guard, found, alpha, plan.settings.evidence.beta))
+    return tuple(told)
+
+
+def _missing(
+    settings: JudgeSettings, counts: Counts, guard: GuardSettings, found: Found
+) -> str | None:
+    least = settings.evidence.min_requests
+    if found.missing is not None:
+        return found.missing
+    if guard.of_pairs and (short := _coverage(settings.health, counts)) is not None:
+        return short
+    if min(found.units) < least and guard.by is None:
+        what = "pairs" if guard.of_pairs else "units in each arm"
+        return f"{min(found.units)} of {least} {what}"
+    return None
+
+
+def _verdict(guard: GuardSettings, found: Found, alpha: float, beta: float) -> Verdict:
+    word: Word = "undecided"
+    if found.missing is None:
+        if found.worse.top >= -math.log(alpha):
+            word = "worse"
+        elif found.safe.top >= -math.log(beta) and found.safe.now >= 0:
+            word = "safe"
+    return Verdict(
+        guard.name, word, found.worse.now, found.worse.top, 1 / alpha, found.safe.now,
+        found.safe.top, 1 / beta, found.units, guard.on_fail, found.missing, found.group,
+        found.estimate, found.interval,
+    )  # fmt: skip
+
+
+def _over(limit: LimitSettings, before: float, block: Block) -> float:
+    """Blocks running, or seconds, in which the limit was exceeded, this block included."""
+    if limit.metric == "arm_degraded":
+        degraded = block.canary.degraded_s
+        span = (block.ended - block.began) / 1e9
+        return before + degraded if degraded >= span * 0.99 else degraded
+    value = _limited(limit, block)
+    assert limit.above is not None
+    over = value is not None and value > (
+        limit.above / MILLION if limit.metric == "bad_ratio" else limit.above
+    )
+    return before + 1 if over else 0
+
+
+def _limited(limit: LimitSettings, block: Block) -> float | None:
+    canary = block.canary
+    if canary.exchanges < limit.min_requests:
+        return None
+    if limit.metric == "bad_ratio":
+        return canary.bad_exchanges / canary.exchanges
+    share = QUANTILES[limit.metric.removeprefix("latency_")]
+    if not canary.latency_all:
+        return None
+    return math.exp(histogram.log_quantile(canary.latency_all, share)) / 1e6
+
+
+def _reached(limit: LimitSettings, so_far: float, block: Block) -> LimitReached:
+    if limit.metric == "arm_degraded":
+        return LimitReached(limit.metric, so_far, limit.for_, 0, limit.on_fail)
+    value = _limited(limit, block)
+    assert value is not None
+    assert limit.above is not None
+    above = limit.above / MILLION if limit.metric == "bad_ratio" else limit.above
+    return LimitReached(limit.metric, value, above, int(so_far), limit.on_fail)
+
+
+def _counted(counts: Counts, block: Block) -> Counts:
+    canary, control, pairs = block.canary, block.control, block.pairs
+    units = counts.canary + canary.units, counts.control + control.units
+    ratio = log_sample_ratio(units, (0.5, 0.5)) if sum(units) else 0.0
+    return Counts(
+        last_traffic=block.ended if canary.exchanges or pairs.eligible else counts.last_traffic,
+        canary=units[0],
+        control=units[1],
+        exchanges=counts.exchanges + canary.exchanges + control.exchanges,
+        lost=counts.lost + block.lost,
+        eligible=counts.eligible + pairs.eligible,
+        compared=counts.compared + pairs.compared,
+        ratio=counts.ratio.at(ratio),
+    )
+
+
+def _coverage(health: HealthSettings, counts: Counts) -> str | None:
+    """Missing pairs are not missing at random: they go with load. None when enough are compared."""
+    if counts.eligible < ELIGIBLE_AT_LEAST:
+        return None
+    share, least = counts.compared / counts.eligible, health.shadow_coverage.below / MILLION
+    if share >= least:
+        return None
+    return f"{share:.1%} of the shadows were compared, at least {least:.1%} is wanted"
+
+
+def _ailments(health: HealthSettings, counts: Counts, block: Block) -> tuple[Ailment, ...]:
+    found = []
+    if counts.ratio.top >= -math.log(SAMPLE_RATIO_LEVEL):
+        text = f"{counts.canary} units in the canary and {counts.control} in its control"
+        found.append(Ailment("sample_ratio", health.sample_ratio, text))
+    quiet = (block.ended - counts.last_traffic) / 1e9
+    if quiet >= health.no_traffic.after:
+        text = f"no exchange for {quiet:.0f} s"
+        found.append(Ailment("no_traffic", health.no_traffic.do, text))
+    if (short := _coverage(health, counts)) is not None:
+        found.append(Ailment("shadow_coverage", health.shadow_coverage.do, short))
+    total = counts.exchanges + counts.lost
+    if total >= ELIGIBLE_AT_LEAST and counts.lost * MILLION > health.log_loss.above * total:
+        text = f"{counts.lost} of {total} exchanges left no record"
+        found.append(Ailment("log_loss", health.log_loss.do, text))
+    return tuple(found)

@@ -1,0 +1,394 @@
+"""What each guard asks, as a fold over blocks: begin, after each block, and what it has found.
+
+Five questions for nine metrics: arms compared by one measure, scores against a reference, each
+group's disadvantage, a shadow's share of disagreement, each group's share of flips in a shadow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from gateway.declaration import MILLION
+from gateway.rollout import comparison
+from gateway.rollout.block import Block
+from gateway.rollout.comparison import Comparison, Rules
+from gateway.rollout.eprocess import Peak, log_mean_exp
+from gateway.rollout.guardsettings import QUANTILES, GuardSettings
+from gateway.rollout.measure import Disadvantage, Distance, Latency, Measure, PerUnit, Rate
+from gateway.rollout.wager import Wager
+
+REFERENCE_AT_LEAST = 1000
+"""Scores of the control that become the reference, where none is given."""
+GROUPS_MAX = 32
+"""Groups of one guard that are judged; the first ones seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a guard knows. `units` in evidence, canary and control (or pairs twice); `least` of them
+    is wanted. `group`: the one that is worst off. `missing`: why there can be no verdict yet."""
+
+    worse: Peak
+    safe: Peak
+    units: tuple[int, int]
+    estimate: float | None = None
+    interval: tuple[float, float] | None = None
+    group: str | None = None
+    missing: str | None = None
+
+
+INTERVAL_LEVEL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """Two arms by one measure."""
+
+    rules: Rules
+
+    def begin(self) -> Comparison:
+        return comparison.begin(self.rules)
+
+    def after(self, state: Comparison, block: Block, evidence: bool) -> Comparison:
+        return comparison.after(state, self.rules, block, evidence)
+
+    def found(self, state: Comparison, *, shown: bool) -> Found:
+        """`shown`: with estimate and interval, which verdicts do without."""
+        return Found(
+            state.worse, state.safe, state.units,
+            comparison.estimate(state, self.rules) if shown else None,
+            comparison.interval(state, self.rules, INTERVAL_LEVEL) if shown else None,
+        )  # fmt: skip
+
+    def to_json(self, state: Comparison) -> dict[str, Any]:
+        return state.to_json()
+
+    def read(self, told: Mapping[str, Any]) -> Comparison:
+        return Comparison.read(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """`collected`: the control's scores that will be the reference, until there are enough."""
+
+    collected: tuple[int, ...]
+    reference: tuple[float, ...]
+    compared: Comparison | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Distances to the reference; without one, to the control's first scores."""
+
+    stat: str
+    rules: Rules
+    reference: tuple[float, ...]
+
+    def begin(self) -> Scored:
+        if not self.reference:
+            return Scored((), (), None)
+        return Scored((), self.reference, comparison.begin(self._rules(self.reference)))
+
+    def _rules(self, reference: tuple[float, ...]) -> Rules:
+        return replace(self.rules, measure=Distance(self.stat, reference))
+
+    def after(self, state: Scored, block: Block, evidence: bool) -> Scored:
+        if state.compared is not None:
+            rules = self._rules(state.reference)
+            return replace(state, compared=comparison.after(state.compared, rules, block, evidence))
+        scores = block.control.scores
+        collected = (
+            tuple(a + b for a, b in zip(state.collected, scores))
+            if state.collected and scores
+            else state.collected or scores
+        )
+        total = sum(collected)
+        if total < REFERENCE_AT_LEAST:
+            return replace(state, collected=collected)
+        reference = tuple(count / total for count in collected)
+        return Scored((), reference, comparison.begin(self._rules(reference)))
+
+    def found(self, state: Scored, *, shown: bool) -> Found:
+        if state.compared is None:
+            so_far = sum(state.collected)
+            missing = f"{so_far} of {REFERENCE_AT_LEAST} scores of the control for a reference"
+            return Found(Peak(), Peak(), (0, 0), missing=missing)
+        return Arms(self._rules(state.reference)).found(state.compared, shown=shown)
+
+    def to_json(self, state: Scored) -> dict[str, Any]:
+        return asdict(state)
+
+    def read(self, told: Mapping[str, Any]) -> Scored:
+        compared = told["compared"]
+        return Scored(
+            tuple(told["collected"]), tuple(told["reference"]),
+            None if compared is None else Comparison.read(compared),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """States by group, in the order first seen, and the weight of each among bettors.
+
+    The weights of all groups and the cash that is left sum to 1, so that the capital together is
+    one e-process, although groups are met on the way.
+    """
+
+    groups: Mapping[str, Any]
+    weights: Mapping[str, float]
+    cash: float = 1.0
+
+
+def joined(members: Members, names: list[str], begin: Any) -> Members:
+    """With the groups that are new: at first all get a like part, later ones half of the cash."""
+    room = GROUPS_MAX - len(members.groups)
+    new = [name for name in names if name not in members.groups][:room]
+    if not new:
+        return members
+    groups, weights, cash = dict(members.groups), dict(members.weights), members.cash
+    part = cash / (len(new) + 1)
+    for name in new:
+        groups[name] = begin(name)
+        weights[name] = part
+    return Members(groups, weights, cash - part * len(new))
+
+
+def capital(members: Members, peaks: Mapping[str, Peak]) -> float:
+    """log of the weighted mean of the groups' e-processes now, cash at 1."""
+    logs = [math.log(members.cash)]
+    logs += [math.log(members.weights[name]) + peak.now for name, peak in peaks.items()]
+    return log_mean_exp(logs) + math.log(len(logs))
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """State of the questions that are asked of each group."""
+
+    members: Members
+    totals: Mapping[str, tuple[int, int]]
+    """Of pairs: decisions and favourable ones of each group by the primary."""
+    worse: Peak = Peak()
+
+
+@dataclass(frozen=True, slots=True)
+class EachGroup:
+    """Each group's disadvantage in the canary, against that in the control."""
+
+    key: str
+    rules: Rules
+    min_per_group: int
+
+    def begin(self) -> Grouped:
+        return Grouped(Members({}, {}), {})
+
+    def _rules(self, group: str) -> Rules:
+        return replace(self.rules, measure=Disadvantage(group))
+
+    def after(self, state: Grouped, block: Block, evidence: bool) -> Grouped:
+        names = {*block.canary.groups, *block.control.groups}
+        own = sorted(name for name in names if name.startswith(f"{self.key}="))
+        members = joined(state.members, own, lambda name: comparison.begin(self._rules(name)))
+        groups = {
+            name: comparison.after(one, self._rules(name), block, evidence)
+            for name, one in members.groups.items()
+        }
+        members = replace(members, groups=groups)
+        worse = capital(members, {name: one.worse for name, one in groups.items()})
+        return replace(state, members=members, worse=state.worse.at(worse))
+
+    def found(self, state: Grouped, *, shown: bool) -> Found:
+        sizes = {name: one.units for name, one in state.members.groups.items()}
+        judged = [name for name, size in sizes.items() if min(size) >= self.min_per_group]
+        if len(judged) < 2:
+            return _no_groups(state, self.key, {n: min(s) for n, s in sizes.items()},
+                              self.min_per_group)  # fmt: skip
+        groups = {name: state.members.groups[name] for name in judged}
+        worst = max(judged, key=lambda name: groups[name].worse.now)
+        rules = self._rules(worst)
+        return Found(
+            state.worse, _least(one.safe for one in groups.values()), sizes[worst],
+            comparison.estimate(groups[worst], rules) if shown else None,
+            comparison.interval(groups[worst], rules, INTERVAL_LEVEL) if shown else None,
+            worst,
+        )  # fmt: skip
+
+    def to_json(self, state: Grouped) -> dict[str, Any]:
+        return asdict(state)
+
+    def read(self, told: Mapping[str, Any]) -> Grouped:
+        return _grouped(told, Comparison.read)
+
+
+def _no_groups(state: Grouped, key: str, sizes: Mapping[str, int], least: int) -> Found:
+    seen = ", ".join(f"{name} {size}" for name, size in sorted(sizes.items())) or "none"
+    missing = f"two groups of {key} with {least} decisions are wanted, seen: {seen}"
+    return Found(state.worse, Peak(), (0, 0), missing=missing)
+
+
+def _least(peaks: Any) -> Peak:
+    """Safe is who is safe in every group: the least of e-processes is one for "any is not"."""
+    told = list(peaks)
+    return Peak(min(one.now for one in told), min(one.top for one in told))
+
+
+def _grouped(told: Mapping[str, Any], read: Any) -> Grouped:
+    members = told["members"]
+    groups = {name: read(one) for name, one in members["groups"].items()}
+    totals = {name: (one[0], one[1]) for name, one in told["totals"].items()}
+    return Grouped(
+        Members(groups, dict(members["weights"]), members["cash"]), totals, Peak(**told["worse"])
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share of pairs that disagree, or flip, against the largest that is well."""
+
+    metric: str
+    largest: float
+
+    def begin(self) -> Wager:
+        return Wager()
+
+    def after(self, state: Wager, block: Block, evidence: bool) -> Wager:
+        pairs = block.pairs
+        if not evidence or not pairs.units:
+            return state
+        events = pairs.disagreements if self.metric == "disagree" else pairs.flips
+        return state.after(
+            events / pairs.units, mean=self.largest, low=0.0, high=1.0,
+            units=pairs.units, total=events,
+        )  # fmt: skip
+
+    def found(self, state: Wager, *, shown: bool) -> Found:
+        share = state.total / state.units if state.units and shown else None
+        return Found(state.worse, state.safe, (state.units, state.units), share)
+
+    def to_json(self, state: Wager) -> dict[str, Any]:
+        return state.to_json()
+
+    def read(self, told: Mapping[str, Any]) -> Wager:
+        return Wager.read(told)
+
+
+@dataclass(frozen=True, slots=True)
+class EachGroupOfPairs:
+    """How much more favour each group loses than the others, when the shadow's answers are taken.
+
+    Betting as Chugg et al. (NeurIPS 2023) do: half the difference of two groups' mean changes in a
+    block. A group that was ahead of the others by more than the margin, by all blocks before, is
+    not bet upon: losing an advantage is not a finding.
+    """
+
+    key: str
+    margin: float
+    min_per_group: int
+
+    def begin(self) -> Grouped:
+        return Grouped(Members({}, {}), {})
+
+    def after(self, state: Grouped, block: Block, evidence: bool) -> Grouped:
+        own = {name: one for name, one in block.pairs.groups.items()
+               if name.startswith(f"{self.key}=")}  # fmt: skip
+        members = joined(state.members, sorted(own), lambda name: Wager())
+        groups = dict(members.groups)
+        for name in sorted(groups.keys() & own.keys()) if evidence else ():
+            if self._ahead(state.totals, name) <= self.margin:
+                groups[name] = self._bet(groups[name], block, name)
+        totals = dict(state.totals)
+        for name, one in own.items():
+            before = totals.get(name, (0, 0))
+            totals[name] = (before[0] + one.decisions, before[1] + one.favourable)
+        members = replace(members, groups=groups)
+        worse = capital(members, {name: one.worse for name, one in groups.items()})
+        return Grouped(members, totals, state.worse.at(worse))
+
+    def _ahead(self, totals: Mapping[str, tuple[int, int]], name: str) -> float:
+        own = totals.get(name, (0, 0))
+        rest = [sum(one[i] for other, one in totals.items() if other != name) for i in (0, 1)]
+        if not own[0] or not rest[0]:
+            return 0.0
+        return own[1] / own[0] - rest[1] / rest[0]
+
+    def _bet(self, wager: Wager, block: Block, name: str) -> Wager:
+        own, others = block.pairs.groups[name], [
+            one for other, one in block.pairs.groups.items()
+            if other != name and other.startswith(f"{self.key}=")
+        ]  # fmt: skip
+        rest = sum(one.decisions for one in others)
+        if not own.decisions or not rest:
+            return wager
+        gained = sum(one.gained - one.lost for one in others) / rest
+        change = gained - (own.gained - own.lost) / own.decisions
+        return wager.after(
+            change / 2, mean=self.margin / 2, low=-1.0, high=1.0,
+            units=own.decisions, total=change * own.decisions,
+        )  # fmt: skip
+
+    def found(self, state: Grouped, *, shown: bool) -> Found:
+        sizes = {name: one.units for name, one in state.members.groups.items()}
+        judged = [name for name, size in sizes.items() if size >= self.min_per_group]
+        if not judged:
+            return _no_groups(state, self.key, sizes, self.min_per_group)
+        groups = {name: state.members.groups[name] for name in judged}
+        worst = max(judged, key=lambda name: groups[name].worse.now)
+        one = groups[worst]
+        return Found(
+            state.worse, _least(other.safe for other in groups.values()), (one.units, one.units),
+            one.total / one.units if shown else None, None, worst,
+        )  # fmt: skip
+
+    def to_json(self, state: Grouped) -> dict[str, Any]:
+        return asdict(state)
+
+    def read(self, told: Mapping[str, Any]) -> Grouped:
+        return _grouped(told, Wager.read)
+
+
+Question = Arms | Scores | EachGroup | Share | EachGroupOfPairs
+
+
+def question(
+    guard: GuardSettings, alpha: float, beta: float, reference: tuple[float, ...]
+) -> Question:
+    """What a guard asks; `alpha` is its own part of the rollout's."""
+    if guard.max is not None and not guard.corrected:
+        return Share(guard.metric, guard.max / MILLION)
+    margin = _margin(guard)
+    if guard.metric == "positive_rate_gap" and guard.of_pairs:
+        return EachGroupOfPairs(str(guard.by), margin, guard.min_per_group)
+    rules = Rules(_measure(guard, margin), margin, alpha, beta, guard.independent)
+    if guard.metric == "positive_rate_gap":
+        return EachGroup(str(guard.by), rules, guard.min_per_group)
+    if guard.metric == "score":
+        return Scores(str(guard.statistic), rules, reference)
+    return Arms(rules)
+
+
+def _margin(guard: GuardSettings) -> float:
+    if guard.max is not None:
+        return guard.max / MILLION
+    assert guard.worse_than is not None
+    amount = abs(guard.worse_than.amount)
+    return math.log(amount) if guard.worse_than.factor else amount
+
+
+def _measure(guard: GuardSettings, margin: float) -> Measure:
+    match guard.metric:
+        case "bad_ratio":
+            return Rate("bad", margin)
+        case "disagree":
+            return Rate("noise", margin)
+        case "label_correct":
+            return Rate("pair_labels" if guard.of_pairs else "wrong", margin)
+        case "latency":
+            return Latency(QUANTILES.get(str(guard.statistic)))
+        case "cost" | "tokens":
+            return PerUnit(guard.metric)
+        case "score":
+            return Distance(str(guard.statistic), ())
+        case _:
+            return Disadvantage("")

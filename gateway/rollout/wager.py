@@ -1,0 +1,48 @@
+"""One guard on a shadow's pairs: shares that are bounded, bet upon block by block. Pure.
+
+A block's share is one value, whatever hangs together in it. Where the share that is tolerated is
+small the stake may be high, and little is lost by that (docs/verdicts.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateway.rollout.eprocess import Bounded, Peak
+
+
+@dataclass(frozen=True, slots=True)
+class Wager:
+    """Whether the mean of x is above `mean`, x in [low, high]; and whether it is below.
+
+    `units` and `total` are for the estimate: `total / units`.
+    """
+
+    above: Bounded = Bounded()
+    below: Bounded = Bounded()
+    worse: Peak = Peak()
+    safe: Peak = Peak()
+    units: int = 0
+    total: float = 0.0
+
+    def after(
+        self, x: float, *, mean: float, low: float, high: float, units: int, total: float
+    ) -> Wager:
+        above = self.above.after(x, mean, low)
+        below = self.below.after(-x, -mean, -high)
+        return Wager(
+            above, below, self.worse.at(above.log_e()), self.safe.at(below.log_e()),
+            self.units + units, self.total + total,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def read(told: Mapping[str, Any]) -> Wager:
+        return Wager(
+            Bounded(tuple(told["above"]["logs"])), Bounded(tuple(told["below"]["logs"])),
+            Peak(**told["worse"]), Peak(**told["safe"]), told["units"], told["total"],
+        )  # fmt: skip
