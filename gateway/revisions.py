@@ -13,6 +13,7 @@ somebody else changed since is `Clashing` (`gateway/merge.py`). Both are shown i
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ import orjson
 from gateway.artifacts import Artifacts
 from gateway.check import Checked
 from gateway.declaration import MILLION
+from gateway.disk import Occupied
 from gateway.edit import Edit
 from gateway.merge import SECTIONS, Clash, Document, digests, merge, without_rollout
 from gateway.split import Rollout
@@ -36,6 +38,8 @@ from gateway.table import (
 
 TOLD = ("models", *SECTIONS)
 """What a document says, whoever wrote it when."""
+AGAIN = 20
+"""How often a change is made again that no particular revision was meant for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Revisions:
         self, tables: TableStore, artifacts: Artifacts, wall_ns: Callable[[], int]
     ) -> None:
         self.tables, self.artifacts, self._wall_ns = tables, artifacts, wall_ns
+        self._lock = threading.RLock()  # the governor publishes from several threads
 
     def current(self) -> tuple[str, Document]:
         """The revision in force and what it says, to be changed by the caller."""
@@ -81,6 +86,10 @@ class Revisions:
     def adopt(self, checked: Checked, *, author: str, reason: str) -> Published:
         """Bring a checked file into force. What others changed since its last adoption stays, where
         the file did not change it too; Clashing and Owned else."""
+        with self._lock:
+            return self._adopt(checked, author, reason)
+
+    def _adopt(self, checked: Checked, author: str, reason: str) -> Published:
         document = make_document(
             checked, self.artifacts, author=author, reason=reason, now_ns=self._wall_ns()
         )
@@ -122,6 +131,19 @@ class Revisions:
 
         `expected`: the revision that the change was made for; None: whichever is in force.
         """
+        with self._lock:
+            for _ in range(AGAIN):
+                try:
+                    return self._change(edit, author, reason, origin, expected)
+                except (Conflict, Occupied):  # another process published in between
+                    if expected is not None:
+                        raise
+            return self._change(edit, author, reason, origin, expected)
+
+    def _change(
+        self, edit: Callable[[Document], None], author: str, reason: str, origin: str,
+        expected: str | None,
+    ) -> Published:  # fmt: skip
         parent, document = self.current()
         if expected is not None and expected != parent:
             raise Conflict(f"{parent} is in force, not {expected}")

@@ -12,6 +12,9 @@ def sequence_of(account: Account) -> str | None:
     """The sequence that a request belongs to, where its parameters can be read."""
     if account.dialect is not v2:
         return grpc.sequence_of(account.request) if account.dialect is grpc else None
+    plain = b"content-encoding" not in account.first and account.upload is None
+    if plain and b'"sequence_id"' not in account.request:
+        return None  # most have none, and need no message made of them
     message = account.message()
     if account.upload is not None:  # of a longer body, its JSON part
         message = Message(account.upload.begun[: parameters_bytes(account)], message.headers)
