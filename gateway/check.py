@@ -13,7 +13,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
@@ -92,13 +92,13 @@ class _Loader(yaml.SafeLoader):
 class _File:
     """One YAML file with the lines of its keys, collecting problems."""
 
-    def __init__(self, path: Path, shown: str, problems: list[Problem]) -> None:
+    def __init__(self, source: Path | bytes, shown: str, problems: list[Problem]) -> None:
         self.shown, self.problems = shown, problems
         self.lines: dict[Key, int] = {}
         self.tree: Any = None
         self.data = b""
         try:
-            self.data = path.read_bytes()
+            self.data = source if isinstance(source, bytes) else source.read_bytes()
         except OSError as error:
             self.add((), "", f"cannot be read: {error.strerror}")
             return
@@ -244,6 +244,24 @@ def check(path: Path, overrides: Mapping[str, str] | None = None) -> Checked:
     )
     checked.settings = settings if not checked.problems else None
     return checked
+
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+def check_document(
+    data: bytes, shown: str, model: type[Model]
+) -> tuple[Model | None, Any, list[Problem]]:
+    """YAML beside the configuration: what it means, what is written, what is wrong with it."""
+    problems: list[Problem] = []
+    file = _File(data, shown, problems)
+    if not problems and not isinstance(file.tree, dict):
+        file.add((), file.tree, "a mapping of settings is wanted")
+    if problems:
+        return None, None, problems
+    told = file.validate(model, file.tree)
+    problems.sort(key=lambda problem: problem.line)
+    return told, file.tree, problems
 
 
 def _lay_over(tree: dict[str, Any], overrides: Mapping[str, str]) -> None:

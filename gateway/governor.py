@@ -25,6 +25,8 @@ from gateway.check import Checked, Key, Problem, check, dotted
 from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
 from gateway.revisions import Owned, Revisions
+from gateway.rollout.controller import Rollouts
+from gateway.rollout.routes import rollout_routes
 from gateway.seal.custody import Custody
 from gateway.seal.sealer import Sealer
 from gateway.settings import RESTART_KEYS, LedgerSettings
@@ -54,6 +56,7 @@ class Governor:
         self.revisions = Revisions(self.tables, Artifacts(state), clock.wall)
         self.sealer = Sealer(state, keys, self.clock, self.metrics, ledger)
         self.custody = Custody(self.sealer)
+        self.rollouts = Rollouts(state, keys, self.sealer, self.revisions, self.clock, self.metrics)
         self.stopping = False
         self._publishing = asyncio.Lock()
 
@@ -66,6 +69,7 @@ class Governor:
         await asyncio.to_thread(self.custody.resume)
         if not restarts or self.tables.current is None:
             await self._publish_at_start()
+        await asyncio.to_thread(self.rollouts.resume)
         run = self.state / "run"
         run.mkdir(exist_ok=True)
         path = run / "governor.sock"
@@ -80,6 +84,7 @@ class Governor:
         finally:
             self.server.should_exit = True
             await serving
+            self.rollouts.close()
             self.sealer.close()
         return 0
 
@@ -109,7 +114,9 @@ class Governor:
 
     def _turn(self) -> int:
         self.custody.retire()
-        return self.sealer.turn()
+        written = self.sealer.turn()
+        self.rollouts.turn()
+        return written
 
     def _tell_numbers(self) -> None:
         for source, lag in self.sealer.lag().items():
@@ -167,6 +174,7 @@ class Governor:
         return Starlette(
             routes=[
                 *custody_routes(self.custody),
+                *rollout_routes(self.rollouts),
                 Route("/reload", reload, methods=["POST"]),
                 Route("/status", status, methods=["GET"]),
                 Route("/tell", tell, methods=["POST"]),

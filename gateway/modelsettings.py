@@ -231,10 +231,15 @@ class RuleSettings(Section):
 
 class ShadowSettings(Section):
     body: Size = Field(1024**2, description="Bodies over this are not copied, and counted.")
-    items: int = Field(1000, ge=1, le=100_000, description="Copies waiting, by number.")
-    bytes: Size = Field(64 * 1024**2, description="Copies waiting, by size.")
-    concurrency: int = Field(32, ge=1, le=1000, description="Copies under way at once.")
-    timeout: Duration = Field(10.0, description="How long one copy may take.")
+    items: int = Field(1000, ge=1, le=100_000, description="Copies of one version that wait.")
+    bytes: Size = Field(64 * 1024**2, description="Their bodies, by size.")
+    concurrency: int = Field(32, ge=1, le=1000, description="Its copies under way, at most.")
+    timeout: Duration = Field(
+        10.0, description="How long one copy may take; never over twice timeouts.request."
+    )
+    noise: Share = Field(
+        0, description="Copied exchanges that the version that answered is asked again."
+    )
     idempotent: bool = Field(
         False, description="raw, and openai with tools: such requests may be made twice."
     )

@@ -88,9 +88,9 @@ class Account:
         self.receipt: Receipt | None = None
         self.frugal = False
 
-    def shadowed(self, clock: Clock, version: Version) -> Account:
+    def shadowed(self, version: Version, *, noise: bool = False) -> Account:
         """A new account for a copy of this exchange: its own id and times, the same request."""
-        copy = Account(clock, self.method, self.path, self.query, self.headers, self.first)
+        copy = Account(self.clock, self.method, self.path, self.query, self.headers, self.first)
         copy.revision, copy.caller, copy.context = self.revision, self.caller, self.context
         copy.model, copy.operation, copy.request = self.model, self.operation, self.request
         copy.dialect, copy.target = self.dialect, self.target
@@ -100,6 +100,8 @@ class Account:
         copy.trace, copy.parent = _trace_of(self.trace, copy.id), self.trace[36:52].decode()
         assert self.choice is not None
         copy.choice = replace(self.choice, version=version.name, arm="shadow")
+        if noise:
+            copy.extra["noise"] = True
         return copy
 
     def message(self) -> Message:

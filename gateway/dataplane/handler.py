@@ -37,7 +37,7 @@ from gateway.protocol import grpc
 from gateway.protocol.dialects import dialect_at
 from gateway.protocol.tensor import Unreadable
 from gateway.routing.access import forced_version
-from gateway.routing.choice import choose, force, shadows
+from gateway.routing.choice import choose, force
 from gateway.routing.identity import check_rows, identify, read_context
 from gateway.routing.place import Place, find_model, locate, locate_call, match
 from gateway.table import Model, Rule
@@ -99,7 +99,7 @@ class Handler:
             elif not await self._relayed(account, reply, turn, departure):
                 turn.cut()
             self._let_go(held)
-            self._copy(account)
+            self.shadow.consider(account, self.live)
         finally:
             self._close(account, departure, held)
 
@@ -116,7 +116,7 @@ class Handler:
             assert isinstance(reply, Reply)
             reply = await self._durable(account, reply)
             self._let_go(held)
-            self._copy(account)
+            self.shadow.consider(account, self.live)
         finally:
             self._close(account, departure, held)
         return reply, self._exposed(account)
@@ -422,31 +422,6 @@ class Handler:
             self.metrics.count("headworks_clients_left", model, client["left"], client["policy"])
         seconds = (self.clock.steady() - account.arrived_ns) / 1e9
         self.metrics.observe("headworks_exchange_seconds", seconds, model, version)
-
-    def _copy(self, account: Account) -> None:
-        """After the answer has left: offer the request to the rule's shadows."""
-        choice, model, live = account.choice, account.model, self.live
-        if choice is None or model is None or live is None:
-            return
-        if account.operation not in account.dialect.INFERENCES:
-            return
-        if choice.arm == "forced" or account.error in ("bad_body", "bad_tensor"):
-            return
-        rule = next((rule for rule in model.rules if rule.name == choice.rule), None)
-        if rule is not None and live.table.models.get(model.name) is model:
-            self._offer(account, live, rule)
-
-    def _offer(self, account: Account, live: Live, rule: Rule) -> None:
-        assert account.model is not None
-        assert account.choice is not None
-        drawn = account.sequence or account.id
-        for version in shadows(rule, account.choice.version, drawn, account):
-            if account.upload is not None:
-                self.shadow.drop(account.model.name, "body_too_large")
-            elif self.load.sheds("shadow"):
-                self.shadow.drop(account.model.name, "shed")
-            else:
-                self.shadow.offer(account, live.shadow(account.model, version))
 
 
 def _host(first: dict[bytes, bytes]) -> str:

@@ -41,11 +41,13 @@ def to_upstream(
     traffic: bytes | None = None,
     own_authorization: bool,
     credential: bytes | None = None,
+    redacted: frozenset[bytes] = frozenset(),
 ) -> Headers:
     """What an upstream gets: all but host, hop-by-hop and ours, with our id and the trace.
 
     `own_authorization`: the bearer token was ours (a caller's key) and goes no further.
-    `credential`: name of the header in which the upstream gets our own.
+    `credential`: name of the header in which the upstream gets our own. What is no answer to the
+    caller (`traffic`) never carries his credentials, nor what is `redacted` from records.
     """
     dropped = _named_by_connection(headers) if b"connection" in first else frozenset()
     sent = []
@@ -54,6 +56,8 @@ def to_upstream(
         if name in HOP_BY_HOP or name in dropped or name.startswith(b"x-headworks-"):
             continue
         if name in (b"host", b"traceparent", b"content-length"):
+            continue
+        if traffic is not None and (name in NEVER_KEPT or name in redacted):
             continue
         if name == credential or (own_authorization and name == b"authorization"):
             continue

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
 
 from gateway.artifacts import Artifacts
-from gateway.dataplane.backend import Backend
+from gateway.dataplane.backend import Backend, Traffic
 from gateway.dataplane.inline import Inline
 from gateway.dataplane.inprocess import Session
-from gateway.table import Model, Table, Version
+from gateway.table import Model, Rule, Table, Version
 
-Traffic = Literal["live", "shadow"]
 TRAFFIC: tuple[Traffic, ...] = ("live", "shadow")
 
 
@@ -42,7 +40,7 @@ def prepare(
     """ValueError or OSError where an artifact does not load: the old table stays in force."""
     backends: dict[tuple[str, str, Traffic], Backend] = {}
     for model in table.models.values():
-        copied = {copied.version for rule in model.rules for copied in rule.shadows}
+        copied = {name for rule in model.rules for name in _copied(model, rule)}
         for version in model.versions.values():
             session = None
             for traffic in TRAFFIC if version.name in copied else TRAFFIC[:1]:
@@ -53,14 +51,21 @@ def prepare(
                     continue
                 if not version.endpoints and session is None:
                     session = _load(model, version, artifacts)
-                backends[key] = Backend(model, version, session, workers, body_s)
+                backends[key] = Backend(model, version, session, workers, body_s, traffic)
     return Live(table, backends)
+
+
+def _copied(model: Model, rule: Rule) -> set[str]:
+    """Versions that may get copies by a rule: shadows and, to know their noise, who answers."""
+    noise = model.shadow.get("noise", 0) or (rule.rollout is not None and rule.rollout.noise_ppm)
+    found = {copied.version for copied in rule.shadows}
+    return found | set(rule.versions) if found and noise else found
 
 
 def _load(model: Model, version: Version, artifacts: Artifacts) -> Session:
     assert version.artifact is not None
     assert version.card is not None
-    folder = artifacts.path(version.artifact)
+    folder = artifacts.whole(version.artifact)
     session = Session(folder, model.name, version.name, version.card)
     if model.explain.get("inline") and model.background is not None:
         plan = artifacts.plan(version.artifact, model.background)
@@ -80,6 +85,7 @@ def _same(old: Backend, model: Model, version: Version) -> bool:
         and old.model.health == model.health
         and old.model.ejection == model.ejection
         and old.model.shadow == model.shadow
+        and old.model.dropped == model.dropped
     )
 
 

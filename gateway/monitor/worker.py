@@ -246,7 +246,7 @@ class Windows:
         key = (model.reference, version.artifact or version.name)
         found = self._references.get(key)
         if found is None:
-            rows = read_parquet(self._artifacts.file(model.reference))
+            rows = read_parquet(self._artifacts.whole_file(model.reference))
             columns = as_columns(version.card, rows)
             scores = self._scores(version, columns)
             found = Reference.of(version.card, columns, scores, model.reference)
@@ -259,7 +259,7 @@ class Windows:
 
         if version.artifact is None or version.card is None:
             return None
-        model = (self._artifacts.path(version.artifact) / "model.onnx").read_bytes()
+        model = (self._artifacts.whole(version.artifact) / "model.onnx").read_bytes()
         return Scorer(version.card, model).scores(columns)
 
     def close(self) -> None:

@@ -85,3 +85,9 @@ def shadows(rule: Rule, version: str, exchange: str, asked: Asked) -> list[str]:
         and bucket_ppm(rule.salt + b"/shadow/" + copied.version.encode(), exchange) < copied.share
         and (not copied.conditions or first_failed(copied.conditions, asked) is None)
     ]
+
+
+def asked_again(rule: Rule, share: int, exchange: str) -> bool:
+    """Whether the version that answered is asked a second time, to know its own noise; `share` in
+    ppm."""
+    return share > 0 and bucket_ppm(rule.salt + b"/noise", exchange) < share

@@ -67,10 +67,23 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_labels": ("Labels of decisions that the analyst has taken.", ()),
     "headworks_labels_dropped": ("Labels that waited for a decision and were too many.", ()),
     "headworks_spans_dropped": ("Spans not sent to the collector.", ()),
+    "headworks_rollout_moves": ("Moves of rollouts.", ("rollout", "move")),
+    "headworks_rollout_unreadable": (
+        "Records that a rollout could not count: erased, or not to be opened.",
+        ("rollout",),
+    ),
+    "headworks_rollout_troubles": (
+        "Times that a rollout could not be judged any more; it keeps its exposure.",
+        ("rollout",),
+    ),
     "headworks_witness_answers": ("What witnesses answered.", ("witness", "answer")),
     "headworks_restarts": ("Processes started again after their end.", ("role",)),
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "headworks_shadow_sampling": (
+        "Share of copies that are taken: less than 1 while the event loop lags.",
+        ("worker",),
+    ),
     "headworks_in_flight": ("Open exchanges.", ("worker",)),
     "headworks_journal_at_risk": (
         "Most answers of bounded models released before their flush, in the last second.",
@@ -92,6 +105,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_witness_lag_records": ("Leaves not yet cosigned.", ("witness",)),
     "headworks_witness_lag_seconds": ("For how long some leaf waits for it.", ("witness",)),
     "headworks_witness_alarms": ("Logs it says do not go on from what it saw.", ("witness",)),
+    "headworks_rollout_weight_ppm": ("Share that the new version answers.", ("rollout",)),
     "headworks_process_up": ("1 while the process runs.", ("role",)),
 }
 HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -25,6 +25,7 @@ import yaml
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.check import Checked, check
+from gateway.dataplane import restraint
 from gateway.dataplane import worker as worker_module
 from gateway.dataplane.worker import Worker, WorkerSettings
 from gateway.journal.directory import JournalFolder
@@ -365,6 +366,7 @@ def running(
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         patch.setattr(worker_module, "TICK_S", 0.02)
+        patch.setattr(restraint, "LAG_S", 3600.0)  # the loop stands still between tests
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder / "state" / "metrics"))
         world = World(folder, runner)
         world.publish(text)
