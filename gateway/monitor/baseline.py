@@ -175,7 +175,7 @@ def _compared(
         n=n,
         reference_n=m,
         statistic=distance,
-        p_value=twosample.kolmogorov_smirnov_p_value(distance, m, n),
+        p_value=twosample.limiting_p_value(distance, m, n),
         effect=distance,
         floor=rules.distance,
     )

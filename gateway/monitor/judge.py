@@ -271,7 +271,7 @@ def comparisons(
     }
     if min(len(window), reference.rows) >= settings.minimum:
         compared["joint"] = drift.compare_rows(
-            reference.domain.rows, window.rows(reference), settings.drift
+            reference.domain, window.rows(reference), settings.drift
         )
     outcomes, words = window.outcomes(), card.outputs.outcome
     then = reference.scores

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.card import Feature
-from gateway.monitor.column import Column, Levels, fractions, number_of, single
+from gateway.monitor.column import Column, Levels, fractions, numbers_of, single
 
 Shares = tuple[float, ...]
 Integers = NDArray[np.int64]
@@ -40,8 +40,7 @@ class Places:
             known = {level: place for place, level in enumerate(self.levels)}
             found = [known.get(v, -1) if isinstance(v, str) else -1 for v in values]
             return np.array(found, dtype=np.int64)
-        read = [number_of(value) for value in values]
-        numbers = single(np.array([np.nan if n is None else n for n in read], dtype=np.float64))
+        numbers = single(numbers_of(values)[0])
         places = np.searchsorted(self.edges, numbers, side="left")
         fed = (numbers >= self.low) & (numbers <= self.high) & np.isfinite(numbers)
         if self.whole:
