@@ -216,6 +216,7 @@ class Worker:
         except OSError as error:
             log.critical("journal did not close: %s", error)
             self.exit_code = EXIT_JOURNAL
+        self.metrics.tell()
         self._tell_numbers()
 
     async def _tick(self) -> None:
@@ -225,6 +226,7 @@ class Worker:
             try:
                 if self._swap_after <= asyncio.get_running_loop().time() and self.tables.changed():
                     await self._swap()
+                self.metrics.tell()
                 if self.handler.live is not None:
                     for backend in self.handler.live.backends.values():
                         backend.tick()

@@ -17,7 +17,8 @@ from typing import Any
 import orjson
 
 from gateway.disk import sync_folder, write_durably
-from gateway.revisions import Document, Revisions, end_rollout
+from gateway.merge import Document
+from gateway.revisions import Revisions, end_rollout
 
 Told = dict[str, Any]
 
