@@ -212,11 +212,11 @@ def simulate(
     config: Config = CONFIG, set_: Set = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Judge a rollout's recorded evidence by another file's guards, limits and levels."""
-    from gateway.check import check_document
     from gateway.rollout.recomputation import Unknown, recorded_blocks
     from gateway.rollout.rolloutsettings import RolloutSettings
     from gateway.rollout.simulation import simulate as judge
     from gateway.rolloutreport import simulated
+    from gateway.yamlfile import check_document
 
     try:
         data = file.read_bytes()

@@ -35,6 +35,7 @@ from gateway.console.schema import (
     response,
     sent,
 )
+from gateway.console.tableschema import table_paths, table_schemas
 from gateway.monitor.outcomes import KeyOutcomes
 from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
@@ -107,6 +108,7 @@ def paths() -> dict[str, Any]:
         },
         **reading_paths(identity),
         **custody_paths(),
+        **table_paths(),
         "/api/v1/monitor/{model}": {
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
@@ -221,6 +223,7 @@ def schemas() -> dict[str, Schema]:
         **decision_schemas(),
         "Reproduction": reproduction_schema(),
         **monitor_schemas(),
+        **table_schemas(),
         **rollout_schemas(),
     }
 

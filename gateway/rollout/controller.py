@@ -9,7 +9,7 @@ One thread, between two steps of sealing. Invariants:
    after (`narrowing.py`). What was recorded and not published is published at the next look, by
    comparing what the table says with what the attempt's stage asks for.
 4. Who takes a rule away from a rollout by other means (an old revision brought back) has aborted
-   it.
+   it; who gives it a smaller weight has paused it.
 5. A rollout that cannot be judged keeps its exposure, says so, and stops nobody else, least of all
    the sealing of journals.
 """
@@ -32,7 +32,7 @@ from gateway.revisions import Revisions, end_rollout, rule_of, set_rollout
 from gateway.rollout.attempt import CONTROLLER, Attempt
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.counting import Counting
-from gateway.rollout.lifecycle import Decision, Move, abort, is_legal
+from gateway.rollout.lifecycle import Decision, Move, Phase, abort, hold, is_legal
 from gateway.rollout.narrowing import Narrowings, take_back
 from gateway.rollout.units import Units
 from gateway.seal.sealer import Sealer
@@ -333,7 +333,6 @@ class Rollouts:
         """Let the table say what the stage asks for."""
         if self._fits(attempt):
             return
-        settings = attempt.settings
         _, document = self.revisions.current()
         held = held_by(document, attempt)
         if attempt.is_over:
@@ -341,19 +340,29 @@ class Rollouts:
             return
         wanted = attempt.entry()
         if wanted is not None and held != wanted:
-            if attempt.fitted == attempt.stage.moves or held != attempt.published:
+            fresh = attempt.fitted != attempt.stage.moves
+            narrower = held is not None and is_narrower(held, wanted)
+            paused = attempt.stage.phase is Phase.HELD
+            if fresh and (held == attempt.published or (narrower and not paused)):
+                self._publish(attempt, Rollout.read(wanted))
+            elif not narrower:
                 self._taken_away(attempt, document)
                 return
-            entry = Rollout.read(wanted)
-            self.revisions.change(
-                lambda told: set_rollout(told, settings.model, settings.rule, entry),
-                author=settings.owner or attempt.author, reason=f"rollout {attempt.name}",
-                origin="rollout",
-            )  # fmt: skip
-            self.metrics.set("headworks_rollout_weight_ppm", entry.weight_ppm, attempt.name)
+            elif not paused:
+                self._narrowed(attempt, document)
+                return
         if attempt.fitted != attempt.stage.moves:
             attempt.fitted, self.is_dirty = attempt.stage.moves, True
         self._fitted[attempt.name] = self._place(attempt)
+
+    def _publish(self, attempt: Attempt, entry: Rollout) -> None:
+        settings = attempt.settings
+        self.revisions.change(
+            lambda told: set_rollout(told, settings.model, settings.rule, entry),
+            author=settings.owner or attempt.author, reason=f"rollout {attempt.name}",
+            origin="rollout",
+        )  # fmt: skip
+        self.metrics.set("headworks_rollout_weight_ppm", entry.weight_ppm, attempt.name)
 
     def _end(self, attempt: Attempt, held: dict[str, Any] | None) -> None:
         settings = attempt.settings
@@ -372,11 +381,23 @@ class Rollouts:
         why = f"another revision has the rule: {document['reason']}"
         self.move(attempt, abort(attempt.stage, why), by if by != CONTROLLER else "local")
 
+    def _narrowed(self, attempt: Attempt, document: Mapping[str, Any]) -> None:
+        """A revision brought back has a smaller weight: held there, until somebody resumes."""
+        by = str(document["author"])
+        why = f"a revision narrowed it: {document['reason']}"
+        self.move(attempt, hold(attempt.stage, "person", why), by if by != CONTROLLER else "local")
+
     def close(self) -> None:
         """A clean end: the next start reads nothing twice."""
         self.follow()
         self.snapshot()
         self.bodies.close()
+
+
+def is_narrower(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an entry exposes nobody who the wanted one does not."""
+    shares = ("weight_ppm", "shadow_ppm")
+    return all(held[key] <= wanted[key] for key in shares)
 
 
 def held_by(document: Mapping[str, Any], attempt: Attempt) -> dict[str, Any] | None:

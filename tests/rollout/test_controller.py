@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from site_of_rollouts import ANA, FILE, Answer, Site
 
-from gateway.check import check_document
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.recomputation import Unknown, recompute, recorded_blocks
 from gateway.rollout.rolloutsettings import RolloutSettings
 from gateway.rollout.simulation import simulate
 from gateway.rollout.standing import standing
+from gateway.yamlfile import check_document
 
 
 @pytest.fixture

@@ -80,13 +80,27 @@ def test_a_rule_taken_back_is_an_abort(site):
     before = site.tables.current
     site.start()
     site.serve(2)
-    _, document = site.revisions.current()
-    old = site.tables.load(before).document
-    site.revisions.publish(dict(old) | {"author": "eve", "reason": "revert"}, site.tables.current)
+    site.revisions.revert(before, author="eve", reason="revert")
     site.serve(1)
     last = site.leaves("rollout")[-1]
     assert (last["phase"], last["by"], "revert" in last["why"]) == ("aborted", "eve", True)
     assert site.entry() is None
+
+
+def test_a_smaller_weight_brought_back_is_a_pause(site):
+    """Held at that weight, by whoever did it; `resume` goes on with the step's own."""
+    site.start()
+    before = site.tables.current
+    site.serve(5)
+    assert site.entry()["weight_ppm"] == 500_000
+    site.revisions.revert(before, author="eve", reason="too fast")
+    site.serve(1)
+    assert (site.stage.phase, site.stage.step, site.entry()["weight_ppm"]) == ("held", 1, 100_000)
+    assert "too fast" in site.stage.held.why
+    site.serve(3)
+    assert site.entry()["weight_ppm"] == 100_000
+    site.steward.resume("trees", BEN, "seen")
+    assert (site.stage.phase, site.entry()["weight_ppm"]) == ("running", 500_000)
 
 
 def test_an_abort_without_the_governor_is_recorded_when_it_is_back(site):
