@@ -50,6 +50,19 @@ class Artifacts:
     def file(self, digest: str) -> Path:
         return self.root / digest / "data"
 
+    def whole(self, digest: str) -> Path:
+        """As `path`, once its bytes are those of the digest. ValueError: they are not any more."""
+        return self._held(digest, folder_digest(self.path(digest)), self.path(digest))
+
+    def whole_file(self, digest: str) -> Path:
+        """As `file`, once its bytes are those of the digest. ValueError: they are not any more."""
+        return self._held(digest, file_digest(self.file(digest)), self.file(digest))
+
+    def _held(self, digest: str, found: str, path: Path) -> Path:
+        if found != digest:
+            raise ValueError(f"artifact {digest[:12]}: its files are not those of its digest")
+        return path
+
     def plan(self, digest: str, background: str) -> Path:
         """Where the explanation plan of an artifact against a background lies, once it is made:
         beside the artifacts, since it is derived (`attribution/plan.py`)."""

@@ -26,6 +26,7 @@ from starlette.staticfiles import StaticFiles
 from gateway.artifacts import Artifacts
 from gateway.catalog import queries
 from gateway.catalog.store import Catalog
+from gateway.clock import SystemClock
 from gateway.console import openapi
 from gateway.console.decision import parts_of, show, split_id
 from gateway.console.export import day_range, write_export
@@ -34,10 +35,12 @@ from gateway.console.pages import Pages
 from gateway.console.performance import SINCE_DAYS, performed
 from gateway.console.reproduce import reproduce
 from gateway.console.shadow import reported
+from gateway.console.tables import Tables
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
 from gateway.monitor.alerts import ACKNOWLEDGED, MUTED
+from gateway.revisions import Revisions
 from gateway.table import Model, TableStore
 
 _AGO = re.compile(r"^(\d+)(s|m|h|d)$")
@@ -427,6 +430,7 @@ def make_app(
     """`catalog`: the one in use; `witnesses`: how they stand; `rebuild`: makes the catalog again
     and says how many leaves it holds (RuntimeError: one is under way)."""
     api = Api(catalog, tables, bodies, state, witnesses, rebuild)
+    clock = SystemClock()
     pages = Pages(api)
     return Starlette(
         routes=[
@@ -444,6 +448,7 @@ def make_app(
             Route("/api/v1/decisions/{id:path}", api.decision),
             Route("/api/v1/catalog/rebuild", api.rebuild, methods=["POST"]),
             Route("/api/v1/exports", api.export, methods=["POST"]),
+            *Tables(Revisions(tables, Artifacts(state), clock.wall), clock).routes(),
             Route("/api/v1/models", api.models),
             Route("/api/v1/shadow/{model}", api.shadows),
             Route("/api/v1/alerts", api.alerts),
