@@ -16,6 +16,7 @@ from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
 from gateway.commands.rollout import rollout
 from gateway.commands.route import route
+from gateway.commands.shadow import shadow
 from gateway.commands.subject import subject
 from gateway.commands.terminal import (
     CONFIG,
@@ -165,6 +166,7 @@ cli.add_typer(journal, name="journal")
 cli.command()(feedback)
 cli.add_typer(alerts, name="alerts")
 cli.add_typer(rollout, name="rollout")
+cli.add_typer(shadow, name="shadow")
 cli.add_typer(detectors, name="detectors")
 cli.command()(witness)
 
