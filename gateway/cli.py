@@ -14,7 +14,9 @@ from gateway.commands.alerts import alerts
 from gateway.commands.detectors import detectors
 from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
+from gateway.commands.rollout import rollout
 from gateway.commands.route import route
+from gateway.commands.shadow import shadow
 from gateway.commands.subject import subject
 from gateway.commands.terminal import (
     CONFIG,
@@ -189,6 +191,8 @@ cli.add_typer(ledger, name="ledger")
 cli.add_typer(journal, name="journal")
 cli.command()(feedback)
 cli.add_typer(alerts, name="alerts")
+cli.add_typer(rollout, name="rollout")
+cli.add_typer(shadow, name="shadow")
 cli.add_typer(detectors, name="detectors")
 cli.command()(witness)
 

@@ -34,6 +34,7 @@ from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
 from gateway.console.performance import SINCE_DAYS, performed
 from gateway.console.reproduce import reproduce
+from gateway.console.shadow import reported
 from gateway.console.tables import Tables
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
@@ -354,6 +355,20 @@ class Api:
             return refuse(400, "bad_parameter", str(error))
         return answer(await asyncio.to_thread(self.asked, performed, model, since))
 
+    async def shadows(self, request: Request) -> Response:
+        """How shadows' answers compare with those given."""
+        name = request.path_params["model"]
+        try:
+            model = await asyncio.to_thread(self._model, name)
+            since = read_since(request.query_params, datetime.now(UTC))  # noqa: TID251
+        except LookupError as error:
+            return refuse(404, "unknown_model", str(error.args[0]))
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        pending = self.catalog().state.get("segments", {})
+        asked = (model, Artifacts(self.state), pending, since)
+        return answer(await asyncio.to_thread(self._asked, reported, *asked))
+
     def _model(self, name: str) -> Model:
         revision = self.tables.current
         models = self.tables.load(revision).models if revision is not None else {}
@@ -423,6 +438,7 @@ def make_app(
             Route("/decisions/{id:path}", pages.decision, methods=["GET"]),
             Route("/decisions/{id:path}", pages.reveal, methods=["POST"]),
             Route("/models/{model}", pages.model),
+            Route("/shadow/{model}", pages.shadow),
             Mount("/static", StaticFiles(packages=[("gateway.console", "static")])),
             Route("/api/openapi.json", api.openapi),
             Route("/api/v1/analyst", api.analyst),
@@ -434,6 +450,7 @@ def make_app(
             Route("/api/v1/exports", api.export, methods=["POST"]),
             *Tables(Revisions(tables, Artifacts(state), clock.wall), clock, api).routes(),
             Route("/api/v1/models", api.models),
+            Route("/api/v1/shadow/{model}", api.shadows),
             Route("/api/v1/alerts", api.alerts),
             Route("/api/v1/alerts/acknowledge", api.acknowledge, methods=["POST"]),
             Route("/api/v1/alerts/mute", api.mute, methods=["POST"]),
