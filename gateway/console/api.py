@@ -367,7 +367,7 @@ class Api:
             return refuse(400, "bad_parameter", str(error))
         pending = self.catalog().state.get("segments", {})
         asked = (model, Artifacts(self.state), pending, since)
-        return answer(await asyncio.to_thread(self._asked, reported, *asked))
+        return answer(await asyncio.to_thread(self.asked, reported, *asked))
 
     def _model(self, name: str) -> Model:
         revision = self.tables.current
