@@ -120,6 +120,8 @@ class Front:
                 Route("/metrics", self.metrics, methods=["GET"]),
                 Route("/api/v1/status", self.status, methods=["GET"]),
                 Route("/api/v1/reload", self.govern, methods=["POST"]),
+                Route("/api/v1/table", self.govern, methods=["PUT"]),
+                Route("/api/v1/revisions/{revision}/revert", self.govern, methods=["POST"]),
                 Route("/api/v1/subjects/erase", self.govern, methods=["POST"]),
                 Route("/api/v1/subjects/find", self.govern, methods=["POST"]),
                 Route("/api/v1/holds", self.govern, methods=["GET", "POST"]),
@@ -245,7 +247,7 @@ class Front:
             body += chunk
             if len(body) > BODY_BYTES_MAX:
                 return say_error(413, "request_too_large", f"more than {BODY_BYTES_MAX} bytes")
-        passed = {name: value for name in ("accept", "content-type")
+        passed = {name: value for name in ("accept", "content-type", "if-match")
                   if (value := request.headers.get(name))}  # fmt: skip
         if (person := request.scope.get("headworks.person")) is not None:
             passed["x-headworks-person"] = person  # who, by the token; never by the body

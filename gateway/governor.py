@@ -21,10 +21,11 @@ from starlette.routing import Route
 
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
-from gateway.check import Checked, Key, Problem, check, dotted
+from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
-from gateway.revisions import Owned, Revisions
+from gateway.publisher import Publisher, file_problems
+from gateway.revisions import Clashing, Owned, Revisions
 from gateway.rollout.controller import Rollouts
 from gateway.rollout.routes import rollout_routes
 from gateway.seal.custody import Custody
@@ -145,8 +146,8 @@ class Governor:
         told["restart"] = [key for key in RESTART_KEYS if now[key] != self.started[key]]
         try:
             done = self.revisions.adopt(checked, author=author, reason=reason)
-        except Owned as error:
-            told["problems"] = [str(_refused(checked, error))]
+        except (Owned, Clashing) as error:
+            told["problems"] = [str(problem) for problem in file_problems(checked, error)]
             return told
         told |= {"revision": done.revision, "changed": done.changed}
         if done.changed:
@@ -174,20 +175,10 @@ class Governor:
         return Starlette(
             routes=[
                 *custody_routes(self.custody),
+                *Publisher(self.revisions, self._publishing).routes(),
                 *rollout_routes(self.rollouts),
                 Route("/reload", reload, methods=["POST"]),
                 Route("/status", status, methods=["GET"]),
                 Route("/tell", tell, methods=["POST"]),
             ]
         )
-
-
-def _refused(checked: Checked, error: Owned) -> Problem:
-    """A rule of the file that a running rollout owns, with its line and what both say."""
-    rules = checked.settings.models[error.model].rules if checked.settings else ()
-    number = next((n for n, rule in enumerate(rules) if rule.name == error.rule), None)
-    key: Key = ("models", error.model, "rules")
-    line = checked.line_of(key if number is None else (*key, number))
-    shown = "..." if error.theirs is None else orjson.dumps(error.theirs).decode()
-    words = f"{error}, which has {orjson.dumps(error.ours).decode()}"
-    return Problem(checked.path.name, line, dotted((*key, error.rule)), shown, words)

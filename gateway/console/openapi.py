@@ -35,6 +35,8 @@ from gateway.console.schema import (
     response,
     sent,
 )
+from gateway.console.tableschema import table_paths, table_schemas
+from gateway.monitor.disagreement import ShadowReport
 from gateway.monitor.outcomes import KeyOutcomes
 from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
@@ -107,11 +109,18 @@ def paths() -> dict[str, Any]:
         },
         **reading_paths(identity),
         **custody_paths(),
+        **table_paths(),
         "/api/v1/monitor/{model}": {
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
         },
         **alert_paths(),
+        "/api/v1/shadow/{model}": {
+            "get": operation("shadow", "How shadows' answers compare with those given: coverage, "
+                             "raw, noise and corrected disagreement, flips, segments, examples.",
+                             fields(model=TEXT, shadows=listed(refer("ShadowReport"))), 400, 404,
+                             parameters=[model, since])
+        },
         **rollout_paths(),
         "/api/v1/monitor/{model}/performance": {
             "get": operation("performance", "Labels by day of prediction: coverage, accuracy, area "
@@ -210,7 +219,7 @@ def schemas() -> dict[str, Schema]:
         kind.__name__: TypeAdapter(kind).json_schema(
             mode="serialization", ref_template=SCHEMAS + "{model}"
         )
-        for kind in (WindowReport, CohortReport, KeyOutcomes)
+        for kind in (WindowReport, CohortReport, KeyOutcomes, ShadowReport)
     }
     parts = [report.pop("$defs") for report in reports.values()]
     return {
@@ -221,6 +230,7 @@ def schemas() -> dict[str, Schema]:
         **decision_schemas(),
         "Reproduction": reproduction_schema(),
         **monitor_schemas(),
+        **table_schemas(),
         **rollout_schemas(),
     }
 

@@ -48,6 +48,8 @@ def operation(name: str, summary: str, answer: Schema, *errors: int, **more: Any
         404: "There is none.",
         403: "The person may not do it, or not alone.",
         409: "It cannot be done now.",
+        412: "Another revision is in force; what it changed is shown.",
+        428: "If-Match is wanted.",
         413: "It is too large.",
         422: "The file is not in order; `problems` says why, with lines.",
     }

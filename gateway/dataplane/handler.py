@@ -39,7 +39,7 @@ from gateway.protocol.tensor import Unreadable
 from gateway.routing.access import forced_version
 from gateway.routing.choice import choose, force
 from gateway.routing.identity import check_rows, identify, read_context
-from gateway.routing.place import Place, find_model, locate_call, match
+from gateway.routing.place import Place, check_method, find_model, locate_call, match
 from gateway.table import Model, Rule
 from gateway.telemetry.metrics import Metrics
 
@@ -320,10 +320,7 @@ class Handler:
                 raise
         account.dialect, account.target = place.dialect, place.path
         account.operation = place.target.operation
-        method = place.dialect.METHODS.get(place.target.operation)
-        if method is not None and account.method != method:
-            words = f"{account.method} is not taken here; {method} is"
-            raise Refusal("method_not_allowed", words)
+        check_method(place, account.method)
         return place
 
     def _fits(self, account: Account) -> None:

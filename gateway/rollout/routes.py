@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.check import Problem
 from gateway.revisions import Owned
 from gateway.rollout.attempt import Attempt
 from gateway.rollout.chronicle import Chronicle
@@ -19,6 +18,7 @@ from gateway.rollout.controller import Illegal, Rollouts
 from gateway.rollout.standing import standing, summary
 from gateway.rollout.steward import Person, Refused, Steward, read_reason
 from gateway.table import Conflict
+from gateway.yamlfile import Problem
 
 ACTS = ("approve", "pause", "resume", "abort", "promote")
 EVENTS_MAX = 10_000

@@ -13,7 +13,6 @@ from typing import Any
 
 import orjson
 
-from gateway.check import Problem, check_document
 from gateway.rollout.attempt import Asked, Attempt
 from gateway.rollout.controller import Rollouts
 from gateway.rollout.fitness import misfits
@@ -28,6 +27,7 @@ from gateway.rollout.lifecycle import (
     resume,
 )
 from gateway.rollout.rolloutsettings import RolloutSettings
+from gateway.yamlfile import Problem, check_document
 
 FILE_BYTES_MAX = 16 * 1024
 REASON_MAX = 500

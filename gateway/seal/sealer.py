@@ -153,6 +153,7 @@ class Sealer:
             revision = document["parent"]
         for number, digest, document in reversed(chain):
             told = {key: document[key] for key in ("author", "reason", "created", "parent")}
+            told["origin"] = document.get("origin", "file")
             record = orjson.dumps({"id": digest, **told}, option=orjson.OPT_SORT_KEYS)
             leaf = encode_leaf("revision", record, source=("revisions", number))
             self.ledger.append(ROOT, leaf, "revisions", number)
