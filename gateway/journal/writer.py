@@ -45,8 +45,6 @@ LATE_NS = 50_000_000
 """What `bounded` promises: a flush that lasts longer is counted, and holds back all answers."""
 NOTE_S = 0.25
 """How long waiters of a stalled commit wait for the note of them."""
-PIECES_AT_ONCE, GATHERED_BYTES = 1000, 65536
-"""Linux takes 1,024 pieces; what is short is sooner joined than gathered."""
 TIMER_SLACK_S = 0.001
 """Event loops count milliseconds: a timer may be early by one."""
 log = logging.getLogger("headworks.journal")
@@ -244,7 +242,7 @@ class Journal:
             frame, checksum = frame_pieces(each.kind, sequence, each.text, sealed, checksum)
             pieces += frame
             sequence += each.kind is Kind.RECORD
-        size = _write_all(self._segment.descriptor, pieces, self._offset)
+        size = self._segment.write(pieces, self._offset)
         self.statistics.records += sequence - self._next
         self._checksum, self._next = checksum, sequence
         self._offset += size
@@ -441,18 +439,6 @@ class Journal:
             self._fail(error, [])
         else:
             self._closing.set_result(None)
-
-
-def _write_all(descriptor: int, pieces: list[bytes], offset: int) -> int:
-    """One write, gathered by the kernel, of large pieces without another copy; its size."""
-    size = sum(map(len, pieces))
-    if len(pieces) > PIECES_AT_ONCE or size < GATHERED_BYTES:
-        written = os.pwrite(descriptor, b"".join(pieces), offset)
-    else:
-        written = os.pwritev(descriptor, pieces, offset)
-    if written != size:
-        raise OSError("a write to the journal was short")
-    return size
 
 
 def _open(folder: JournalFolder, clock: Clock, segment_bytes: int, refuse_damage: bool) -> Opened:
