@@ -14,7 +14,6 @@ import asyncio
 import logging
 import signal
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from gateway.catalog.rebuild import Rebuild
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
+from gateway.detectors.foreign import opened
 from gateway.exchange import exchange_id
-from gateway.explain.worker import Asked, Explanations, in_clear
+from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import EMPTY, decode_parts, encode_parts
@@ -39,16 +39,17 @@ from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
+from gateway.monitor.inference import Inference, is_decided
 from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
-from gateway.monitor.window import Decision
-from gateway.monitor.worker import Windows, decisions_of
+from gateway.monitor.segments import Segments, by_features, by_groups
+from gateway.monitor.worker import Windows
 from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
 from gateway.settings import LedgerSettings
-from gateway.table import Model, Table, TableStore, Version
+from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 
@@ -69,42 +70,6 @@ NO_PARTS = encode_parts({}, EMPTY, EMPTY)
 log = logging.getLogger("headworks.analyst")
 
 
-@dataclass(slots=True)
-class Inference:
-    """A decided exchange as it is judged; `why`: the reason for which it cannot be."""
-
-    model: Model
-    version: Version
-    rows: dict[str, list[Any]] = field(default_factory=dict)
-    groups: list[dict[str, str]] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    outcomes: list[str | None] = field(default_factory=list)
-    given: bool = True
-    why: str | None = None
-    keys: tuple[int, ...] = ()
-    """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
-
-    def asked(self) -> Asked:
-        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes, self.given)
-
-    def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
-        assert self.version.card is not None
-        return decisions_of(
-            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups
-        )
-
-
-def _decided(leaf: dict[str, Any]) -> bool:
-    """Whether a leaf is an inference that a version answered."""
-    record = leaf["record"]
-    return (
-        leaf["kind"] == "exchange"
-        and record.get("operation") == "infer"
-        and record["status"] == 200
-        and record.get("version") is not None
-    )
-
-
 class Analyst:
     def __init__(self, state: Path, keys: Path, clock: SystemClock) -> None:
         self.state, self.keys, self.clock = state, keys, clock
@@ -117,12 +82,14 @@ class Analyst:
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
-        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}))
+        family = opened(state)
+        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}), family)
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
         leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
         self.webhook = Webhook(
             self._unsent, self._webhook_target, (leaf, ordinal), self.metrics, clock
         )
+        self.segments = Segments(self.catalog.state.get("segments", {}))
         waiting = self.catalog.state.get("waiting", [])
         self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
@@ -212,6 +179,7 @@ class Analyst:
                 "waiting": list(self.labelling.waiting),
                 "alerts": self.alerts.to_json(),
                 "delivered": self.webhook.delivered,
+                "segments": self.segments.to_json(),
             }
             await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
             self.labelling.forget()
@@ -290,7 +258,7 @@ class Analyst:
             size += len(text) + sent.get("request", 0) + sent.get("response", 0)
             if size > CHUNK_BYTES:
                 break
-        inferences = {number: self._read(leaf) for number, leaf in leaves if _decided(leaf)}
+        inferences = {number: self._read(leaf) for number, leaf in leaves if is_decided(leaf)}
         readable = {number: found for number, found in inferences.items() if found.why is None}
         asked = [found.asked() for found in readable.values()]
         said = dict(zip(readable, self.explanations.explain(asked)))
@@ -298,6 +266,7 @@ class Analyst:
             self._take(number, leaf)
             if (found := inferences.get(number)) is not None:
                 self._judge(number, leaf, found, said.get(number))
+            self._count_segments(number, leaf, inferences.get(number))
         return len(leaves)
 
     async def _write_outputs(self) -> None:
@@ -343,6 +312,10 @@ class Analyst:
             self._say_explanation(number, leaf["record"], said, found.keys)
             return
         self._say_explanation(number, leaf["record"], said, found.keys)
+        if "rows" in said and any(rule.shadows for rule in found.model.rules):
+            self.segments.explained(leaf["record"], said)
+        if leaf["record"].get("noise"):  # the same decision again is no further one
+            return
         for decision in found.decisions(number, leaf):
             arm = leaf["record"]["arm"]
             for told in self.windows.add(found.model, found.version, arm, decision):
@@ -351,9 +324,34 @@ class Analyst:
                 else:
                     self._say_alerts(number, self.alerts.take_sighting(told))
 
+    def _count_segments(self, number: int, leaf: dict[str, Any], found: Inference | None) -> None:
+        """A shadow's comparison by what its exchange was of; what was counted for long is said."""
+        if leaf["kind"] != "exchange":
+            return
+        if "comparison" in leaf:
+            self.segments.take(leaf, self._segments(leaf, found))
+        for model, told in self.segments.due(leaf["record"]["at"]):
+            self._say(number, {"kind": "compared", "model": model} | told)
+
+    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> dict[str, str]:
+        """By its groups, and by the inputs of what was decided, as far as they can be read."""
+        record = leaf["record"]
+        model = self._table(record["revision"]).models[record["model"]]
+        keys = tuple(model.monitor["groups"])
+        if found is not None and found.why is None and found.version.card is not None:
+            reference = self.windows.reference(model, found.version)
+            inputs = by_features(found.version.card, reference, found.rows)
+            return by_groups(keys, found.groups) | inputs
+        try:
+            context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
+        except (ValueError, OSError, KeyError):
+            return {}
+        return by_groups(keys, orjson.loads(context)["groups"])
+
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
-        if _decided(leaf) and (found := self._read(leaf)).why is None:
+        noise = leaf["record"].get("noise")
+        if is_decided(leaf) and not noise and (found := self._read(leaf)).why is None:
             for decision in found.decisions(number, leaf):
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
@@ -459,6 +457,7 @@ class Analyst:
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close, SPANS_PATIENCE_S)
         await self.journal.close()
+        self.windows.close()
         self.catalog.close()
 
 

@@ -11,8 +11,11 @@ import typer
 
 from gateway import __version__
 from gateway.commands.alerts import alerts
+from gateway.commands.detectors import detectors
 from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
+from gateway.commands.route import route
+from gateway.commands.shadow import shadow
 from gateway.commands.subject import subject
 from gateway.commands.terminal import (
     CONFIG,
@@ -155,11 +158,14 @@ def status(config: Config = CONFIG, set_: Set = None, json: Json = False) -> Non
         raise typer.Exit(EXIT_FOUND)
 
 
+cli.add_typer(route, name="route")
 cli.add_typer(subject, name="subject")
 cli.add_typer(ledger, name="ledger")
 cli.add_typer(journal, name="journal")
 cli.command()(feedback)
 cli.add_typer(alerts, name="alerts")
+cli.add_typer(shadow, name="shadow")
+cli.add_typer(detectors, name="detectors")
 cli.command()(witness)
 
 Filter = Annotated[str | None, typer.Option()]

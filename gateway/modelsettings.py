@@ -231,10 +231,15 @@ class RuleSettings(Section):
 
 class ShadowSettings(Section):
     body: Size = Field(1024**2, description="Bodies over this are not copied, and counted.")
-    items: int = Field(1000, ge=1, le=100_000, description="Copies waiting, by number.")
-    bytes: Size = Field(64 * 1024**2, description="Copies waiting, by size.")
-    concurrency: int = Field(32, ge=1, le=1000, description="Copies under way at once.")
-    timeout: Duration = Field(10.0, description="How long one copy may take.")
+    items: int = Field(1000, ge=1, le=100_000, description="Copies of one version that wait.")
+    bytes: Size = Field(64 * 1024**2, description="Their bodies, by size.")
+    concurrency: int = Field(32, ge=1, le=1000, description="Its copies under way, at most.")
+    timeout: Duration = Field(
+        10.0, description="How long one copy may take; never over twice timeouts.request."
+    )
+    noise: Share = Field(
+        0, description="Copied exchanges that the version that answered is asked again."
+    )
     idempotent: bool = Field(
         False, description="raw, and openai with tools: such requests may be made twice."
     )
@@ -321,10 +326,26 @@ class DriftSettings(Section):
     )
 
 
+Detector = Literal[
+    "alibi.KSDrift", "alibi.CVMDrift", "alibi.ChiSquareDrift", "alibi.FETDrift",
+    "alibi.TabularDrift", "alibi.ClassifierDrift", "alibi.CVMDriftOnline", "alibi.FETDriftOnline",
+    "alibi.MMDDrift", "alibi.LSDDDrift",
+]  # fmt: skip
+
+
 class MonitorSettings(Section):
     reference: str | None = Field(None, description="Parquet file of rows drift compares with.")
     window: WindowSpan = Field(WindowSpan(), description="When a window closes.")
     drift: DriftSettings = Field(DriftSettings(), description="When a difference is told.")
+    baseline: Literal["none", "rolling", "day", "week"] = Field(
+        "rolling", description="Second reference: the last windows, or that hour of day or week."
+    )
+    detector: Detector | None = Field(
+        None, description="One of alibi-detect's beside ours; `headworks detectors install alibi`."
+    )
+    detector_arguments: dict[str, int | float | bool | str | tuple[int, ...]] = Field(
+        {}, description="What it is made with beside its reference, by alibi-detect's names."
+    )
     groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
 
 

@@ -23,8 +23,10 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from gateway.artifacts import Artifacts
 from gateway.catalog import queries
 from gateway.catalog.store import Catalog
+from gateway.clock import SystemClock
 from gateway.console import openapi
 from gateway.console.decision import parts_of, show, split_id
 from gateway.console.export import day_range, write_export
@@ -32,10 +34,13 @@ from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
 from gateway.console.performance import SINCE_DAYS, performed
 from gateway.console.reproduce import reproduce
+from gateway.console.shadow import reported
+from gateway.console.tables import Tables
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
 from gateway.monitor.alerts import ACKNOWLEDGED, MUTED
+from gateway.revisions import Revisions
 from gateway.table import Model, TableStore
 
 _AGO = re.compile(r"^(\d+)(s|m|h|d)$")
@@ -350,6 +355,20 @@ class Api:
             return refuse(400, "bad_parameter", str(error))
         return answer(await asyncio.to_thread(self._asked, performed, model, since))
 
+    async def shadows(self, request: Request) -> Response:
+        """How shadows' answers compare with those given."""
+        name = request.path_params["model"]
+        try:
+            model = await asyncio.to_thread(self._model, name)
+            since = read_since(request.query_params, datetime.now(UTC))  # noqa: TID251
+        except LookupError as error:
+            return refuse(404, "unknown_model", str(error.args[0]))
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        pending = self.catalog().state.get("segments", {})
+        asked = (model, Artifacts(self.state), pending, since)
+        return answer(await asyncio.to_thread(self._asked, reported, *asked))
+
     def _model(self, name: str) -> Model:
         revision = self.tables.current
         models = self.tables.load(revision).models if revision is not None else {}
@@ -411,6 +430,7 @@ def make_app(
     """`catalog`: the one in use; `witnesses`: how they stand; `rebuild`: makes the catalog again
     and says how many leaves it holds (RuntimeError: one is under way)."""
     api = Api(catalog, tables, bodies, state, witnesses, rebuild)
+    clock = SystemClock()
     pages = Pages(api)
     return Starlette(
         routes=[
@@ -418,6 +438,7 @@ def make_app(
             Route("/decisions/{id:path}", pages.decision, methods=["GET"]),
             Route("/decisions/{id:path}", pages.reveal, methods=["POST"]),
             Route("/models/{model}", pages.model),
+            Route("/shadow/{model}", pages.shadow),
             Mount("/static", StaticFiles(packages=[("gateway.console", "static")])),
             Route("/api/openapi.json", api.openapi),
             Route("/api/v1/analyst", api.analyst),
@@ -427,7 +448,9 @@ def make_app(
             Route("/api/v1/decisions/{id:path}", api.decision),
             Route("/api/v1/catalog/rebuild", api.rebuild, methods=["POST"]),
             Route("/api/v1/exports", api.export, methods=["POST"]),
+            *Tables(Revisions(tables, Artifacts(state), clock.wall), clock).routes(),
             Route("/api/v1/models", api.models),
+            Route("/api/v1/shadow/{model}", api.shadows),
             Route("/api/v1/alerts", api.alerts),
             Route("/api/v1/alerts/acknowledge", api.acknowledge, methods=["POST"]),
             Route("/api/v1/alerts/mute", api.mute, methods=["POST"]),

@@ -10,6 +10,7 @@ import orjson
 
 from gateway.card import Card
 from gateway.catalog import queries
+from gateway.console.trace import trace_of, words_of
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
@@ -56,6 +57,7 @@ def show(
         "withheld": found.withheld,
         "record": record,
         "explanation": _explanation(with_numbers(bodies, state, found), row),
+        "trace": trace_of(leaf, model),
         "shadows": found.shadows,
         "windows": found.windows,
         "body": leaf.get("body"),
@@ -201,6 +203,8 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
         )
     if decision is not None:
         told += _reasons(document["explanation"])
+    if document["trace"] is not None:
+        told += words_of(document["trace"])
     for shadow in document["shadows"]:
         told.append(
             f"Version {shadow['version']} saw the same request in shadow: "

@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from gateway.dataplane.account import Account
 from gateway.dataplane.headers import to_client, to_upstream
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # gRPC is an extra
     from gateway.dataplane.grpc_upstream import Channel
 
 Stream = tuple[int, Headers, Answer]
+Traffic = Literal["live", "shadow"]
 Held = list[Callable[[], None]]
 """What an exchange lets go of after its last byte."""
 
@@ -34,9 +36,11 @@ class Backend:
     """Counts its open exchanges, streams to their last byte, and refuses above `limit`."""
 
     def __init__(
-        self, model: Model, version: Version, session: Session | None, workers: int, body_s: float
-    ) -> None:
-        """`body_s`: how long a client may take for a body that passes by."""
+        self, model: Model, version: Version, session: Session | None, workers: int, body_s: float,
+        traffic: Traffic = "live",
+    ) -> None:  # fmt: skip
+        """`body_s`: how long a client may take for a body that passes by. A shadow's copies are
+        never sent again, and have as many connections as may be under way at once."""
         self.model, self.version, self.session = model, version, session
         self.in_flight = 0
         self.users = 0
@@ -44,10 +48,18 @@ class Backend:
         self._body_s = body_s
         self._remote: Remote | None = None
         self._channel: Channel | None = None
+        shadow = traffic == "shadow"
+        self._reached_as = replace(model, retries=None) if shadow else model
+        most = model.shadow["concurrency"] if shadow else model.limits["connections"]
         self._limits = PoolLimits(
-            connections=divided(model.limits["connections"], workers),
+            connections=divided(most, workers),
             pending=divided(model.limits["pending"], workers),
         )
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same input always has the same answer: only a graph in the process may."""
+        return self.session is not None and self.session.deterministic
 
     @property
     def remote(self) -> Remote | None:
@@ -55,7 +67,7 @@ class Backend:
         backend is made in a thread when a table is swapped."""
         if self._remote is None and self.version.endpoints:
             dice = random.Random()
-            self._remote = Remote(self.model, self.version, self._limits, dice)
+            self._remote = Remote(self._reached_as, self.version, self._limits, dice)
         return self._remote
 
     def tick(self) -> None:
@@ -139,6 +151,7 @@ class Backend:
             traffic=traffic,
             own_authorization=account.caller is not ANONYMOUS,
             credential=remote.credential.header if remote.credential is not None else None,
+            redacted=self.model.dropped if traffic is not None else frozenset(),
         )
 
     def _reached_by_call(self, address: str) -> Channel:

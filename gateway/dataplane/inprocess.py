@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from gateway.artifacts import draws
 from gateway.card import Card
 from gateway.dataplane.inline import Inline
 from gateway.errors import Refusal
@@ -48,6 +49,7 @@ class Session:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         self.model, self.version, self.card = model, version, card
+        self.deterministic = not draws(folder / "model.onnx")
         self._session: Any = onnxruntime.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )

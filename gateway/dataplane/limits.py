@@ -105,6 +105,9 @@ def effective(settings: Settings, workers: int) -> dict[str, int]:
         for what in ("in_flight", "pending", "connections"):
             whole: int = getattr(model.limits, what)
             found[f"models.{name}.limits.{what}"] = divided(whole, workers)
+        for what in ("items", "bytes", "concurrency"):
+            most: int = getattr(model.shadow, what)
+            found[f"models.{name}.shadow.{what}"] = divided(most, workers)
     return found
 
 

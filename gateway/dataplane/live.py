@@ -8,17 +8,17 @@ over; what is no longer used is closed when its last exchange has ended.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 from gateway.artifacts import Artifacts
-from gateway.dataplane.backend import Backend
+from gateway.dataplane.backend import Backend, Traffic
 from gateway.dataplane.inline import Inline
 from gateway.dataplane.inprocess import Session
-from gateway.table import Model, Table, Version
+from gateway.routing.place import Place, locate
+from gateway.table import Model, Rule, Table, Version
 
-Traffic = Literal["live", "shadow"]
 TRAFFIC: tuple[Traffic, ...] = ("live", "shadow")
+PLACES_MAX, PATH_KNOWN_MAX = 1024, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,20 @@ class Live:
 
     table: Table
     backends: dict[tuple[str, str, Traffic], Backend]
+    places: dict[tuple[bytes | None, str], Place] = field(default_factory=dict)
+    """Where hosts and paths lead, as far as they were asked for."""
+
+    def place(self, host: bytes | None, path: str) -> Place:
+        """As `locate`, which the table alone decides: asked once for each short path."""
+        place = self.places.get((host, path))
+        if place is None:
+            name = (host or b"").decode("latin-1").lower().rsplit(":", 1)[0]
+            place = locate(self.table, name, path)
+            if len(path) <= PATH_KNOWN_MAX:
+                if len(self.places) >= PLACES_MAX:
+                    self.places.clear()
+                self.places[host, path] = place
+        return place
 
     def backend(self, model: Model, version: str) -> Backend:
         return self.backends[model.name, version, "live"]
@@ -42,7 +56,7 @@ def prepare(
     """ValueError or OSError where an artifact does not load: the old table stays in force."""
     backends: dict[tuple[str, str, Traffic], Backend] = {}
     for model in table.models.values():
-        copied = {copied.version for rule in model.rules for copied in rule.shadows}
+        copied = {name for rule in model.rules for name in _copied(model, rule)}
         for version in model.versions.values():
             session = None
             for traffic in TRAFFIC if version.name in copied else TRAFFIC[:1]:
@@ -53,14 +67,21 @@ def prepare(
                     continue
                 if not version.endpoints and session is None:
                     session = _load(model, version, artifacts)
-                backends[key] = Backend(model, version, session, workers, body_s)
+                backends[key] = Backend(model, version, session, workers, body_s, traffic)
     return Live(table, backends)
+
+
+def _copied(model: Model, rule: Rule) -> set[str]:
+    """Versions that may get copies by a rule: shadows and, to know their noise, who answers."""
+    noise = model.shadow.get("noise", 0) or (rule.rollout is not None and rule.rollout.noise_ppm)
+    found = {copied.version for copied in rule.shadows}
+    return found | set(rule.versions) if found and noise else found
 
 
 def _load(model: Model, version: Version, artifacts: Artifacts) -> Session:
     assert version.artifact is not None
     assert version.card is not None
-    folder = artifacts.path(version.artifact)
+    folder = artifacts.whole(version.artifact)
     session = Session(folder, model.name, version.name, version.card)
     if model.explain.get("inline") and model.background is not None:
         plan = artifacts.plan(version.artifact, model.background)
@@ -80,6 +101,7 @@ def _same(old: Backend, model: Model, version: Version) -> bool:
         and old.model.health == model.health
         and old.model.ejection == model.ejection
         and old.model.shadow == model.shadow
+        and old.model.dropped == model.dropped
     )
 
 

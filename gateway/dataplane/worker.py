@@ -38,6 +38,7 @@ from gateway.journal.writer import Journal, open_journal
 from gateway.settings import Clients, Drain, JournalSettings, Overload
 from gateway.table import TableStore
 from gateway.telemetry.metrics import Metrics
+from gateway.trouble import Trouble
 
 EXIT_JOURNAL = 74
 TICK_S = 0.1
@@ -79,13 +80,15 @@ class Worker:
         self._swap_after = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, int] = {}
+        self._trouble = Trouble(settings.state, f"worker-{self.name}")
+        self._troubles: dict[str, str] = {}
 
     async def run(self) -> int:
         """Serve until SIGTERM; the exit code."""
-        self.shadow = Shadow(None, self.clock, self.metrics)
         self.probes = Probes()
         workers = self.settings.workers
         load = Load(self.settings.overload, workers)
+        self.shadow = Shadow(None, self.clock, self.metrics, load, workers)
         pins = Pins(self.settings.keys)
         self.handler = Handler(None, self.shadow, self.probes, self.clock, self.metrics, load, pins)
         limits = ClientLimits.of(self.settings.clients, workers)
@@ -120,9 +123,21 @@ class Worker:
         except (OSError, Occupied) as error:
             log.critical("the journal does not open: %s", error)
             self.probes.journal_writable = False
+            self._say("journal", f"the journal does not open: {error}")
             return False
+        self._say("journal", None)
         self.journal = self.shadow.journal = self.handler.journal = journal
         return True
+
+    def _say(self, what: str, words: str | None) -> None:
+        """What keeps us from serving as we should, or that it no longer does."""
+        self._troubles.pop(what, None)
+        if words is not None:
+            self._troubles[what] = words
+        if self._troubles:
+            self._trouble.tell("; ".join(self._troubles.values()))
+        else:
+            self._trouble.clear()
 
     async def _open_journal_later(self) -> None:
         opened = False
@@ -173,7 +188,7 @@ class Worker:
             self.handler.cut()
             self.server.force_exit = True
             return
-        self.probes.draining = self.app.draining = True
+        self.probes.draining = self.app.draining = self.shadow.ending = True
         self._keep(self._drain())
 
     async def _drain(self) -> None:
@@ -188,6 +203,7 @@ class Worker:
         if self.listener is not None:
             await self.listener.stop(self.settings.drain.at_most)
         await self.shadow.close()
+        self.shadow.each_second(self.name)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -200,15 +216,17 @@ class Worker:
         except OSError as error:
             log.critical("journal did not close: %s", error)
             self.exit_code = EXIT_JOURNAL
+        self.metrics.tell()
         self._tell_numbers()
 
     async def _tick(self) -> None:
         """Ten times a second the table, once a second everything else."""
-        count = 0
+        count, loop = 0, asyncio.get_running_loop()
         while True:
             try:
                 if self._swap_after <= asyncio.get_running_loop().time() and self.tables.changed():
                     await self._swap()
+                self.metrics.tell()
                 if self.handler.live is not None:
                     for backend in self.handler.live.backends.values():
                         backend.tick()
@@ -217,13 +235,16 @@ class Worker:
             except Exception:
                 log.exception("a tick failed; the next one tries again")
             count += 1
+            due = loop.time() + TICK_S
             await asyncio.sleep(TICK_S)
+            self.shadow.sampling.note(loop.time() - due)
 
     def _each_second(self) -> None:
         if self.journal is not None:
             self.journal.mark()
         self._tell_numbers()
         self._record_refusals(self.handler.refusals.due(self.clock.steady()))
+        self.shadow.each_second(self.name)
         self._climb()
 
     async def _swap(self) -> None:
@@ -240,10 +261,12 @@ class Worker:
         except Exception as error:
             log.error("revision %s is not taken: %s", revision[:12], error)
             self.metrics.count("headworks_table_rejected")
+            self._say("table", f"revision {revision[:12]} is not taken: {error}")
             self.tables.forget()  # what failed for want of memory or descriptors may work later
             self._swap_after = asyncio.get_running_loop().time() + SWAP_AGAIN_S
             return
         self.handler.live = live
+        self._say("table", None)
         await self._listen_grpc(live)
         log.info("worker %s serves revision %s", self.name, revision[:12])
         if before is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from gateway.monitor.bias import GroupsOfKey
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Drift
+from gateway.monitor.family import FamilyReport
 from gateway.monitor.outcomes import Members
 from gateway.monitor.quality import Finding
 from gateway.monitor.sequential import Alarm
@@ -97,6 +98,14 @@ class SequenceReport:
 
 
 @dataclass(frozen=True)
+class BaselineReport:
+    """Against what production was: `kind` of that reference, and the drift by cause."""
+
+    kind: str
+    drifts: Mapping[str, Drift]
+
+
+@dataclass(frozen=True)
 class WindowReport:
     """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count or time.
 
@@ -126,6 +135,8 @@ class WindowReport:
     outcome: OutcomeReport | None
     bias: tuple[GroupsOfKey, ...]
     sequences: tuple[SequenceReport, ...]
+    family: FamilyReport | None
+    baseline: BaselineReport
     members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]

@@ -26,7 +26,8 @@ def sightings(report: WindowReport) -> list[Sighting]:
     """One for each cause of which the window says something, in order of cause."""
     model, version, arm, _ = report.id.split("/")
     told = [*_of_features(report), *_of_scores(report), *_of_groups(report),
-            *_of_sequences(report)]  # fmt: skip
+            *_of_sequences(report), *_of_family(report),
+            *_of_baseline(report)]  # fmt: skip
     return [
         Sighting(
             model=model,
@@ -35,7 +36,7 @@ def sightings(report: WindowReport) -> list[Sighting]:
             cause=cause,
             window=report.id,
             at=report.closed_at,
-            raised=_raised(state, "drift" in evidence or "alarms" in evidence),
+            raised=_raised(state, not cause.startswith(("quality/", "bias/", "duplicates"))),
             severity=severity,
             first_seen=report.opened_at if state != "ok" and state in SPEAKING else None,
             evidence=plain({"window": report.id, "decisions": list(report.examples), **evidence}),
@@ -89,6 +90,18 @@ def _of_sequences(report: WindowReport) -> Iterator[Told]:
         grave = max((alarm.size for alarm in one.alarms), default=0.0) >= CRITICAL_SIZE
         told = {"level": one.level, "alarms": [asdict(alarm) for alarm in one.alarms]}
         yield f"sequence/{one.cause}", one.state, "critical" if grave else "warning", told
+
+
+def _of_family(report: WindowReport) -> Iterator[Told]:
+    if report.family is not None:
+        told = {"detector": asdict(report.family)}
+        yield "detector", report.family.state, "warning", told
+
+
+def _of_baseline(report: WindowReport) -> Iterator[Told]:
+    for cause, found in report.baseline.drifts.items():
+        state = "not_enough_data" if found.suppressed_by else found.state
+        yield f"baseline/{cause}", state, _severity(found), _drift(found)
 
 
 def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sighting:

@@ -16,9 +16,18 @@ from numpy.typing import NDArray
 
 from gateway.artifacts import Artifacts
 from gateway.card import Card
+from gateway.detectors.foreign import Broken, Foreign, Specification
 from gateway.explain.worker import as_columns, read_parquet
 from gateway.modelsettings import DriftSettings
 from gateway.monitor.alert import Sighting
+from gateway.monitor.baseline import SLOTS
+from gateway.monitor.family import (
+    FamilyVerdict,
+    chosen,
+    reference_rows,
+    verdict_of,
+    window_rows,
+)
 from gateway.monitor.feed import Feed
 from gateway.monitor.judge import Heard, judge
 from gateway.monitor.panel import Panel, panel_of
@@ -57,12 +66,17 @@ class Series:
 
 
 class Windows:
-    def __init__(self, artifacts: Artifacts, told: dict[str, Any]) -> None:
-        """`told`: what `to_json` gave at the last commit, or {}."""
+    def __init__(
+        self, artifacts: Artifacts, told: dict[str, Any], foreign: Foreign | None = None
+    ) -> None:
+        """`told`: what `to_json` gave at the last commit, or {}. `foreign`: the other family of
+        detectors, where it is installed."""
+        self._foreign = foreign
         self._artifacts = artifacts
         self._told = told
         self._series: dict[str, Series] = {}
         self._references: dict[tuple[str, str], Reference] = {}
+        self._unreadable: set[tuple[str | None, str]] = set()
         self._panels: dict[tuple[Any, ...], Panel | None] = {}
         self.dropped = 0
 
@@ -123,7 +137,8 @@ class Windows:
         if series.fed_by == made_for or (series.feed is not None and len(series.window) > 1):
             return series.feed
         series.fed_by = made_for
-        panel = self._panel(series, made_for) if rules.run else None
+        seasonal = series.settings.baseline in SLOTS
+        panel = self._panel(series, made_for) if rules.run and not seasonal else None
         series.feed = Feed(panel, series.state.sequence, rules.confirm) if panel else None
         return series.feed
 
@@ -179,14 +194,64 @@ class Windows:
         said = Heard(series.state.sequence) if series.feed is None else series.feed.heard()
         try:
             reference = self._reference(series.model, series.version)
+            verdict = self._ask_family(series, window, reference)
             report, series.state = judge(
-                window, reference, series.version.card, series.settings, series.state, said
-            )
+                window, reference, series.version.card, series.settings, series.state, said,
+                verdict,
+            )  # fmt: skip
         except Exception:
             log.exception("%r cannot be judged", window)
             self.dropped += 1
             return []
         return [report]
+
+    def _ask_family(
+        self, series: Series, window: Window, reference: Reference
+    ) -> FamilyVerdict | None:
+        """What the model's detector of another family says; None where it names none."""
+        named = series.model.monitor.get("detector")
+        if named is None or len(window) < series.settings.minimum:
+            return None
+        if self._foreign is None:
+            return FamilyVerdict(named, len(window), why="alibi-detect is not installed")
+        card, detector = series.version.card, named.removeprefix("alibi.")
+        assert card is not None
+        features = chosen(card, reference, detector)
+        if not features:
+            return FamilyVerdict(named, len(window), why="no feature is of its kind")
+        rules = series.settings.drift
+        arguments = series.model.monitor.get("detector_arguments") or {}
+        asked = Specification(
+            key=f"{window.series} {reference.digest} {series.version.artifact} {named} "
+                f"{rules.alpha} {sorted(arguments.items())}",
+            detector=detector,
+            alpha=rules.alpha,
+            reference=reference_rows(card, reference, detector, features),
+            categories=[i for i, f in enumerate(features) if f.type == "category"],
+            arguments=arguments,
+        )  # fmt: skip
+        values = [decision.values for decision in window.decisions]
+        rows = window_rows(card, reference, detector, features, values)
+        if len(rows) < series.settings.minimum:
+            return FamilyVerdict(named, len(rows), why="too few rows can be read")
+        try:
+            said = self._foreign.judge(asked, rows, seed=series.state.number + 1)
+        except Broken as error:
+            log.warning("%s of %r: %s", named, window, error)
+            return FamilyVerdict(named, len(rows), why=str(error))
+        return verdict_of(named, len(rows), features, said)
+
+    def reference(self, model: Model, version: Version) -> Reference | None:
+        """None: there is none, or it cannot be read."""
+        key = (model.reference, version.artifact or version.name)
+        if model.reference is None or version.card is None or key in self._unreadable:
+            return None
+        try:
+            return self._reference(model, version)
+        except Exception:
+            log.exception("no reference of %s/%s", model.name, version.name)
+            self._unreadable.add(key)
+            return None
 
     def _reference(self, model: Model, version: Version) -> Reference:
         assert model.reference is not None
@@ -194,7 +259,7 @@ class Windows:
         key = (model.reference, version.artifact or version.name)
         found = self._references.get(key)
         if found is None:
-            rows = read_parquet(self._artifacts.file(model.reference))
+            rows = read_parquet(self._artifacts.whole_file(model.reference))
             columns = as_columns(version.card, rows)
             scores = self._scores(version, columns)
             found = Reference.of(version.card, columns, scores, model.reference)
@@ -207,8 +272,12 @@ class Windows:
 
         if version.artifact is None or version.card is None:
             return None
-        model = (self._artifacts.path(version.artifact) / "model.onnx").read_bytes()
+        model = (self._artifacts.whole(version.artifact) / "model.onnx").read_bytes()
         return Scorer(version.card, model).scores(columns)
+
+    def close(self) -> None:
+        if self._foreign is not None:
+            self._foreign.close()
 
     def to_json(self) -> dict[str, Any]:
         """What a restart needs; nothing personal."""
@@ -235,6 +304,7 @@ def _settings(model: Model) -> WindowSettings:
         at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
         minimum=min(100, count),
         groups=tuple(model.monitor["groups"]),
+        baseline=model.monitor.get("baseline", "none"),
         drift=DriftSettings.model_validate(model.monitor.get("drift", {})),
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.card import Card
-from gateway.protocol import openai
+from gateway.protocol import generation, openai
 from gateway.protocol.dialect import Dialect
 from gateway.protocol.dialects import dialect_of
 from gateway.protocol.message import Message
@@ -50,6 +50,16 @@ class Reader:
         if self.dialect is not openai or operation not in openai.INFERENCES:
             return None
         return openai.read_completion(Message.of(body, headers))
+
+    def asked(self, operation: object, body: bytes, headers: Pairs) -> dict[str, Any]:
+        """The settings that a generation was asked with; {}: it is not of that kind."""
+        if self.dialect is not openai or operation not in openai.INFERENCES:
+            return {}
+        return _guarded(lambda: generation.read_asked(Message.of(body, headers)))
+
+    def logprobs(self, body: bytes, headers: Pairs) -> dict[str, Any] | None:
+        """Of a generated answer, where it gives any."""
+        return _guarded(lambda: generation.read_logprobs(Message.of(body, headers)))
 
 
 def reader_of(record: Mapping[str, Any], model: Model | None) -> Reader:

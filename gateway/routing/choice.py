@@ -75,6 +75,10 @@ def keep(version: str, rule: Rule, choice: Choice) -> Choice:
     return replace(choice, version=version, arm=arm, unit_kind="session")
 
 
+def shadow_salt(rule: Rule, version: str) -> bytes:
+    return rule.salt + b"/shadow/" + version.encode()
+
+
 def shadows(rule: Rule, version: str, exchange: str, asked: Asked) -> list[str]:
     """Versions that get a copy of this exchange: each drawn by a hash of its own, where its
     conditions hold."""
@@ -82,6 +86,12 @@ def shadows(rule: Rule, version: str, exchange: str, asked: Asked) -> list[str]:
         copied.version
         for copied in rule.shadows
         if copied.version != version
-        and bucket_ppm(rule.salt + b"/shadow/" + copied.version.encode(), exchange) < copied.share
+        and bucket_ppm(shadow_salt(rule, copied.version), exchange) < copied.share
         and (not copied.conditions or first_failed(copied.conditions, asked) is None)
     ]
+
+
+def asked_again(rule: Rule, share: int, exchange: str) -> bool:
+    """Whether the version that answered is asked a second time, to know its own noise; `share` in
+    ppm."""
+    return share > 0 and bucket_ppm(rule.salt + b"/noise", exchange) < share

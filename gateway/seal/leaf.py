@@ -16,13 +16,14 @@ from typing import Any
 import orjson
 
 from gateway.card import Card
-from gateway.journal.record import Part
+from gateway.journal.record import EMPTY, Part
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
 from gateway.table import Model
 
 FORMAT = 3
-"""3: an exchange of a shadow may have a `comparison`; 2 and 1 are read as before."""
+"""3: an exchange of a shadow may have a `comparison`, a generation a `trace`; 2 and 1 are read as
+before."""
 ROWS_MAX = 65_536
 """Decisions that are taken from one answer."""
 DECISIONS_BYTES_MAX = 48 * 1024
@@ -36,6 +37,7 @@ class Findings:
     decisions: tuple[dict[str, Any], ...] = ()
     unreadable: str | None = None
     completion: dict[str, Any] | None = None
+    trace: dict[str, Any] | None = None
 
 
 def decisions_of(
@@ -44,12 +46,16 @@ def decisions_of(
     response: Part,
     card: Card | None,
     model: Model | None = None,
+    request: Part = EMPTY,
 ) -> Findings:
     """The decisions of an exchange: rows of a successful inference of a version with a card."""
     if header.get("status") != 200:
         return Findings()
     if header.get("protocol") == "openai":
-        return Findings(completion=_completion(header, context, response))
+        return Findings(
+            completion=_completion(header, context, response),
+            trace=_trace(header, context, request, response),
+        )
     if header.get("operation") != "infer" or card is None:
         return Findings()
     if response.truncated:
@@ -80,6 +86,24 @@ def _completion(
     return reader_of(header, None).completion(header.get("operation"), kept, headers)
 
 
+def _trace(
+    header: dict[str, Any], context: dict[str, Any], request: Part, response: Part
+) -> dict[str, Any] | None:
+    """How a generation was asked for and how sure its tokens were, as far as bodies were kept."""
+    reader = reader_of(header, None)
+    told: dict[str, Any] = {}
+    try:
+        if not request.truncated:
+            headers = context.get("request_headers", ())
+            told["asked"] = reader.asked(header.get("operation"), request.kept, headers)
+        if not response.truncated:
+            headers = context.get("response_headers", ())
+            told["logprobs"] = reader.logprobs(response.kept, headers)
+    except Unreadable:
+        pass
+    return {name: value for name, value in told.items() if value} or None
+
+
 def encode_decisions(findings: Findings) -> bytes:
     return orjson.dumps(findings.decisions, option=orjson.OPT_SORT_KEYS)
 
@@ -94,6 +118,7 @@ def encode_leaf(
     completion: dict[str, Any] | None = None,
     decisions: bytes | None = None,
     decisions_at: dict[str, Any] | None = None,
+    trace: dict[str, Any] | None = None,
     unreadable: str | None = None,
 ) -> bytes:
     """Canonical JSON: sorted keys, with the record's own bytes as they were.
@@ -119,6 +144,8 @@ def encode_leaf(
     if source is not None:
         pieces.append(b'"sequence":%d' % source[1])
         pieces.append(b'"source":' + orjson.dumps(source[0]))
+    if trace is not None:
+        pieces.append(b'"trace":' + orjson.dumps(trace, option=orjson.OPT_SORT_KEYS))
     if unreadable is not None:
         pieces.append(b'"unreadable":' + orjson.dumps(unreadable))
     return b"{" + b",".join(pieces) + b"}"

@@ -25,6 +25,7 @@ import yaml
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.check import Checked, check
+from gateway.dataplane import restraint
 from gateway.dataplane import worker as worker_module
 from gateway.dataplane.worker import Worker, WorkerSettings
 from gateway.journal.directory import JournalFolder
@@ -300,6 +301,7 @@ class World:
         )
 
     def count(self, name: str, **labels: str) -> float:
+        self.worker.metrics.tell()
         return self.worker.metrics.registry.get_sample_value(f"{name}_total", labels) or 0.0
 
     def idle(self) -> bool:
@@ -365,6 +367,7 @@ def running(
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         patch.setattr(worker_module, "TICK_S", 0.02)
+        patch.setattr(restraint, "LAG_S", 3600.0)  # the loop stands still between tests
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder / "state" / "metrics"))
         world = World(folder, runner)
         world.publish(text)

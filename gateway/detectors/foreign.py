@@ -1,0 +1,131 @@
+"""The pipe to a detector family in its own interpreter: arrays and JSON, never pickles.
+
+One process, started when first asked, asked one thing at a time, and ended when it does not answer
+in time: a verdict that does not come is said as such and holds nothing up for longer.
+"""
+
+from __future__ import annotations
+
+import select
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from gateway.detectors.environment import SERVER, Family, find
+
+START_S = 120.0
+"""To import it: 5 s on an idle machine."""
+MAKE_S = 900.0
+"""Online detectors simulate their thresholds: 43 s for four features."""
+JUDGE_S = 60.0
+ANSWER_BYTES_MAX = 1024**2
+STARTS_MAX = 5
+"""A family that breaks this often is left alone until the analyst starts again."""
+
+Floats = NDArray[np.float64]
+
+
+def opened(state: Path) -> Foreign | None:
+    """The family that is installed there; its process starts when it is first asked."""
+    found = find(state)
+    return Foreign(found) if found is not None else None
+
+
+class Broken(Exception):
+    """It cannot be started, did not answer in time, or said that it cannot."""
+
+
+@dataclass(frozen=True)
+class Specification:
+    """One detector with its reference; `key` names it in the process."""
+
+    key: str
+    detector: str
+    alpha: float
+    reference: Floats
+    categories: Sequence[int] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Foreign:
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self._process: subprocess.Popen[bytes] | None = None
+        self._made: set[str] = set()
+        self._starts = 0
+
+    def hello(self) -> str:
+        """The version that answers."""
+        self._start()
+        return str(self._version)
+
+    def judge(self, asked: Specification, rows: Floats, seed: int) -> dict[str, Any]:
+        """What the detector says of some rows; made first, if it is not there yet."""
+        self._start()
+        if asked.key not in self._made:
+            told = {"op": "make", "key": asked.key, "detector": asked.detector,
+                    "alpha": asked.alpha, "categories": list(asked.categories),
+                    "arguments": dict(asked.arguments)}  # fmt: skip
+            self._ask(told, asked.reference, MAKE_S)
+            self._made.add(asked.key)
+        told = {"op": "judge", "key": asked.key, "detector": asked.detector, "seed": seed}
+        return self._ask(told, rows, JUDGE_S)
+
+    def _start(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            return
+        if self._starts >= STARTS_MAX:
+            raise Broken(f"it broke {self._starts} times")
+        self._starts += 1
+        self._made.clear()
+        try:
+            self._process = subprocess.Popen(
+                [self._family.python, "-I", str(SERVER)], stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        except OSError as error:
+            raise Broken(f"{self._family.python}: {error.strerror}") from error
+        told = {"op": "hello", "licensed": self._family.licensed}
+        self._version = self._ask(told, None, START_S)["version"]
+
+    def _ask(self, told: dict[str, Any], rows: Floats | None, seconds: float) -> dict[str, Any]:
+        raw = b""
+        if rows is not None:
+            raw = np.ascontiguousarray(rows, dtype="<f8").tobytes()
+            told = told | {"shape": list(rows.shape), "bytes": len(raw)}
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(orjson.dumps(told) + b"\n" + raw)
+            self._process.stdin.flush()
+            answer: dict[str, Any] = orjson.loads(self._line(seconds))
+        except (OSError, ValueError) as error:
+            self.close()
+            raise Broken(f"{told['op']}: {error or 'no answer'}") from error
+        if "error" in answer:
+            raise Broken(str(answer["error"]))
+        return answer
+
+    def _line(self, seconds: float) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        pipe = self._process.stdout
+        if not select.select([pipe], [], [], seconds)[0]:
+            raise TimeoutError(f"no answer in {seconds:g} s")
+        # The answer is one short line, written at once.
+        return pipe.readline(ANSWER_BYTES_MAX)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self._process = None
