@@ -1,5 +1,10 @@
 """One guard between two arms: windows are filled, compared, and bet upon. Pure.
 
+Half of the capital bets on all windows together. The other half bets on each step by itself (and
+begins again each hour), for a version that is well at 5 % and not at 50 %: what was won while it
+was well must not be held against finding that. Sums of e-processes begun at times that the future
+does not know, of weights that sum to 1, are an e-process.
+
 Warm-up blocks and the first window tell how noisy a window is (`scale`), with the arms' names taken
 away, so that knowing it does not tell the sign of anything. Then every full window is one bet.
 """
@@ -34,6 +39,8 @@ BURST = 0.2
 """Bad share of the canary's excess in a block: more is what hard limits are for."""
 BURST_UNITS = 100
 """Units in each arm that make a share of it."""
+RECENT_WINDOWS = 360
+"""Windows after which the bets on recent ones begin again, within a step."""
 PRIOR_UNITS = 50
 """With half an event: what the control's rate is taken for before there is any."""
 BAD_UNITS_AT_LEAST = 5
@@ -84,6 +91,13 @@ class Comparison:
     scale: float = 0.0
     """Standard deviation of a window's difference times its factor; 0 until the first window."""
     paired: Paired = Paired()
+    recent: Paired = Paired()
+    """Since `step` began, or the last hour: the bets of the `begun`-th beginning."""
+    step: int = -1
+    begun: int = 1
+    recent_windows: int = 0
+    banked: float = 0.0
+    """log of what earlier beginnings have come to, each by its weight; if there were any."""
     stratified: Stratified | None = None
     difference: Difference | None = None
     bursts: Bounded | None = None
@@ -117,8 +131,8 @@ class Comparison:
 
 
 _PARTS: dict[str, Any] = {
-    "paired": Paired, "stratified": Stratified, "difference": Difference, "bursts": Bounded,
-    "worse": Peak, "safe": Peak,
+    "paired": Paired, "recent": Paired, "stratified": Stratified, "difference": Difference,
+    "bursts": Bounded, "worse": Peak, "safe": Peak,
 }  # fmt: skip
 
 
@@ -142,6 +156,8 @@ def after(state: Comparison, rules: Rules, block: Block, evidence: bool) -> Comp
     measure: Any = rules.measure
     if evidence and not state.started:
         state = replace(state, canary=measure.empty, control=measure.empty, blocks=0, started=True)
+    if evidence:
+        state = _begun_again(state, rules, block.step)
     new_canary, new_control = measure.take(block)
     if isinstance(measure, Rate):
         state = _events(state, rules, new_canary, new_control, evidence)
@@ -160,6 +176,28 @@ def after(state: Comparison, rules: Rules, block: Block, evidence: bool) -> Comp
         state, canary=canary, control=control, blocks=blocks, worse=worse, safe=safe,
         looked=state.looked + evidence, quiet=state.quiet + 1,
     )  # fmt: skip
+
+
+def _begun_again(state: Comparison, rules: Rules, step: int) -> Comparison:
+    """Bets on recent windows at their next beginning, if it is time for one."""
+    if step == state.step and state.recent_windows < RECENT_WINDOWS:
+        return state
+    if not state.recent_windows:
+        return replace(state, step=step)
+    won = _weight(state.begun) + state.recent.log_worse(rules.rho_worse)
+    return replace(
+        state, step=step, recent=Paired(), begun=state.begun + 1, recent_windows=0,
+        banked=_log_sum((state.banked, won)) if state.begun > 1 else won,
+    )  # fmt: skip
+
+
+def _weight(begun: int) -> float:
+    """log of 1 / (n (n + 1)), which sums to 1; 1 / (n + 1) is left after n."""
+    return -math.log(begun * (begun + 1))
+
+
+def _log_sum(logs: tuple[float, ...]) -> float:
+    return log_mean_exp(logs) + math.log(len(logs))
 
 
 def _events(
@@ -219,6 +257,8 @@ def _window(
         state,
         scale=scale,
         paired=state.paired.after(d, far and state.quiet >= QUIET),
+        recent=state.recent.after(d, far and state.quiet >= QUIET),
+        recent_windows=state.recent_windows + 1,
         quiet=-1 if far else state.quiet,
         windows=state.windows + 1,
         weight=state.weight + w,
@@ -242,7 +282,12 @@ def _scale(state: Comparison, rules: Rules, times: float) -> float:
 
 
 def _log_worse(state: Comparison, rules: Rules) -> float:
-    paired = state.paired.log_worse(rules.rho_worse)
+    parts = (
+        _weight(state.begun) + state.recent.log_worse(rules.rho_worse),
+        -math.log(state.begun + 1),
+    )
+    by_step = _log_sum((*parts, state.banked) if state.begun > 1 else parts)
+    paired = log_mean_exp((state.paired.log_worse(rules.rho_worse), by_step))
     if state.stratified is None:
         return paired
     single = state.stratified.log_e() if state.past[1] >= BAD_UNITS_AT_LEAST else 0.0

@@ -127,6 +127,7 @@ def test_warmup_begins_with_the_canary_s_first_exchange():
 def test_replay_from_a_saved_state_is_the_same():
     """A state that went through JSON in the middle ends in the same state, bit for bit."""
     told = blocks(5, 60, {"bad": 0.02, "shift": 0.02}, paired={"disagree": 0.03})
+    told = [*told[:20], *(replace(one, step=1) for one in told[20:])]
     which = plan(*EVERY)
     whole, judgements, _ = folded(which, told)
     half, *_ = folded(which, told[:31])
@@ -194,13 +195,24 @@ def test_worse_stays_and_safe_must_hold():
     many = {"units": 400}
     good = blocks(2, 300, many, many)
     bad = blocks(3, 60, {"units": 400, "bad": 0.2}, many, start=300)
+    bad = [replace(one, step=1) for one in bad]
     which = plan({"name": "errors", "worse_than": "+1pp"})
     _, judgements, first = folded(which, [*good, *bad])
     assert ("errors", "safe") in first
     assert "safe" == words(judgements[299])["errors"]
     assert "worse" == words(judgements[-1])["errors"]
-    late = folded(which, [*bad, *blocks(4, 200, start=360)])[1]
+    after = [replace(one, step=1) for one in blocks(4, 200, start=360)]
+    late = folded(which, [*bad, *after])[1]
     assert {"worse"} == {words(one)["errors"] for one in late[-200:]}
+
+
+def test_a_fault_of_a_later_step_is_found_soon():
+    """Well for two hours at one step, then slow under more load: found within half an hour."""
+    good = blocks(2, 720)
+    slow = [replace(one, step=1) for one in blocks(3, 180, {"slower": 1.35}, start=720)]
+    _, _, first = folded(plan("errors", "latency_p95"), [*good, *slow])
+    assert ("latency_p95", "safe") in first
+    assert first["latency_p95", "worse"] < 900
 
 
 def test_a_group_that_loses_an_advantage_is_no_finding():
