@@ -30,13 +30,13 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeRegressor
 
-FEATURES, TRAINED, BACKGROUND, ROWS = 8, 1500, 50, 200
+FEATURES, TRAINED, BACKGROUND, ROWS = 8, 1000, 50, 100
 
 
 def cases(seed: int):
     """Name, estimator, whether rows have missing values; sizes drawn from the seed."""
     dice = np.random.default_rng(seed)
-    trees, depth = int(dice.integers(5, 120)), int(dice.integers(2, 7))
+    trees, depth = int(dice.integers(5, 80)), int(dice.integers(2, 7))
     small = {"n_estimators": trees, "max_depth": depth, "random_state": seed}
     light = {"n_estimators": trees, "num_leaves": 31, "verbose": -1, "random_state": seed}
     hist = {"max_iter": trees, "max_leaf_nodes": 31, "random_state": seed}
