@@ -14,6 +14,7 @@ from typing import Any
 from gateway.check import Checked
 from gateway.clock import SystemClock
 from gateway.settings import LedgerSettings, Listener, WitnessSettings
+from gateway.trouble import Trouble
 
 PATIENCE_S = 20.0
 YOUNG = 20_000
@@ -81,7 +82,6 @@ async def _supervise(checked: Checked, overrides: dict[str, str], state: Path, k
 def child(role: str, text: str) -> int:
     """One process of the tree; `text` is what the supervisor tells it, as JSON."""
     from gateway.lifeline import hold_to
-    from gateway.supervisor import RESTARTS
 
     start_logging(role)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -89,12 +89,22 @@ def child(role: str, text: str) -> int:
     os.umask(0o077)
     gc.set_threshold(YOUNG, 20, 50)
     hold_to(told["lifeline"], PATIENCE_S)
-    clock = SystemClock(told["clock"])
     state, keys = Path(told["state"]), Path(told["keys"])
+    trouble = Trouble(state, role)
+    try:
+        return _run(role, told, state, keys)
+    except Exception as error:
+        trouble.tell(f"{type(error).__name__}: {error}")
+        raise
+
+
+def _run(role: str, told: dict[str, Any], state: Path, keys: Path) -> int:
+    clock = SystemClock(told["clock"])
     if role.startswith("worker"):
         return _worker(told, state, keys, clock)
     if role == "governor":
         from gateway.governor import Governor
+        from gateway.supervisor import RESTARTS
 
         async def govern() -> int:
             config, laid = Path(told["config"]), told["overrides"]

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import orjson
@@ -18,6 +19,8 @@ import orjson
 from gateway.disk import sync_folder
 
 FILES = ("card.yaml", "model.onnx")
+RANDOM = (b"RandomNormal", b"RandomUniform", b"Multinomial", b"Bernoulli")
+"""Operators that draw; their names stand in a graph's bytes as they are."""
 
 
 def file_digest(path: Path) -> str:
@@ -30,6 +33,12 @@ def folder_digest(folder: Path) -> str:
     return hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
+def draws(graph: Path) -> bool:
+    """Whether a graph may hold an operator that draws: then the same input has several answers."""
+    with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return any(data.find(name) >= 0 for name in RANDOM)
+
+
 class Artifacts:
     def __init__(self, state: Path) -> None:
         self.root = state / "artifacts"
@@ -40,6 +49,19 @@ class Artifacts:
 
     def file(self, digest: str) -> Path:
         return self.root / digest / "data"
+
+    def whole(self, digest: str) -> Path:
+        """As `path`, once its bytes are those of the digest. ValueError: they are not any more."""
+        return self._held(digest, folder_digest(self.path(digest)), self.path(digest))
+
+    def whole_file(self, digest: str) -> Path:
+        """As `file`, once its bytes are those of the digest. ValueError: they are not any more."""
+        return self._held(digest, file_digest(self.file(digest)), self.file(digest))
+
+    def _held(self, digest: str, found: str, path: Path) -> Path:
+        if found != digest:
+            raise ValueError(f"artifact {digest[:12]}: its files are not those of its digest")
+        return path
 
     def plan(self, digest: str, background: str) -> Path:
         """Where the explanation plan of an artifact against a background lies, once it is made:

@@ -7,7 +7,6 @@ They run on the plain tree, so that one mistake never hides another.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping
@@ -15,29 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import yaml
 
 from gateway.artifacts import file_digest
 from gateway.card import Card
 from gateway.settings import Settings
+from gateway.yamlfile import NOTHING, Key, Problem, YamlFile, line_of
 
-Key = tuple[str | int, ...]
 Found = tuple[Key, object, str]
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    file: str
-    line: int
-    key: str
-    value: str
-    allowed: str
-
-    def __str__(self) -> str:
-        value = f" = {self.value}" if self.value else ""
-        return f"{self.file}:{self.line}: {self.key}{value}: {self.allowed}"
 
 
 @dataclass(slots=True)
@@ -52,165 +37,16 @@ class Checked:
     lines: dict[Key, int] = field(default_factory=dict)
 
     def line_of(self, key: Key) -> int:
-        return _line_of(self.lines, key)
+        return line_of(self.lines, key)
 
     def resolve(self, name: str) -> Path:
         return (self.path.parent / name).resolve()
 
 
-class _Loader(yaml.SafeLoader):
-    """Notes the line of every key, and keys that stand twice."""
-
-    def __init__(self, stream: bytes) -> None:
-        super().__init__(stream)
-        self.lines: dict[Key, int] = {}
-        self.twice: list[tuple[Key, int]] = []
-        self._noted: set[int] = set()
-
-    def note(self, node: yaml.Node, at: Key) -> None:
-        """Each node once: by aliases a file may hold itself, or one list a billion times."""
-        if id(node) in self._noted:
-            return
-        self._noted.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key_node, value_node in node.value:
-                if not isinstance(key_node, yaml.ScalarNode):
-                    continue  # constructing it will refuse it
-                key = (*at, key_node.value)
-                self.lines.setdefault(key, key_node.start_mark.line + 1)
-                if key in seen:
-                    self.twice.append((key, key_node.start_mark.line + 1))
-                seen.add(key)
-                self.note(value_node, key)
-        elif isinstance(node, yaml.SequenceNode):
-            for number, item in enumerate(node.value):
-                self.lines.setdefault((*at, number), item.start_mark.line + 1)
-                self.note(item, (*at, number))
-
-
-class _File:
-    """One YAML file with the lines of its keys, collecting problems."""
-
-    def __init__(self, path: Path, shown: str, problems: list[Problem]) -> None:
-        self.shown, self.problems = shown, problems
-        self.lines: dict[Key, int] = {}
-        self.tree: Any = None
-        self.data = b""
-        try:
-            self.data = path.read_bytes()
-        except OSError as error:
-            self.add((), "", f"cannot be read: {error.strerror}")
-            return
-        try:
-            loader = _Loader(self.data)
-            node = loader.get_single_node()
-            if node is not None:
-                loader.note(node, ())
-                self.tree = loader.construct_document(node)
-        except RecursionError:
-            self.add((), "", "not settings: it is nested too deep")
-            return
-        except (yaml.YAMLError, ValueError) as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else 1
-            if isinstance(error, yaml.reader.ReaderError):  # bytes that are no text have no mark
-                line = self.data[: error.position].count(b"\n") + 1
-            words = f"not YAML: {getattr(error, 'problem', None) or error}"
-            self.problems.append(Problem(self.shown, line, "(file)", "", words))
-            return
-        self.lines = loader.lines
-        for key, line in loader.twice:
-            self.problems.append(Problem(self.shown, line, dotted(key), "", "stands twice"))
-
-    def add(self, key: Key, value: object, allowed: str) -> None:
-        line = _line_of(self.lines, key)
-        shown = "" if value is _NOTHING or value == "" else _short(value)
-        self.problems.append(Problem(self.shown, line, dotted(key) or "(file)", shown, allowed))
-
-    def validate(self, model: type[pydantic.BaseModel], tree: Any) -> Any:
-        try:
-            return model.model_validate(tree)
-        except pydantic.ValidationError as error:
-            items = error.errors(include_url=False)
-            wrong = {item["loc"][:-1] for item in items}
-            for item in items:
-                key = _plain(item["loc"], tree)
-                if item["type"] == "too_short" and item["loc"] in wrong:
-                    continue  # pydantic counts only the items that are right
-                if item["type"] == "extra_forbidden":
-                    self.add(key, _NOTHING, f"unknown key{_meant(model, key)}")
-                elif item["type"] == "missing":
-                    self.add(key, _NOTHING, "is missing")
-                else:
-                    value = _NOTHING if "auth" in key else item["input"]  # it may be a secret
-                    self.add(key, value, item["msg"].removeprefix("Value error, "))
-            return None
-
-
-_NOTHING = object()
-
-
-def _line_of(lines: Mapping[Key, int], key: Key) -> int:
-    """The line of a key, or of the nearest one above it that the file has."""
-    return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), 1)
-
-
-def dotted(key: Key) -> str:
-    return ".".join(str(part) for part in key)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _plain(location: tuple[str | int, ...], tree: Any) -> Key:
-    """The location without the parts that pydantic adds for unions."""
-    key: list[str | int] = []
-    for part in location:
-        in_map = isinstance(tree, dict) and part in tree
-        if in_map or (isinstance(tree, list) and isinstance(part, int) and part < len(tree)):
-            tree = tree[part]
-        elif part == location[-1] and isinstance(tree, dict):
-            tree = None  # a missing key
-        else:
-            continue
-        key.append(part)
-    return tuple(key)
-
-
-def _meant(model: type[pydantic.BaseModel], key: Key) -> str:
-    """Names that are allowed beside an unknown key, the nearest first."""
-    fields = _fields_at(model, key[:-1])
-    near = difflib.get_close_matches(str(key[-1]), fields, 1)
-    if near:
-        return f"; {near[0]} is meant?"
-    return f"; known: {', '.join(fields)}" if fields else ""
-
-
-def _fields_at(model: Any, key: Key) -> list[str]:
-    schema = model.model_json_schema()
-    node: Any = schema
-    for part in key:
-        node = _follow(schema, node)
-        known = node.get("properties", {})
-        node = known.get(part) or node.get("items") or node.get("additionalProperties") or {}
-        if node is True:
-            return []
-    return sorted(_follow(schema, node).get("properties", {}))
-
-
-def _follow(schema: Any, node: Any) -> Any:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return node
-
-
 def check(path: Path, overrides: Mapping[str, str] | None = None) -> Checked:
     """Read and check the file at `path`. `overrides`: dotted keys and values laid over it."""
     checked = Checked(path.resolve())
-    file = _File(checked.path, path.name, checked.problems)
+    file = YamlFile(checked.path, path.name, checked.problems)
     checked.digest = hashlib.sha256(file.data).hexdigest()
     checked.lines = file.lines
     if file.tree is None:
@@ -289,45 +125,56 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
         if isinstance(fallback, str) and fallback not in versions:
             known = ", ".join(map(str, versions)) or "none"
             yield (*at, "fallback"), fallback, f"no such version; known: {known}"
-        groups = _dict(model.get("monitor")).get("groups")
-        seen: set[str] = set()
-        for number, rule in _rules(model):
-            here: Key = (*at, "rules", number)
-            for part in ("split", "shadow"):
-                for version in _dict(rule.get(part)):
-                    if version not in versions:
-                        known = ", ".join(map(str, versions)) or "none"
-                        yield (*here, part, version), _NOTHING, f"no such version; known: {known}"
-            if str(rule.get("name")) in seen:
-                yield (*here, "name"), rule.get("name"), "another rule of the model has this name"
-            seen.add(str(rule.get("name")))
-            if number < len(model["rules"]) - 1 and not rule.get("when"):
-                yield here, rule.get("name"), "matches all, so that no later rule is reached"
-            yield from _conditions((*here, "when"), rule.get("when"), model)
-            for version, told in _dict(rule.get("shadow")).items():
-                when = _dict(told).get("when")
-                yield from _conditions((*here, "shadow", version, "when"), when, model)
-        routable = _dict(model.get("context")).get("routable")
-        for key in routable if isinstance(routable, list) else ():
-            if isinstance(groups, list) and key in groups:
-                words = "is a monitored group: no rule may match on it"
-                yield (*at, "context", "routable"), key, words
+        yield from rule_references(at, model)
         yield from _protocol(at, model, versions)
-        if isinstance(groups, list) and len(set(map(str, groups))) < len(groups):
-            yield (*at, "monitor", "groups"), groups, "a group stands twice"
+        yield from _groups(at, model)
+
+
+def rule_references(at: Key, model: dict[str, Any]) -> Iterator[Found]:
+    """What the rules of a model name that is not there, or not theirs."""
+    versions = _dict(model.get("versions"))
+    seen: set[str] = set()
+    for number, rule in _rules(model):
+        here: Key = (*at, "rules", number)
+        for part in ("split", "shadow"):
+            for version in _dict(rule.get(part)):
+                if version not in versions:
+                    known = ", ".join(map(str, versions)) or "none"
+                    yield (*here, part, version), NOTHING, f"no such version; known: {known}"
+        if str(rule.get("name")) in seen:
+            yield (*here, "name"), rule.get("name"), "another rule of the model has this name"
+        seen.add(str(rule.get("name")))
+        yield from _conditions((*here, "when"), rule.get("when"), model)
+        for version, told in _dict(rule.get("shadow")).items():
+            when = _dict(told).get("when")
+            yield from _conditions((*here, "shadow", version, "when"), when, model)
+
+
+def _groups(at: Key, model: dict[str, Any]) -> Iterator[Found]:
+    """A watched group is no condition: nobody is routed by what bias is watched over."""
+    groups = _dict(model.get("monitor")).get("groups")
+    if not isinstance(groups, list):
+        return
+    if len(set(map(str, groups))) < len(groups):
+        yield (*at, "monitor", "groups"), groups, "a group stands twice"
+    routable = _dict(model.get("context")).get("routable")
+    for key in routable if isinstance(routable, list) else ():
+        if key in groups:
+            words = "is a monitored group: no rule may match on it"
+            yield (*at, "context", "routable"), key, words
 
 
 def _conditions(at: Key, when: object, model: dict[str, Any]) -> Iterator[Found]:
     """What no rule may look at: groups that are watched, people, credentials."""
     for header in _dict(_dict(when).get("header")):
         if header in ("x-headworks-groups", "x-headworks-subject", "authorization"):
-            yield (*at, "header", header), _NOTHING, "rules never match on it"
+            yield (*at, "header", header), NOTHING, "rules never match on it"
     routable = _dict(model.get("context")).get("routable")
     known = [str(key) for key in routable] if isinstance(routable, list) else []
     for key in _dict(_dict(when).get("context")):
         if str(key) not in known:
             words = f"is not in context.routable; known: {', '.join(known) or 'none'}"
-            yield (*at, "context", key), _NOTHING, words
+            yield (*at, "context", key), NOTHING, words
 
 
 RAW_KEYS = ("predict", "rows", "features", "scores", "score")
@@ -340,15 +187,15 @@ def _protocol(at: Key, model: dict[str, Any], versions: dict[Any, Any]) -> Itera
         served = _dict(settings).get("upstream") or _dict(settings).get("endpoints")
         if protocol != "v2" and not served:
             words = f"a {protocol} model needs an `upstream`: versions in the process speak v2"
-            yield (*at, "versions", version), _NOTHING, words
+            yield (*at, "versions", version), NOTHING, words
         if protocol != "v2" and _dict(settings).get("grpc") is not None:
-            yield (*at, "versions", version, "grpc"), _NOTHING, "only v2 models speak gRPC"
+            yield (*at, "versions", version, "grpc"), NOTHING, "only v2 models speak gRPC"
     for key in RAW_KEYS:
         if key in mapping and protocol != "raw":
             yield (*at, "mapping", key), mapping[key], "is read for raw models only"
     if protocol == "raw":
         if "predict" not in mapping:
-            yield (*at, "mapping"), _NOTHING, "a raw model needs `predict`, the path it answers at"
+            yield (*at, "mapping"), NOTHING, "a raw model needs `predict`, the path it answers at"
         if model.get("path") is None and model.get("host") is None:
             yield (*at, "protocol"), protocol, "a raw model needs a `path` or `host` of its own"
     if "names" in model and protocol != "openai":
@@ -372,7 +219,7 @@ def _collisions(tree: dict[str, Any]) -> Iterator[Found]:
                 words = f"shares host and path with {other}: both serve /v1/models"
             else:
                 continue
-            yield ("models", name, "path"), _NOTHING, words + "; give each a `path` of its own"
+            yield ("models", name, "path"), NOTHING, words + "; give each a `path` of its own"
             break
         others.append((name, protocol))
 
@@ -441,7 +288,7 @@ def _tls_files(at: Key, section: dict[Any, Any]) -> Iterator[tuple[Key, str]]:
             yield (*at, "tls", what), value
 
 
-def _card(checked: Checked, file: _File, key: Key, name: str) -> Card | None:
+def _card(checked: Checked, file: YamlFile, key: Key, name: str) -> Card | None:
     folder = checked.resolve(name)
     if not folder.is_dir():
         file.add(key, name, "there is no such folder")
@@ -449,7 +296,7 @@ def _card(checked: Checked, file: _File, key: Key, name: str) -> Card | None:
     if not (folder / "card.yaml").is_file():
         file.add(key, name, "the folder has no card.yaml")
         return None
-    card_file = _File(folder / "card.yaml", f"{name}/card.yaml", checked.problems)
+    card_file = YamlFile(folder / "card.yaml", f"{name}/card.yaml", checked.problems)
     card: Card | None = card_file.validate(Card, card_file.tree) if card_file.tree else None
     if card is None:
         return None

@@ -60,6 +60,25 @@ def share_ppm(value: object) -> int:
     return round(ppm)
 
 
+def duration_text(seconds: float) -> str:
+    """As a file says it, exactly."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:.15g}{unit}"
+    return f"{round(seconds * 1000, 9):.15g}ms"
+
+
+def size_text(count: int) -> str:
+    for unit, size in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if count and count % size == 0:
+            return f"{count // size}{unit}"
+    return f"{count}B"
+
+
+def share_text(ppm: int) -> str:
+    return f"{ppm / 10_000:g}%"
+
+
 def _witness_key(value: str) -> str:
     """`name+ID+base64`, the ID checked: a mistyped key would silently never be cosigned by."""
     name, _, rest = value.partition("+")

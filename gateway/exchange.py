@@ -9,6 +9,10 @@ from typing import Literal
 Arm = Literal["stable", "canary", "control", "shadow", "forced", "holdout", "fallback", "explain"]
 
 Headers = list[tuple[bytes, bytes]]
+NEVER_KEPT = frozenset(
+    (b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"api-key", b"x-headworks-session")
+)
+"""Headers that are in no record: whoever has them may act in another's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,9 @@ class Context:
 
     subjects: tuple[str, ...] = ()
     groups: tuple[dict[str, str], ...] = ()
+
+
+NO_CONTEXT = Context()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +61,21 @@ class Reply:
 
 def exchange_id(now_ns: int, random: bytes | None = None) -> str:
     """A UUIDv7 (RFC 9562): 48 bits of milliseconds, 74 random bits; `random` is 10 bytes."""
-    value = bytearray((now_ns // 1_000_000).to_bytes(6, "big") + (random or os.urandom(10)))
-    value[6] = value[6] & 0x0F | 0x70
-    value[8] = value[8] & 0x3F | 0x80
-    text = value.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = ((now_ns // 1_000_000).to_bytes(6, "big") + (random or os.urandom(10))).hex()
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+
+
+class Randomness:
+    """The system's random bytes, a page at a time: a call of its own costs more than what it
+    gives. Never shared by two processes: each makes its own."""
+
+    def __init__(self) -> None:
+        self._page, self._at = b"", 0
+
+    def take(self, size: int) -> bytes:
+        at, end = self._at, self._at + size
+        if end > len(self._page):
+            self._page, at, end = os.urandom(max(4096, size)), 0, size
+        self._at = end
+        return self._page[at:end]

@@ -30,6 +30,7 @@ from gateway.stores import Stores
 from gateway.supervisor import Supervisor
 from gateway.table import TableStore
 from gateway.telemetry import metrics
+from gateway.trouble import Trouble
 
 BODY_BYTES_MAX = 64 * 1024**2
 OF_THE_CONNECTION = ("connection", "keep-alive", "transfer-encoding", "content-length", "date",
@@ -40,6 +41,7 @@ LEDGER_FILE = re.compile(
 )
 """What /ledger/ hands out: checkpoints and tiles, not the order nor what still grows."""
 MEASURE_S = 10.0
+ROLLOUT_ACTS = ("approve", "pause", "resume", "abort", "promote")
 LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("headworks.front")
 
@@ -118,9 +120,18 @@ class Front:
                 Route("/metrics", self.metrics, methods=["GET"]),
                 Route("/api/v1/status", self.status, methods=["GET"]),
                 Route("/api/v1/reload", self.govern, methods=["POST"]),
+                Route("/api/v1/table", self.govern, methods=["PUT"]),
+                Route("/api/v1/revisions/{revision}/revert", self.govern, methods=["POST"]),
                 Route("/api/v1/subjects/erase", self.govern, methods=["POST"]),
                 Route("/api/v1/subjects/find", self.govern, methods=["POST"]),
                 Route("/api/v1/holds", self.govern, methods=["GET", "POST"]),
+                Route("/api/v1/rollouts", self.govern, methods=["GET", "POST"]),
+                Route("/api/v1/rollouts/{name}", self.govern, methods=["GET"]),
+                Route("/api/v1/rollouts/{name}/history", self.govern, methods=["GET"]),
+                *(
+                    Route(f"/api/v1/rollouts/{{name}}/{act}", self.govern, methods=["POST"])
+                    for act in ROLLOUT_ACTS
+                ),
                 Route("/ledger/{path:path}", self.ledger, methods=["GET", "HEAD"]),
                 Route("/{path:path}", self.relay, methods=["GET", "POST", "PUT", "DELETE"]),
             ],
@@ -154,12 +165,20 @@ class Front:
         words += witnesses.get("words", [])
         red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
         red += witnesses.get("red", [])
+        red += self.stores.refusing() + self._troubles()
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
         return JSONResponse(
             {"state": colour, "words": red + words, "revision": self.tables.current,
              "listen": self.supervisor.listening(), "processes": processes, "governor": governor,
              "analyst": analyst, "disk": self.stores.to_json()}
         )  # fmt: skip
+
+    def _troubles(self) -> list[str]:
+        """What processes say of themselves: a worker always, others until they run steadily."""
+        told = ((child.role, Trouble(self.state, child.role).read())
+                for child in self.supervisor.children
+                if child.role.startswith("worker") or not child.steady)  # fmt: skip
+        return [f"{role}: {words}" for role, words in told if words is not None]
 
     def _pressure(self, journals: dict[str, Any]) -> list[str]:
         """What the journals take of their budget, once it is worth a word."""
@@ -228,7 +247,7 @@ class Front:
             body += chunk
             if len(body) > BODY_BYTES_MAX:
                 return say_error(413, "request_too_large", f"more than {BODY_BYTES_MAX} bytes")
-        passed = {name: value for name in ("accept", "content-type")
+        passed = {name: value for name in ("accept", "content-type", "if-match")
                   if (value := request.headers.get(name))}  # fmt: skip
         if (person := request.scope.get("headworks.person")) is not None:
             passed["x-headworks-person"] = person  # who, by the token; never by the body

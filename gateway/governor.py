@@ -21,10 +21,13 @@ from starlette.routing import Route
 
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
-from gateway.check import Checked, Key, Problem, check, dotted
+from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
-from gateway.revisions import Owned, Revisions
+from gateway.publisher import Publisher, file_problems
+from gateway.revisions import Clashing, Owned, Revisions
+from gateway.rollout.controller import Rollouts
+from gateway.rollout.routes import rollout_routes
 from gateway.seal.custody import Custody
 from gateway.seal.sealer import Sealer
 from gateway.settings import RESTART_KEYS, LedgerSettings
@@ -54,6 +57,7 @@ class Governor:
         self.revisions = Revisions(self.tables, Artifacts(state), clock.wall)
         self.sealer = Sealer(state, keys, self.clock, self.metrics, ledger)
         self.custody = Custody(self.sealer)
+        self.rollouts = Rollouts(state, keys, self.sealer, self.revisions, self.clock, self.metrics)
         self.stopping = False
         self._publishing = asyncio.Lock()
 
@@ -66,6 +70,7 @@ class Governor:
         await asyncio.to_thread(self.custody.resume)
         if not restarts or self.tables.current is None:
             await self._publish_at_start()
+        await asyncio.to_thread(self.rollouts.resume)
         run = self.state / "run"
         run.mkdir(exist_ok=True)
         path = run / "governor.sock"
@@ -80,6 +85,7 @@ class Governor:
         finally:
             self.server.should_exit = True
             await serving
+            self.rollouts.close()
             self.sealer.close()
         return 0
 
@@ -109,7 +115,9 @@ class Governor:
 
     def _turn(self) -> int:
         self.custody.retire()
-        return self.sealer.turn()
+        written = self.sealer.turn()
+        self.rollouts.turn()
+        return written
 
     def _tell_numbers(self) -> None:
         for source, lag in self.sealer.lag().items():
@@ -138,8 +146,8 @@ class Governor:
         told["restart"] = [key for key in RESTART_KEYS if now[key] != self.started[key]]
         try:
             done = self.revisions.adopt(checked, author=author, reason=reason)
-        except Owned as error:
-            told["problems"] = [str(_refused(checked, error))]
+        except (Owned, Clashing) as error:
+            told["problems"] = [str(problem) for problem in file_problems(checked, error)]
             return told
         told |= {"revision": done.revision, "changed": done.changed}
         if done.changed:
@@ -167,19 +175,10 @@ class Governor:
         return Starlette(
             routes=[
                 *custody_routes(self.custody),
+                *Publisher(self.revisions, self._publishing).routes(),
+                *rollout_routes(self.rollouts),
                 Route("/reload", reload, methods=["POST"]),
                 Route("/status", status, methods=["GET"]),
                 Route("/tell", tell, methods=["POST"]),
             ]
         )
-
-
-def _refused(checked: Checked, error: Owned) -> Problem:
-    """A rule of the file that a running rollout owns, with its line and what both say."""
-    rules = checked.settings.models[error.model].rules if checked.settings else ()
-    number = next((n for n, rule in enumerate(rules) if rule.name == error.rule), None)
-    key: Key = ("models", error.model, "rules")
-    line = checked.line_of(key if number is None else (*key, number))
-    shown = "..." if error.theirs is None else orjson.dumps(error.theirs).decode()
-    words = f"{error}, which has {orjson.dumps(error.ours).decode()}"
-    return Problem(checked.path.name, line, dotted((*key, error.rule)), shown, words)

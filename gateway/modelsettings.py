@@ -337,6 +337,9 @@ class MonitorSettings(Section):
     reference: str | None = Field(None, description="Parquet file of rows drift compares with.")
     window: WindowSpan = Field(WindowSpan(), description="When a window closes.")
     drift: DriftSettings = Field(DriftSettings(), description="When a difference is told.")
+    baseline: Literal["none", "rolling", "day", "week"] = Field(
+        "rolling", description="Second reference: the last windows, or that hour of day or week."
+    )
     detector: Detector | None = Field(
         None, description="One of alibi-detect's beside ours; `headworks detectors install alibi`."
     )

@@ -6,7 +6,8 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from gateway.check import Checked, Key, dotted
+from gateway.check import Checked
+from gateway.yamlfile import Key, dotted
 
 
 def _problem(checked: Checked, key: Key, value: str, words: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from gateway.declaration import duration_text, share_text, size_text
 from gateway.errors import CODES
 from gateway.settings import Settings
 from gateway.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
@@ -128,25 +129,11 @@ def _shown(field: Any) -> str:
     if value is None or value == () or value == {}:
         return "absent"
     if isinstance(value, float):
-        return f"`{_duration(value)}`"
+        return f"`{duration_text(value)}`"
     if isinstance(value, int) and "_size" in str(field.metadata):
-        return f"`{_size(value)}`"
+        return f"`{size_text(value)}`"
     if isinstance(value, int) and "share_ppm" in str(field.metadata):
-        return f"`{value / 10_000:g}%`"
+        return f"`{share_text(value)}`"
     if isinstance(value, tuple):
         return "`[" + ", ".join(value) + "]`"
     return f"`{value}`"
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds * 1000:g}ms"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if count % size == 0:
-            return f"{count // size}{unit}"
-    return f"{count}B"

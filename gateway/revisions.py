@@ -6,13 +6,15 @@ A revision is immutable, named by its digest, and says its parent, author, reaso
 from. Whoever changes the table says which revision the change was made for; if another is in force
 by then, nothing is changed (`Conflict`). What does not compile never gets a name.
 
-A running rollout owns its rule: a change that touches it is `Owned`, and shows both.
+A running rollout owns its rule: a change that touches it is `Owned`. A file that changed what
+somebody else changed since is `Clashing` (`gateway/merge.py`). Both are shown in both.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,9 @@ import orjson
 from gateway.artifacts import Artifacts
 from gateway.check import Checked
 from gateway.declaration import MILLION
+from gateway.disk import Occupied
+from gateway.edit import Edit
+from gateway.merge import SECTIONS, Clash, Document, digests, merge, without_rollout
 from gateway.split import Rollout
 from gateway.table import (
     FORMAT,
@@ -31,17 +36,19 @@ from gateway.table import (
     make_document,
 )
 
-Document = dict[str, Any]
-TOLD = ("models", "callers", "people", "telemetry", "alerts")
+TOLD = ("models", *SECTIONS)
 """What a document says, whoever wrote it when."""
+AGAIN = 20
+"""How often a change is made again that no particular revision was meant for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """`changed`: whether `revision` is a new one."""
+    """`changed`: whether `revision` is a new one. `ended`: rollouts that a revert took away."""
 
     revision: str
     changed: bool
+    ended: tuple[str, ...] = ()
 
 
 class Owned(Exception):
@@ -52,6 +59,14 @@ class Owned(Exception):
         self.model, self.rule, self.ours, self.theirs = model, rule, ours, theirs
 
 
+class Clashing(Exception):
+    """The file changed what somebody else changed since it was adopted."""
+
+    def __init__(self, clashes: list[Clash]) -> None:
+        super().__init__(", ".join(".".join(clash.unit) for clash in clashes))
+        self.clashes = clashes
+
+
 class Revisions:
     """The table's one writer; in the governor, or without it (`headworks route revert`)."""
 
@@ -59,6 +74,7 @@ class Revisions:
         self, tables: TableStore, artifacts: Artifacts, wall_ns: Callable[[], int]
     ) -> None:
         self.tables, self.artifacts, self._wall_ns = tables, artifacts, wall_ns
+        self._lock = threading.RLock()  # the governor publishes from several threads
 
     def current(self) -> tuple[str, Document]:
         """The revision in force and what it says, to be changed by the caller."""
@@ -68,16 +84,39 @@ class Revisions:
         return revision, orjson.loads(self.tables.read(revision))
 
     def adopt(self, checked: Checked, *, author: str, reason: str) -> Published:
-        """Bring a checked file into force; Owned where it touches what a rollout owns."""
+        """Bring a checked file into force. What others changed since its last adoption stays, where
+        the file did not change it too; Clashing and Owned else."""
+        with self._lock:
+            return self._adopt(checked, author, reason)
+
+    def _adopt(self, checked: Checked, author: str, reason: str) -> Published:
         document = make_document(
             checked, self.artifacts, author=author, reason=reason, now_ns=self._wall_ns()
         )
         document = orjson.loads(orjson.dumps(document))
+        document["file"] = digests(document)
         if self.tables.current is None:
             return self.publish(document, None)
         parent, before = self.current()
-        keep_rollouts(document, before)
-        return self.publish(document, parent)
+        merged, clashes = merge(before.get("file") or digests(before), before, document)
+        keep_rollouts(document, before, merged)
+        if clashes:
+            raise Clashing(clashes)
+        return self.publish(document | merged, parent)
+
+    def edit(self, edit: Edit, *, author: str, expected: str) -> Published:
+        """Put rules in the place of a model's; Conflict, Owned."""
+
+        def put(document: Document) -> None:
+            before = copy.deepcopy(document)
+            put_rules(document, edit)
+            keep_rollouts(document, before, document)
+            for (name, rule), told in edit.rollouts.items():
+                found = rule_of(document, name, rule)
+                if (found.get("rollout") or None) != (told or None):
+                    raise Owned(name, rule, found, {**found, "rollout": told})
+
+        return self.change(put, author=author, reason=edit.reason, origin="api", expected=expected)
 
     def change(
         self,
@@ -92,13 +131,44 @@ class Revisions:
 
         `expected`: the revision that the change was made for; None: whichever is in force.
         """
+        with self._lock:
+            for _ in range(AGAIN):
+                try:
+                    return self._change(edit, author, reason, origin, expected)
+                except (Conflict, Occupied):  # another process published in between
+                    if expected is not None:
+                        raise
+            return self._change(edit, author, reason, origin, expected)
+
+    def _change(
+        self, edit: Callable[[Document], None], author: str, reason: str, origin: str,
+        expected: str | None,
+    ) -> Published:  # fmt: skip
         parent, document = self.current()
         if expected is not None and expected != parent:
             raise Conflict(f"{parent} is in force, not {expected}")
+        document["file"] = document.get("file") or digests(document)
         edit(document)
         document |= {"author": author, "reason": reason, "origin": origin,
                      "created": self._wall_ns(), "source_sha256": None}  # fmt: skip
         return self.publish(document, parent)
+
+    def revert(
+        self, revision: str, *, author: str, reason: str, expected: str | None = None
+    ) -> Published:
+        """What `revision` says, again. Never wider for a rollout: one that runs still goes on with
+        the smaller weight of both, one that `revision` does not know ends."""
+        wanted = orjson.loads(self.tables.read(revision))
+        ended: list[str] = []
+
+        def put(document: Document) -> None:
+            before = copy.deepcopy(document)
+            for key in TOLD:
+                document[key] = copy.deepcopy(wanted[key])
+            ended.extend(narrow_rollouts(document, before))
+
+        done = self.change(put, author=author, reason=reason, origin="revert", expected=expected)
+        return Published(done.revision, done.changed, tuple(ended))
 
     def publish(self, document: Document, parent: str | None) -> Published:
         """ValueError where it does not compile; a document that says nothing new changes nothing.
@@ -109,18 +179,47 @@ class Revisions:
         compile_table(orjson.dumps(document))
         if parent is not None:
             before = orjson.loads(self.tables.read(parent))
-            if all(document[key] == before.get(key) for key in TOLD):
+            if all(document.get(key) == before.get(key) for key in (*TOLD, "file")):
                 return Published(parent, False)
         return Published(self.tables.publish(document, parent), True)
+
+    def find(self, text: str) -> str:
+        """A revision by its digest, by the beginning of it, or by `current`, `previous` or its
+        number. LookupError where there is none, or more than one."""
+        chain = list(self.history())
+        if text in ("current", "previous"):
+            place = ("current", "previous").index(text)
+            found = [told["revision"] for told in chain[place : place + 1]]
+        elif text.isdigit() and len(text) < 12:
+            found = [told["revision"] for told in chain if told["number"] == int(text)]
+        else:
+            found = [told["revision"] for told in chain if told["revision"].startswith(text)]
+        if not text or len(found) != 1:
+            raise LookupError(f"{text[:64]!r} names {len(found)} revisions; one is wanted")
+        return str(found[0])
+
+    def history(self) -> Iterator[dict[str, Any]]:
+        """Who made which revision when and why, the one in force first."""
+        revision = self.tables.current
+        while revision is not None:
+            document = orjson.loads(self.tables.read(revision))
+            yield {"revision": revision, "origin": document.get("origin", "file")} | {
+                key: document[key] for key in ("number", "parent", "author", "reason", "created")
+            }
+            revision = document["parent"]
+
+
+def find_rule(document: Mapping[str, Any], model: str, rule: str) -> dict[str, Any] | None:
+    rules = document["models"].get(model, {"rules": ()})["rules"]
+    return next((found for found in rules if found["name"] == rule), None)
 
 
 def rule_of(document: Mapping[str, Any], model: str, rule: str) -> dict[str, Any]:
     """LookupError where there is none."""
-    for found in document["models"].get(model, {"rules": ()})["rules"]:
-        if found["name"] == rule:
-            named: dict[str, Any] = found
-            return named
-    raise LookupError(f"model {model!r} has no rule {rule!r}")
+    found = find_rule(document, model, rule)
+    if found is None:
+        raise LookupError(f"model {model!r} has no rule {rule!r}")
+    return found
 
 
 def set_rollout(document: Document, model: str, rule: str, rollout: Rollout) -> None:
@@ -147,26 +246,59 @@ def end_rollout(document: Document, model: str, rule: str, version: str) -> None
     found["split"] = [[version, MILLION]]
 
 
-def keep_rollouts(document: Document, before: Mapping[str, Any]) -> None:
-    """Put the rollouts of `before` into a document that does not say them. Owned where the rule is
-    not as it was, or is gone."""
-    for model, settings in before["models"].items():
+def put_rules(document: Document, edit: Edit) -> None:
+    """An edit's rules in the place of the models'; a rollout stays in a rule that is as it was."""
+    for name, rules in edit.models.items():
+        before = {rule["name"]: rule for rule in document["models"][name]["rules"]}
+        document["models"][name]["rules"] = copy.deepcopy(rules)
+        for rule in document["models"][name]["rules"]:
+            was = before.get(rule["name"])
+            if was is not None and was.get("rollout") and same_rule(was, rule):
+                rule["rollout"] = was["rollout"]
+
+
+def rollouts_of(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Model and rule of each rule that a rollout owns."""
+    for model, settings in document["models"].items():
         for rule in settings["rules"]:
-            if rule.get("rollout") is None:
-                continue
-            try:
-                found = rule_of(document, model, rule["name"])
-            except LookupError:
-                raise Owned(model, rule["name"], rule, None) from None
-            if not same_rule(found, rule):
-                raise Owned(model, rule["name"], rule, found)
-            found["rollout"] = copy.deepcopy(rule["rollout"])
+            if rule.get("rollout"):
+                yield model, rule
+
+
+def keep_rollouts(told: Mapping[str, Any], before: Mapping[str, Any], into: Document) -> None:
+    """Put the rollouts of `before` into a document. Owned where it has such a rule otherwise, or
+    not at all, or not the versions; `told`: what is shown then."""
+    for model, rule in rollouts_of(before):
+        rollout = rule["rollout"]
+        found = find_rule(into, model, rule["name"])
+        if (
+            found is None
+            or not same_rule(found, rule)
+            or {rollout["from"], rollout["to"]} - into["models"][model]["versions"].keys()
+        ):
+            raise Owned(model, rule["name"], rule, find_rule(told, model, rule["name"]))
+        found["rollout"] = copy.deepcopy(rollout)
+
+
+def narrow_rollouts(document: Document, before: Mapping[str, Any]) -> list[str]:
+    """Of a document to come back to: rollouts that run in `before` too stay, with the smaller
+    weight; what else it has of rollouts goes. The names of those that end."""
+    running = {(model, rule["name"]): rule["rollout"] for model, rule in rollouts_of(before)}
+    for model, rule in list(rollouts_of(document)):
+        now, then = running.get((model, rule["name"])), rule["rollout"]
+        rule["rollout"] = None
+        if now is None or (now["name"], now["attempt"]) != (then["name"], then["attempt"]):
+            continue
+        del running[model, rule["name"]]
+        smaller = {key: min(now[key], then[key]) for key in ("weight_ppm", "shadow_ppm")}
+        rule["rollout"] = {**now, **smaller}
+    return [rollout["name"] for rollout in running.values()]
 
 
 def same_rule(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two rules say the same, in whichever format, but for a rollout's hand on them."""
     first, second = (
-        compile_rule("", {"limits": {}, "timeouts": {}}, {**rule, "rollout": None})
+        compile_rule("", {"limits": {}, "timeouts": {}}, without_rollout(rule))
         for rule in (one, other)
     )
     return first == second

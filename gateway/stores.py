@@ -71,10 +71,17 @@ class Stores:
 
     def words(self) -> list[str]:
         """What is worth a word, by store."""
+        return self._said((Rung.WARN, Rung.SPARE))
+
+    def refusing(self) -> list[str]:
+        """The stores for whose sake nothing is answered."""
+        return self._said((Rung.REFUSE,))
+
+    def _said(self, rungs: tuple[Rung, ...]) -> list[str]:
         return [
             f"disk: {name}: {self._rooms[name].left:.0%} left: {GIVEN_UP[rung]}"
             for name, rung in self._rungs.items()
-            if rung is not Rung.FINE
+            if rung in rungs
         ]
 
     def to_json(self) -> dict[str, Any]:

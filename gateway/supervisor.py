@@ -49,6 +49,10 @@ class Child:
         return self.process is not None and self.process.returncode is None
 
     @property
+    def steady(self) -> bool:
+        return self.running and time.monotonic() - self.started > STEADY_S
+
+    @property
     def pid(self) -> int | None:
         return self.process.pid if self.process is not None and self.running else None
 
@@ -108,6 +112,8 @@ class Supervisor:
         self.admin = bind(settings.listen.of("admin").address)
         self.grpc = reserve(settings.listen.grpc) if settings.listen.grpc else None
         for path in (state / "metrics").glob("*.db"):
+            path.unlink()
+        for path in (state / "run").glob("*.trouble"):
             path.unlink()
         self.metrics = Metrics("supervisor", state / "metrics")
         self._lifeline, self._lifeline_end = os.pipe()

@@ -255,10 +255,7 @@ def make_document(
             _locate_servers(settings, checked)
             if settings["artifact"] is not None:
                 settings["artifact"] = artifacts.add_folder(checked.resolve(settings["artifact"]))
-        for rule in model["rules"]:
-            rule["split"] = list(rule["split"].items())
-            rule["shadow"] = [_copied(*pair) for pair in rule["shadow"].items()]
-            rule["rollout"] = None
+        model["rules"] = [rule_document(rule) for rule in model["rules"]]
         background, reference = model["explain"]["background"], model["monitor"]["reference"]
         model["background"] = (
             artifacts.add_file(checked.resolve(background)) if background else None
@@ -277,6 +274,13 @@ def make_document(
         "telemetry": tree["telemetry"],
         "alerts": _locate_secret(tree["alerts"], checked),
     }
+
+
+def rule_document(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a dumped rule; lists where order matters, since JSON objects are sorted when written."""
+    shadow = [_copied(*pair) for pair in rule["shadow"].items()]
+    split = [list(pair) for pair in rule["split"].items()]
+    return {**rule, "split": split, "shadow": shadow, "rollout": None}
 
 
 def _copied(version: str, told: Mapping[str, Any]) -> list[Any]:

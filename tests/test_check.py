@@ -40,8 +40,8 @@ EXPECTED = {
     (6, "callers.0.key_sha256"), (9, "models.mortgage.unit.0"),
     (10, "models.mortgage.limits.request"), (11, "models.mortgage.timeouts.request"),
     (14, "models.mortgage.versions.v2.artifact"), (15, "models.mortgage.versions.v3.artifact"),
-    (16, "models.mortgage.versions.v4"), (18, "models.mortgage.rules.0"),
-    (18, "models.mortgage.rules.0.split"), (18, "models.mortgage.rules.0.split.v9"),
+    (16, "models.mortgage.versions.v4"), (18, "models.mortgage.rules.0.split"),
+    (18, "models.mortgage.rules.0.split.v9"),
     (19, "models.mortgage.rules.1.name"),
     (19, "models.mortgage.rules.1.when.header.x-headworks-subject"),
     (20, "models.mortgage.monitor.reference"),
@@ -188,3 +188,16 @@ def test_a_file_with_anything_in_any_place_is_told(tmp_path: Path, data: st.Data
             junk
         )
     assert checked(tmp_path, "\n".join(lines)).settings is None
+
+
+def test_on_is_a_word(tmp_path: Path) -> None:
+    """`retries.on` needs no quotes: only true and false are truth values."""
+    text = """
+models:
+  m:
+    versions: {v1: {upstream: 'http://a'}}
+    rules: [{name: all, split: {v1: 100%}}]
+    retries: {on: [connect], one: 1}
+"""
+    (problem,) = checked(tmp_path, text).problems
+    assert (problem.key, problem.allowed) == ("models.m.retries.one", "unknown key; on is meant?")

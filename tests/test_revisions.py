@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -10,7 +11,8 @@ import pytest
 from gateway.artifacts import Artifacts
 from gateway.check import Checked, check
 from gateway.condition import HeaderIs
-from gateway.revisions import Owned, Published, Revisions, end_rollout, set_rollout
+from gateway.edit import read_edit
+from gateway.revisions import Clashing, Owned, Published, Revisions, end_rollout, set_rollout
 from gateway.routing.choice import choose
 from gateway.split import Copied, Rollout
 from gateway.table import Conflict, TableStore
@@ -141,6 +143,129 @@ def test_a_file_that_touches_a_running_rollout_is_refused(place: Place, touched:
     assert caught.value.ours["rollout"] == TREES.to_json()
     assert caught.value.theirs is None or caught.value.theirs["name"] == "everyone"
     assert place.revisions.tables.current == before
+
+
+def edited(place: Place, text: str, expected: str | None = None) -> Published:
+    revision, document = place.revisions.current()
+    edit = read_edit(text.encode(), document)
+    assert not edit.problems, edit.problems
+    return place.revisions.edit(edit, author="ben", expected=expected or revision)
+
+
+PILOT_V2 = """
+reason: the pilot gets v2
+models:
+  mortgage:
+    rules:
+      - {name: pilot, when: {header: {x-tenant: pilot}}, split: {v2: 100%}}
+      - {name: everyone, split: {v1: 100%}, salt: pepper}
+"""
+
+
+def test_an_edit_survives_the_file_it_does_not_concern(place: Place) -> None:
+    """A reload, or a restart, of an unchanged file keeps it; so does one that changes other
+    rules."""
+    done = edited(place, PILOT_V2)
+    assert (done.changed, place.rule("pilot")[1].stable) == (True, "v2")
+    assert place.adopt() == Published(done.revision, False)
+    place.adopt(TEXT.replace("salt: pepper", "salt: salt"))
+    assert place.rule("pilot")[1].stable == "v2"
+    assert place.rule("everyone")[1].salt == b"salt"
+
+
+def test_a_file_that_changes_what_was_edited_is_refused(place: Place) -> None:
+    """Both are shown; a file that says what the edit said is taken, and owns the rule again."""
+    edited(place, PILOT_V2)
+    with pytest.raises(Clashing, match="models.mortgage.rules.pilot") as caught:
+        place.adopt(TEXT.replace("{v3: 100%}", "{v1: 100%}"))
+    (clash,) = caught.value.clashes
+    assert (clash.ours["split"], clash.theirs["split"]) == (
+        [["v2", 1_000_000]], [["v1", 1_000_000]],
+    )  # fmt: skip
+    place.adopt(TEXT.replace("{v3: 100%}", "{v2: 100%}"))
+    place.adopt(TEXT.replace("{v3: 100%}", "{v1: 100%}"))
+    assert place.rule("pilot")[1].stable == "v1"
+
+
+def test_an_edit_may_not_touch_a_rollout(place: Place) -> None:
+    """It may change another rule; the rollout that it was shown may be sent back as it was."""
+    place.roll(TREES)
+    edited(place, PILOT_V2)
+    assert place.rule()[1].rollout == TREES
+    with pytest.raises(Owned):
+        edited(place, PILOT_V2.replace("salt: pepper", "salt: salt"))
+    same = orjson.dumps(TREES.to_json()).decode()
+    held = PILOT_V2.replace("salt: pepper", f"salt: pepper, rollout: {same}")
+    assert not edited(place, held).changed
+    with pytest.raises(Owned):
+        edited(place, held.replace("50000", "60000"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "words"),
+    [
+        ("reason: why so\nmodels:\n  loans: {rules: []}", 3, "models.loans", "no such model"),
+        (PILOT_V2.replace("{v2: 100%}", "{v9: 100%}"), 6,
+         "models.mortgage.rules.0.split.v9", "no such version; known: v1, v2, v3"),
+        (PILOT_V2.replace("salt", "slat"), 7, "models.mortgage.rules.1.slat", "salt is meant?"),
+        (PILOT_V2.replace("header:", "context:"), 6,
+         "models.mortgage.rules.0.when.context.x-tenant", "not in context.routable"),
+        ("- a", 1, "(file)", "a mapping with `reason` and `models`"),
+        ("{", 1, "(file)", "not YAML"),
+    ],
+)  # fmt: skip
+def test_an_edit_that_is_wrong_says_where(
+    place: Place, text: str, line: int, key: str, words: str
+) -> None:
+    """Line and key of the text that was sent, as for a file."""
+    found = read_edit(text.encode(), place.revisions.current()[1])
+    told = [(one.line, one.key) for one in found.problems if words in one.allowed]
+    assert (line, key) in told, found.problems
+    assert found.models == {}
+
+
+def test_a_revert_brings_a_revision_back(place: Place) -> None:
+    """As a new revision with an author and a reason; the unchanged file does not undo it."""
+    first, _ = place.revisions.current()
+    place.adopt(TEXT.replace("{v3: 100%}", "{v2: 100%}"))
+    done = place.revisions.revert(first, author="ana", reason="it was worse")
+    assert place.rule("pilot")[1].stable == "v3"
+    document = orjson.loads(place.revisions.tables.read(done.revision))
+    assert (document["origin"], document["number"]) == ("revert", 2)
+    assert not place.adopt(TEXT.replace("{v3: 100%}", "{v2: 100%}")).changed
+    assert place.rule("pilot")[1].stable == "v3"
+
+
+def test_a_revert_never_widens_a_rollout(place: Place) -> None:
+    """Back to a step: the smaller weight; to before its start: it ends; to a wider step: as is."""
+    before, _ = place.revisions.current()
+    narrow = place.roll(TREES).revision
+    wide = place.roll(replace(TREES, weight_ppm=250_000)).revision
+    place.revisions.revert(narrow, author="ana", reason="slower")
+    assert place.rule()[1].rollout == TREES
+    assert not place.revisions.revert(wide, author="ana", reason="again").changed
+    done = place.revisions.revert(before, author="ana", reason="no more of it")
+    assert (done.ended, place.rule()[1].rollout) == (("trees",), None)
+    again = place.revisions.revert(wide, author="ana", reason="what was it")
+    assert (again.changed, place.rule()[1].rollout) == (False, None)
+
+
+def test_revisions_are_found_by_what_people_say(place: Place) -> None:
+    """By number, by the beginning of the digest, as current and previous."""
+    first, _ = place.revisions.current()
+    second = place.roll(TREES).revision
+    find = place.revisions.find
+    assert [find("current"), find("previous"), find("0"), find("1")] == [
+        second,
+        first,
+        first,
+        second,
+    ]
+    assert find(first[:20]) == first
+    for text in ("7", "zz", ""):
+        with pytest.raises(LookupError, match="names"):
+            find(text)
+    assert [told["author"] for told in place.revisions.history()] == ["rollout trees", "ana"]
 
 
 def test_a_rollout_that_ends_gives_its_rule_back(place: Place) -> None:

@@ -70,6 +70,7 @@ def journal_repair(
     from dataclasses import asdict
 
     from gateway.clock import SystemClock
+    from gateway.journal.directory import Garbled
     from gateway.journal.repair import accept_loss as accept
 
     if not accept_loss or not reason.strip():
@@ -77,7 +78,10 @@ def journal_repair(
     by = os.environ.get("USER") or str(os.getuid())
     at = SystemClock().wall()
     found = journal_folders(config, set_, name)
-    told = [damage for folder in found for damage in accept(folder, reason, by, at)]
+    try:
+        told = [damage for folder in found for damage in accept(folder, reason, by, at)]
+    except Garbled as error:
+        fail(f"{error}: no loss can be accepted before that file is right", EXIT_FOUND)
     if json:
         dump({"accepted": [asdict(damage) for damage in told]})
         return

@@ -12,12 +12,34 @@ from pydantic import TypeAdapter
 
 from gateway import __version__
 from gateway.catalog.queries import LIMIT_MAX, Filters
+from gateway.console.rolloutapi import rollout_paths, rollout_schemas
+from gateway.console.schema import (
+    FLAG,
+    MOMENT,
+    NUMBER,
+    NUMBER_OR_NULL,
+    SCHEMAS,
+    TEXT,
+    TEXT_OR_NULL,
+    WHOLE,
+    Schema,
+    fields,
+    in_path,
+    in_query,
+    keyed,
+    listed,
+    may_be_null,
+    of,
+    operation,
+    refer,
+    response,
+    sent,
+)
+from gateway.console.tableschema import table_paths, table_schemas
+from gateway.monitor.disagreement import ShadowReport
 from gateway.monitor.outcomes import KeyOutcomes
 from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
-
-Schema = dict[str, Any]
-SCHEMAS = "#/components/schemas/"
 
 
 def document() -> dict[str, Any]:
@@ -36,70 +58,6 @@ def document() -> dict[str, Any]:
         },
         "security": [{}, {"person": []}],
     }
-
-
-def of(kind: str | list[str], words: str = "", **more: Any) -> Schema:
-    return {"type": kind} | ({"description": words} if words else {}) | more
-
-
-def refer(name: str) -> Schema:
-    return {"$ref": SCHEMAS + name}
-
-
-def listed(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
-
-
-def keyed(values: Schema) -> Schema:
-    return {"type": "object", "additionalProperties": values}
-
-
-def fields(**properties: Schema) -> Schema:
-    """An object that has exactly these."""
-    return {
-        "type": "object", "properties": properties, "required": list(properties),
-        "additionalProperties": False,
-    }  # fmt: skip
-
-
-def may_be_null(schema: Schema) -> Schema:
-    return {"oneOf": [schema, {"type": "null"}]}
-
-
-TEXT, WHOLE, NUMBER, FLAG = of("string"), of("integer"), of("number"), of("boolean")
-TEXT_OR_NULL, NUMBER_OR_NULL = of(["string", "null"]), of(["number", "null"])
-MOMENT = of("string", format="date-time")
-
-
-def operation(name: str, summary: str, answer: Schema, *errors: int, **more: Any) -> Schema:
-    """`errors` are the statuses peculiar to it; those of the front door are in `default`."""
-    told = {
-        400: "A parameter is wrong.",
-        404: "There is none.",
-        409: "It is under way.",
-        422: "The file is not in order.",
-    }
-    responses: dict[str, Any] = {"200": _response("As asked.", answer)}
-    for status in errors:
-        responses[str(status)] = _response(told[status], refer("Error"))
-    responses["default"] = _response(
-        "Refused at the door (401, 403, 413, 421) or the process that answers is down (503).",
-        refer("Error"),
-    )
-    return {"operationId": name, "summary": summary, "responses": responses, **more}
-
-
-def _response(words: str, schema: Schema) -> Schema:
-    return {"description": words, "content": {"application/json": {"schema": schema}}}
-
-
-def in_path(name: str, words: str, example: str) -> Schema:
-    return {"name": name, "in": "path", "required": True, "description": words,
-            "schema": TEXT, "example": example}  # fmt: skip
-
-
-def in_query(name: str, words: str, schema: Schema = TEXT) -> Schema:
-    return {"name": name, "in": "query", "description": words, "schema": schema}
 
 
 def paths() -> dict[str, Any]:
@@ -127,7 +85,7 @@ def paths() -> dict[str, Any]:
     changed = operation("reload", "Bring the configuration file into force.", reload,
                         requestBody={"content": {"application/json": {"schema": of(
                             "object", properties={"author": TEXT, "reason": TEXT})}}})  # fmt: skip
-    changed["responses"]["422"] = _response("The file has problems; nothing changed.", reload)
+    changed["responses"]["422"] = response("The file has problems; nothing changed.", reload)
     return {
         "/api/v1/status": {
             "get": operation("status", "The whole at one look.", refer("Status"))
@@ -151,11 +109,19 @@ def paths() -> dict[str, Any]:
         },
         **reading_paths(identity),
         **custody_paths(),
+        **table_paths(),
         "/api/v1/monitor/{model}": {
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
         },
         **alert_paths(),
+        "/api/v1/shadow/{model}": {
+            "get": operation("shadow", "How shadows' answers compare with those given: coverage, "
+                             "raw, noise and corrected disagreement, flips, segments, examples.",
+                             fields(model=TEXT, shadows=listed(refer("ShadowReport"))), 400, 404,
+                             parameters=[model, since])
+        },
+        **rollout_paths(),
         "/api/v1/monitor/{model}/performance": {
             "get": operation("performance", "Labels by day of prediction: coverage, accuracy, area "
                              "under the curve, Brier score, calibration; and what they would be "
@@ -163,11 +129,6 @@ def paths() -> dict[str, Any]:
                              parameters=[model, since])
         },
     }  # fmt: skip
-
-
-def sent(**properties: Schema) -> dict[str, Any]:
-    """A request body: one JSON object."""
-    return {"content": {"application/json": {"schema": of("object", properties=properties)}}}
 
 
 def reading_paths(identity: Schema) -> dict[str, Any]:
@@ -258,7 +219,7 @@ def schemas() -> dict[str, Schema]:
         kind.__name__: TypeAdapter(kind).json_schema(
             mode="serialization", ref_template=SCHEMAS + "{model}"
         )
-        for kind in (WindowReport, CohortReport, KeyOutcomes)
+        for kind in (WindowReport, CohortReport, KeyOutcomes, ShadowReport)
     }
     parts = [report.pop("$defs") for report in reports.values()]
     return {
@@ -269,6 +230,8 @@ def schemas() -> dict[str, Schema]:
         **decision_schemas(),
         "Reproduction": reproduction_schema(),
         **monitor_schemas(),
+        **table_schemas(),
+        **rollout_schemas(),
     }
 
 

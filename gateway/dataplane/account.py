@@ -8,7 +8,6 @@ the commitment's salt go into the sealed context.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +17,16 @@ from gateway.clock import Clock, isoformat
 from gateway.condition import ABSENT
 from gateway.dataplane.headers import kept
 from gateway.dataplane.upload import Upload, too_large
-from gateway.exchange import Caller, Choice, Context, Headers, Reply, exchange_id
+from gateway.exchange import (
+    NO_CONTEXT,
+    Caller,
+    Choice,
+    Context,
+    Headers,
+    Randomness,
+    Reply,
+    exchange_id,
+)
 from gateway.journal.receipt import Receipt
 from gateway.journal.record import EMPTY, SALT_BYTES, Part, commitment, encode_parts
 from gateway.protocol import explainer, v2
@@ -30,6 +38,7 @@ from gateway.table import Model, Version
 FORMAT = 1
 NOTHING: Mapping[str, Any] = {}
 UNASKED = object()
+RANDOM = Randomness()
 _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 
 
@@ -51,7 +60,9 @@ class Account:
         self.clock = clock
         self.arrived_ns, self.wall_ns = clock.steady(), clock.wall()
         self.answered_ns = self.upstream_ns = 0
-        self.id = exchange_id(self.wall_ns)
+        random = RANDOM.take(10 + SALT_BYTES)
+        self.id = exchange_id(self.wall_ns, random[:10])
+        self.salt = random[10:].hex()
         self.method, self.path, self.query, self.headers = method, path, query, headers
         self.target = path
         self.dialect: Dialect = v2
@@ -61,7 +72,7 @@ class Account:
         self.trace, self.parent = _trace(self.id, self.first)
         self.revision: str | None = None
         self.caller: Caller | None = None
-        self.context = Context()
+        self.context: Context = NO_CONTEXT
         self.model: Model | None = None
         self.operation: str | None = None
         self.limits: Mapping[str, int] = NOTHING  # of the rule, or of the model
@@ -85,7 +96,6 @@ class Account:
         self.extra: dict[str, Any] = {}
         self.explained: dict[str, Any] | None = None  # of an explainer's answer what may be kept
         self.kind = "exchange"  # what its final record is; feedback is one too
-        self.salt = os.urandom(SALT_BYTES).hex()
         self.receipt: Receipt | None = None
         self.frugal = False
 
@@ -152,7 +162,9 @@ class Account:
     def entry(self, kind: str = "exchange") -> tuple[dict[str, Any], bytes]:
         """Header and sealed part, as `Journal.append` takes them; the one commits to the other."""
         parts = self.parts()
-        return self.header(kind) | {"commitment": commitment(parts)}, parts
+        header = self.header(kind)
+        header["commitment"] = commitment(parts)
+        return header, parts
 
     def note_departure(self, left: str | None, sent: int) -> None:
         """How the client left before it was answered, if it did, and what it was given."""
@@ -187,18 +199,19 @@ class Account:
         if self.model is not None:
             # The rest of a path is the caller's text: whole in the context, never in clear.
             said = self.operation if self.operation in self.dialect.METHODS else "other"
-            header |= {"model": self.model.name, "protocol": self.dialect.NAME,
-                       "operation": said}  # fmt: skip
+            header["model"], header["protocol"] = self.model.name, self.dialect.NAME
+            header["operation"] = said
         if self.version is not None:
-            header |= {"version": self.version.name, "artifact": self.version.artifact}
-        if self.choice is not None:
-            header |= {"arm": self.choice.arm, "rule": self.choice.rule,
-                       "unit": self.choice.unit_kind}  # fmt: skip
+            header["version"], header["artifact"] = self.version.name, self.version.artifact
+        if (choice := self.choice) is not None:
+            header["arm"], header["rule"] = choice.arm, choice.rule
+            header["unit"] = choice.unit_kind
         if self.primary is not None:
             header["primary"] = self.primary
         if self.runtime is not None:
             header["runtime"] = self.runtime
-        return header | self.extra
+        header.update(self.extra)
+        return header
 
     def parts(self) -> bytes:
         dropped = self.model.dropped if self.model else frozenset[bytes]()
@@ -225,10 +238,11 @@ class Account:
 
 def _trace(identity: str, first: dict[bytes, bytes]) -> tuple[bytes, str | None]:
     """Our `traceparent`, and the span it was called from. The trace is the caller's, if any."""
-    match = _TRACEPARENT.match(first.get(b"traceparent", b""))
     hexadecimal = identity.replace("-", "").encode()
+    told = first.get(b"traceparent")
+    match = _TRACEPARENT.match(told) if told is not None else None
     if match is None or match[1] == b"0" * 32 or match[2] == b"0" * 16:
-        return b"00-%b-%b-01" % (hexadecimal, hexadecimal[16:]), None
+        return b"00-" + hexadecimal + b"-" + hexadecimal[16:] + b"-01", None
     return b"00-%b-%b-%b" % (match[1], hexadecimal[16:], match[3]), match[2].decode()
 
 

@@ -39,7 +39,7 @@ from gateway.protocol.tensor import Unreadable
 from gateway.routing.access import forced_version
 from gateway.routing.choice import choose, force
 from gateway.routing.identity import check_rows, identify, read_context
-from gateway.routing.place import Place, find_model, locate, locate_call, match
+from gateway.routing.place import Place, check_method, find_model, locate_call, match
 from gateway.table import Model, Rule
 from gateway.telemetry.metrics import Metrics
 
@@ -313,14 +313,14 @@ class Handler:
         if account.dialect is grpc:
             place = locate_call(live.table, account.path)
         else:
-            account.dialect = dialect_at(account.path)  # in which an unknown path is refused
-            place = locate(live.table, _host(account.first), account.path)
+            try:
+                place = live.place(account.first.get(b"host"), account.path)
+            except Refusal:
+                account.dialect = dialect_at(account.path)  # in which it is said
+                raise
         account.dialect, account.target = place.dialect, place.path
         account.operation = place.target.operation
-        method = place.dialect.METHODS.get(place.target.operation)
-        if method is not None and account.method != method:
-            words = f"{account.method} is not taken here; {method} is"
-            raise Refusal("method_not_allowed", words)
+        check_method(place, account.method)
         return place
 
     def _fits(self, account: Account) -> None:
@@ -413,20 +413,13 @@ class Handler:
         if not account.status:  # cancelled by the end of the process: no answer was given
             return
         model, version = account.model.name, account.version.name
-        arm, status = account.choice.arm, str(account.status)
-        self.metrics.count("headworks_exchanges", model, version, arm, status)
+        seconds = (self.clock.steady() - account.arrived_ns) / 1e9
+        self.metrics.note_answer(model, version, account.choice.arm, account.status, seconds)
         if (first := account.extra.get("assigned")) is not None:  # its failure stays its own
             said = (first["version"], first["arm"], str(first["status"]))
             self.metrics.count("headworks_exchanges", model, *said)
         if (client := account.extra.get("client")) is not None:
             self.metrics.count("headworks_clients_left", model, client["left"], client["policy"])
-        seconds = (self.clock.steady() - account.arrived_ns) / 1e9
-        self.metrics.observe("headworks_exchange_seconds", seconds, model, version)
-
-
-def _host(first: dict[bytes, bytes]) -> str:
-    """The host header without its port, in lower case."""
-    return first.get(b"host", b"").decode("latin-1").lower().rsplit(":", 1)[0]
 
 
 def _with_ours(headers: Headers, ours: Headers) -> Headers:

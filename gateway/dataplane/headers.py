@@ -5,15 +5,14 @@ A proxy passes what it does not know. Names come in lower case from the server's
 
 from __future__ import annotations
 
-from gateway.exchange import Headers
+from functools import lru_cache
+
+from gateway.exchange import NEVER_KEPT, Headers
 
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
      b"upgrade", b"expect")
 )  # fmt: skip
-NEVER_KEPT = frozenset(
-    (b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"api-key", b"x-headworks-session")
-)
 
 
 def as_dict(headers: Headers) -> dict[bytes, bytes]:
@@ -26,7 +25,7 @@ def as_dict(headers: Headers) -> dict[bytes, bytes]:
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
     """Names that a connection header, or any of several, makes hop-by-hop; in lower case."""
-    values = [value for name, value in headers if name.lower() == b"connection"]
+    values = [value for name, value in headers if len(name) == 10 and name.lower() == b"connection"]
     if not values or (len(values) == 1 and values[0].lower() in (b"keep-alive", b"close")):
         return frozenset()
     return frozenset(token.strip().lower() for value in values for token in value.split(b","))
@@ -49,19 +48,14 @@ def to_upstream(
     `credential`: name of the header in which the upstream gets our own. What is no answer to the
     caller (`traffic`) never carries his credentials, nor what is `redacted` from records.
     """
-    dropped = _named_by_connection(headers) if b"connection" in first else frozenset()
-    sent = []
-    for item in headers:
-        name = item[0]
-        if name in HOP_BY_HOP or name in dropped or name.startswith(b"x-headworks-"):
-            continue
-        if name in (b"host", b"traceparent", b"content-length"):
-            continue
-        if traffic is not None and (name in NEVER_KEPT or name in redacted):
-            continue
-        if name == credential or (own_authorization and name == b"authorization"):
-            continue
-        sent.append(item)
+    less = set(_named_by_connection(headers)) if b"connection" in first else set()
+    if credential is not None:
+        less.add(credential)
+    if traffic is not None:
+        less |= NEVER_KEPT | redacted
+    if own_authorization:
+        less.add(b"authorization")
+    sent = [item for item in headers if _is_passed(item[0]) and item[0] not in less]
     sent.append((b"x-headworks-id", exchange.encode()))
     sent.append((b"traceparent", trace))
     if traffic is not None:
@@ -72,21 +66,30 @@ def to_upstream(
 def to_client(headers: Headers) -> Headers:
     """An upstream's answer headers without hop-by-hop ones and without any in our own name."""
     named = _named_by_connection(headers)
-    return [
-        (name, value)
-        for name, value in headers
-        if (low := name.lower()) not in HOP_BY_HOP
-        and low not in named
-        and not low.startswith(b"x-headworks-")
-    ]
+    return [item for item in headers
+            if _is_returned(item[0]) and (not named or item[0].lower() not in named)]  # fmt: skip
 
 
-def kept(headers: Headers, dropped: frozenset[bytes]) -> list[list[str]]:
-    """Headers for the record, without secrets."""
-    return [
-        [name.decode("latin-1"), value.decode("latin-1")]
-        for name, value in headers
-        if (low := name.lower()) not in NEVER_KEPT
-        and low not in dropped
-        and not low.startswith(b"proxy-")
-    ]
+@lru_cache(maxsize=512)
+def _is_passed(name: bytes) -> bool:
+    """Whether an upstream gets a header of this name, in lower case, as it came."""
+    return _is_returned(name) and name not in (b"host", b"traceparent", b"content-length")
+
+
+@lru_cache(maxsize=512)
+def _is_returned(name: bytes) -> bool:
+    low = name.lower()
+    return low not in HOP_BY_HOP and not low.startswith(b"x-headworks-")
+
+
+def kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[str, str]]:
+    """Headers for the record, without secrets. Decoded all at once: none holds a line end."""
+    lines: list[bytes] = []
+    for name, value in headers:
+        low = name.lower()
+        if not (low in NEVER_KEPT or low in dropped or low.startswith(b"proxy-")):
+            lines += name, value
+    if not lines:
+        return []
+    text = b"\n".join(lines).decode("latin-1").split("\n")
+    return list(zip(text[::2], text[1::2]))

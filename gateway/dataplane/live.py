@@ -8,15 +8,17 @@ over; what is no longer used is closed when its last exchange has ended.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.artifacts import Artifacts
 from gateway.dataplane.backend import Backend, Traffic
 from gateway.dataplane.inline import Inline
 from gateway.dataplane.inprocess import Session
+from gateway.routing.place import Place, locate
 from gateway.table import Model, Rule, Table, Version
 
 TRAFFIC: tuple[Traffic, ...] = ("live", "shadow")
+PLACES_MAX, PLACE_KNOWN_MAX = 1024, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,20 @@ class Live:
 
     table: Table
     backends: dict[tuple[str, str, Traffic], Backend]
+    places: dict[tuple[bytes | None, str], Place] = field(default_factory=dict)
+    """Where hosts and paths lead, as far as they were asked for."""
+
+    def place(self, host: bytes | None, path: str) -> Place:
+        """As `locate`, which the table alone decides: asked once for each short one."""
+        place = self.places.get((host, path))
+        if place is None:
+            name = (host or b"").decode("latin-1").lower().rsplit(":", 1)[0]
+            place = locate(self.table, name, path)
+            if len(name) + len(path) <= PLACE_KNOWN_MAX:
+                if len(self.places) >= PLACES_MAX:
+                    self.places.clear()
+                self.places[host, path] = place
+        return place
 
     def backend(self, model: Model, version: str) -> Backend:
         return self.backends[model.name, version, "live"]
@@ -65,7 +81,7 @@ def _copied(model: Model, rule: Rule) -> set[str]:
 def _load(model: Model, version: Version, artifacts: Artifacts) -> Session:
     assert version.artifact is not None
     assert version.card is not None
-    folder = artifacts.path(version.artifact)
+    folder = artifacts.whole(version.artifact)
     session = Session(folder, model.name, version.name, version.card)
     if model.explain.get("inline") and model.background is not None:
         plan = artifacts.plan(version.artifact, model.background)

@@ -6,7 +6,8 @@ Invariants kept here:
   here, so that a byte too many is seen wherever it lies; httptools says neither how far it has read
   nor that it skipped blank lines between messages. llhttp, with no leniency set, judges the head
   and decodes chunks.
-* **A reader reads one message.** Each has its own parser, so that no state outlives a message.
+* **A reader reads one message.** Each head and each chunked body has a parser of its own, so that
+  no state outlives a message.
 * **Whatever the bytes, MalformedResponse is the only error**, and memory stays within the limits.
 """
 
@@ -14,10 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from gateway.exchange import Headers
+
+KNOWN_BYTES_MAX: Final = 1024
 INTERIM_COUNT: Final = 8  # 1xx answers before the final one
 HEAD_END: Final = b"\r\n\r\n"
 CONTROLS: Final = bytes(set(range(32)) - {9}) + b"\x7f"
@@ -36,6 +41,64 @@ class Framing(Enum):
     LENGTH = "a known length"
     CHUNKED = "the last chunk"
     CLOSE = "the end of the connection"
+
+
+class Head:
+    """One head as it was read; `headers` as sent and in order, without white space around values.
+    Read-only: the same head may be another answer's too."""
+
+    __slots__ = ("chunked", "headers", "keep_alive", "length", "over", "parser", "status")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.length: int | None = None
+        self.chunked = self.keep_alive = self.over = False
+        self.parser: HttpResponseParser | None = None  # while it reads
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        assert self.parser is not None
+        self.keep_alive = self.parser.should_keep_alive()
+        self.over = True
+
+
+def read_head(data: bytes) -> Head:
+    """One whole head, with its blank line, final or interim."""
+    # llhttp would skip blank lines, take HTTP/2.0 and RTSP/1.0, and NUL in a reason.
+    if not data.startswith(VERSIONS):
+        raise MalformedResponse("not an HTTP/1.0 or HTTP/1.1 answer")
+    if len(data) - len(data.translate(None, CONTROLS)) != 2 * data.count(b"\r\n"):
+        raise MalformedResponse("a control character in the head")
+    head = Head()
+    parser = head.parser = HttpResponseParser(head)
+    try:
+        parser.feed_data(data)
+    except (HttpParserError, HttpParserUpgrade) as error:
+        raise MalformedResponse(str(error)) from error
+    if not head.over:
+        raise MalformedResponse("head without an end")
+    head.status, head.parser = parser.get_status_code(), None
+    codings = []
+    for name, value in head.headers:
+        lowered = name.lower()
+        if lowered == b"content-length":
+            if not value.isdigit():
+                raise MalformedResponse("malformed content-length")
+            head.length = int(value)
+        elif lowered == b"transfer-encoding":
+            codings.append(value.lower())
+    if codings and (codings != [b"chunked"] or data.startswith(VERSIONS[1])):
+        # We asked for no other coding and hide the header: the body would change its meaning.
+        raise MalformedResponse("transfer-encoding other than chunked in HTTP/1.1")
+    head.chunked = bool(codings)
+    return head
+
+
+_known = lru_cache(maxsize=512)(read_head)
+"""Servers say the same heads again and again; what a head says depends on its bytes alone."""
 
 
 class ResponseReader:
@@ -62,7 +125,7 @@ class ResponseReader:
         self._take = take
         self._parser: HttpResponseParser | None = None
         self._partial = bytearray()
-        self._head_over = self._message_over = False
+        self._message_over = False
         self._remaining = self._interims = self._overhead = 0
         self._tail = b""
 
@@ -79,15 +142,7 @@ class ResponseReader:
             self.complete = True
         return self.complete
 
-    # The parser's side. Trailers go where headers went, and are forgotten.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value.rstrip(b" \t")))
-
-    def on_headers_complete(self) -> None:
-        assert self._parser is not None
-        self.keep_alive = self._parser.should_keep_alive()
-        self._head_over = True
+    # The side of the parser that decodes chunks.
 
     def on_body(self, chunk: bytes) -> None:
         self._overhead = 0
@@ -132,36 +187,16 @@ class ResponseReader:
         """Check one whole head; if it is the final one, it is the answer's."""
         if len(head) > self._head_bytes:
             raise MalformedResponse(f"head over {self._head_bytes} bytes")
-        # llhttp would skip blank lines, take HTTP/2.0 and RTSP/1.0, and NUL in a reason.
-        if not head.startswith(VERSIONS):
-            raise MalformedResponse("not an HTTP/1.0 or HTTP/1.1 answer")
-        if len(head) - len(head.translate(None, CONTROLS)) != 2 * head.count(b"\r\n"):
-            raise MalformedResponse("a control character in the head")
-        status, headers = self._parse(head)
-        if 100 <= status < 200:
-            self._skip_interim(status)
-            return
-        if not 200 <= status < 600:
-            raise MalformedResponse(f"status {status}")
-        self._frame(status, head, headers)
-        self.status = status
-        self.headers = headers
-
-    def _parse(self, head: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
-        headers: list[tuple[bytes, bytes]] = []
-        self._headers = headers
-        self._head_over = False
-        self._parser = parser = HttpResponseParser(self)
-        try:
-            parser.feed_data(head)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            raise MalformedResponse(str(error)) from error
-        if not self._head_over:
-            raise MalformedResponse("head without an end")
-        if len(headers) > self._header_count:
+        read = _known(head) if len(head) <= KNOWN_BYTES_MAX else read_head(head)
+        if len(read.headers) > self._header_count:
             raise MalformedResponse(f"over {self._header_count} headers")
-        self._headers = []
-        return parser.get_status_code(), headers
+        if 100 <= read.status < 200:
+            self._skip_interim(read.status)
+            return
+        if not 200 <= read.status < 600:
+            raise MalformedResponse(f"status {read.status}")
+        self._frame(read, head)
+        self.status, self.headers, self.keep_alive = read.status, read.headers, read.keep_alive
 
     def _skip_interim(self, status: int) -> None:
         self._interims += 1
@@ -170,35 +205,23 @@ class ResponseReader:
         if self._interims > INTERIM_COUNT:
             raise MalformedResponse(f"over {INTERIM_COUNT} interim answers")
 
-    def _frame(self, status: int, head: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    def _frame(self, read: Head, head: bytes) -> None:
         """What ends the body: RFC 9112, section 6.3, and stricter on transfer codings.
 
         llhttp has refused a second or malformed length, and a length beside a transfer coding.
         """
-        length = None
-        codings = []
-        for name, value in headers:
-            lowered = name.lower()
-            if lowered == b"content-length":
-                length = value
-            elif lowered == b"transfer-encoding":
-                codings.append(value.lower())
-        if codings and (codings != [b"chunked"] or head.startswith(VERSIONS[1])):
-            # We asked for no other coding and hide the header: the body would change its meaning.
-            raise MalformedResponse("transfer-encoding other than chunked in HTTP/1.1")
-        if length is not None and not length.isdigit():
-            raise MalformedResponse("malformed content-length")
-        if self._bodiless or status in (204, 304):
+        if self._bodiless or read.status in (204, 304):
             self.framing, self.length = Framing.LENGTH, 0
-        elif codings:
-            self.framing, self._message_over = Framing.CHUNKED, False
+        elif read.chunked:
+            self.framing = Framing.CHUNKED
+            self._parser = HttpResponseParser(self)
+            self._parser.feed_data(head)
             return
-        elif length is not None:
-            self.framing, self.length = Framing.LENGTH, int(length)
+        elif read.length is not None:
+            self.framing, self.length = Framing.LENGTH, read.length
         else:
             self.framing = Framing.CLOSE
         self._remaining = self.length or 0
-        self._parser = None
 
     # Bodies.
 

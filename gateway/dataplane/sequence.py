@@ -5,20 +5,20 @@ from __future__ import annotations
 from gateway.dataplane.account import Account
 from gateway.protocol import grpc, v2
 from gateway.protocol.message import Message
+from gateway.routing.body import sequence_in
 
 
 def sequence_of(account: Account) -> str | None:
     """The sequence that a request belongs to, where its parameters can be read."""
-    assert account.model is not None
-    if account.dialect is grpc:
-        return grpc.sequence_of(account.request)
-    at_most = account.limits["hold"]
-    if account.dialect is not v2 or len(account.request) > at_most:
-        return None
+    if account.dialect is not v2:
+        return grpc.sequence_of(account.request) if account.dialect is grpc else None
+    plain = b"content-encoding" not in account.first and account.upload is None
+    if plain and b'"sequence_id"' not in account.request:
+        return None  # most have none, and need no message made of them
     message = account.message()
     if account.upload is not None:  # of a longer body, its JSON part
         message = Message(account.upload.begun[: parameters_bytes(account)], message.headers)
-    return v2.sequence_of(message, at_most)
+    return sequence_in(account.dialect, message, account.limits["hold"])
 
 
 def parameters_bytes(account: Account) -> int:

@@ -15,11 +15,13 @@ The tree of errors is in `failures`.
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -55,7 +57,8 @@ __all__ = [
 ]
 
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-NOT_IN_TARGET: Final = bytes(range(33)) + b"\x7f"
+NOT_IN_TARGET: Final = re.compile(rb"[\x00-\x20\x7f]")
+FRAMING: Final = (b"host", b"content-length", b"transfer-encoding", b"expect")
 METHODS_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 FOLLOW_AGAIN_S: Final = 1.0  # after a look-up that failed
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -125,23 +128,22 @@ def request_head(
     the upstream could read another request than ours: line ends, NUL, bad names, a content-length
     that is not the body's, a transfer-encoding, no host or two.
     """
-    lines = [b"%b %b HTTP/1.1" % (method, target)]
+    lines = [method + b" " + target + b" HTTP/1.1"]
     hosts = lengths = 0
     for name, value in headers:
-        lowered = name.lower()
-        if lowered == b"host":
-            hosts += 1
-        elif lowered == b"content-length":
-            lengths += 1
-            if body_length is None or value != b"%d" % body_length:
-                raise ValueError(f"content-length {value!r} with a body of {body_length} bytes")
-        elif lowered == b"transfer-encoding":
-            raise ValueError("transfer-encoding is the pool's to decide")
-        elif lowered == b"expect":
-            continue
-        if not name or name.translate(None, TOKEN):
-            raise ValueError(f"malformed header name {name!r}")
-        lines.append(b"%b: %b" % (name, value))
+        meaning = _meaning(name)
+        if meaning is not None:
+            if meaning == b"host":
+                hosts += 1
+            elif meaning == b"content-length":
+                lengths += 1
+                if body_length is None or value != b"%d" % body_length:
+                    raise ValueError(f"content-length {value!r} with a body of {body_length} bytes")
+            elif meaning == b"transfer-encoding":
+                raise ValueError("transfer-encoding is the pool's to decide")
+            else:
+                continue
+        lines.append(name + b": " + value)
     if hosts != 1 or lengths > 1:
         raise ValueError(f"{hosts} host and {lengths} content-length headers")
     if body_length is None:
@@ -153,11 +155,20 @@ def request_head(
     ends = len(lines)
     if head.count(b"\r") != ends or head.count(b"\n") != ends or b"\0" in head:
         raise ValueError("CR, LF or NUL in the request's head")
-    if not method or method.translate(None, TOKEN) or method == b"CONNECT":
+    if _meaning(method) is not None or method == b"CONNECT":
         raise ValueError(f"malformed method {method!r}")
-    if target[:1] not in (b"/", b"*") or target.translate(None, NOT_IN_TARGET) != target:
+    if target[:1] not in (b"/", b"*") or NOT_IN_TARGET.search(target):
         raise ValueError(f"malformed target {target!r}")
     return head
+
+
+@lru_cache(maxsize=512)
+def _meaning(name: bytes) -> bytes | None:
+    """The name in lower case if it is one that frames a request; ValueError if it is no token."""
+    if not name or name.translate(None, TOKEN):
+        raise ValueError(f"malformed name {name!r}")
+    low = name.lower()
+    return low if low in FRAMING else None
 
 
 class Pool:

@@ -38,6 +38,7 @@ from gateway.journal.writer import Journal, open_journal
 from gateway.settings import Clients, Drain, JournalSettings, Overload
 from gateway.table import TableStore
 from gateway.telemetry.metrics import Metrics
+from gateway.trouble import Trouble
 
 EXIT_JOURNAL = 74
 TICK_S = 0.1
@@ -70,6 +71,7 @@ class Worker:
         self.name = str(settings.index)
         self.clock = clock or SystemClock()
         self.metrics = Metrics(f"worker-{self.name}", settings.state / "metrics")
+        self.metrics.gather()
         self.tables = TableStore(settings.state)
         self.artifacts = Artifacts(settings.state)
         self.exit_code = 0
@@ -79,6 +81,8 @@ class Worker:
         self._swap_after = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, int] = {}
+        self._trouble = Trouble(settings.state, f"worker-{self.name}")
+        self._troubles: dict[str, str] = {}
 
     async def run(self) -> int:
         """Serve until SIGTERM; the exit code."""
@@ -120,9 +124,21 @@ class Worker:
         except (OSError, Occupied) as error:
             log.critical("the journal does not open: %s", error)
             self.probes.journal_writable = False
+            self._say("journal", f"the journal does not open: {error}")
             return False
+        self._say("journal", None)
         self.journal = self.shadow.journal = self.handler.journal = journal
         return True
+
+    def _say(self, what: str, words: str | None) -> None:
+        """What keeps us from serving as we should, or that it no longer does."""
+        self._troubles.pop(what, None)
+        if words is not None:
+            self._troubles[what] = words
+        if self._troubles:
+            self._trouble.tell("; ".join(self._troubles.values()))
+        else:
+            self._trouble.clear()
 
     async def _open_journal_later(self) -> None:
         opened = False
@@ -202,6 +218,7 @@ class Worker:
             log.critical("journal did not close: %s", error)
             self.exit_code = EXIT_JOURNAL
         self._tell_numbers()
+        self.metrics.tell()
 
     async def _tick(self) -> None:
         """Ten times a second the table, once a second everything else."""
@@ -210,6 +227,7 @@ class Worker:
             try:
                 if self._swap_after <= asyncio.get_running_loop().time() and self.tables.changed():
                     await self._swap()
+                self.metrics.tell()
                 if self.handler.live is not None:
                     for backend in self.handler.live.backends.values():
                         backend.tick()
@@ -244,10 +262,12 @@ class Worker:
         except Exception as error:
             log.error("revision %s is not taken: %s", revision[:12], error)
             self.metrics.count("headworks_table_rejected")
+            self._say("table", f"revision {revision[:12]} is not taken: {error}")
             self.tables.forget()  # what failed for want of memory or descriptors may work later
             self._swap_after = asyncio.get_running_loop().time() + SWAP_AGAIN_S
             return
         self.handler.live = live
+        self._say("table", None)
         await self._listen_grpc(live)
         log.info("worker %s serves revision %s", self.name, revision[:12])
         if before is not None:

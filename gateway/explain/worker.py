@@ -85,8 +85,8 @@ class Explanations:
         if found is None:
             if len(self._explainers) >= EXPLAINERS_MAX:
                 self._explainers.pop(next(iter(self._explainers)))
-            artifact = self._artifacts.path(version.artifact) / "model.onnx"
-            background = read_parquet(self._artifacts.file(model.background))
+            artifact = self._artifacts.whole(version.artifact) / "model.onnx"
+            background = read_parquet(self._artifacts.whole_file(model.background))
             columns = as_columns(version.card, background)
             found = Explainer(version.card, artifact.read_bytes(), columns)
             self._explainers[key] = found

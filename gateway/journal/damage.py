@@ -83,7 +83,7 @@ def read_accepted(path: Path) -> list[Accepted]:
     try:
         return [Accepted(**told) for told in orjson.loads(text)]
     except TypeError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(str(error)) from None
 
 
 def write_accepted(path: Path, accepted: Iterable[Accepted]) -> None:

@@ -15,13 +15,17 @@ Invariants:
    its key is unreadable for ever, a key without its segment is harmless.
 2. Record numbers are never given twice. `begun` is durable before a segment's head is, `retired`
    before a segment goes: whichever segments are lost, a start knows that they were there.
+3. Each segment's head repeats the journal's identity. Under another one its records would be sealed
+   a second time, so `check` refuses it; so is a small file that is not what we write.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import orjson
@@ -30,6 +34,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from gateway.disk import Occupied, hold, sync_folder, write_durably
 from gateway.journal.damage import Accepted, read_accepted, write_accepted
 from gateway.journal.segment import START, SegmentHead, commits_behind, survey
+
+IDENTITY = re.compile(rb"[0-9a-f]{16}")
+
+
+class Garbled(OSError):
+    """A small file of a journal is not what we write. Nothing is written or sealed until it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +62,40 @@ class JournalFolder:
     def make(self, random: Callable[[int], bytes] = os.urandom) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         self.keys.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (self.path / "identity").exists():
+        if not self.check():
             write_durably(self.path / "identity", random(8).hex().encode())
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        return (self.path / "identity").read_text()
+        """FileNotFoundError: the journal has not begun. Garbled: it has, and this is no name."""
+        path = self.path / "identity"
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            if not (self.segments() or (self.path / "begun").exists()):
+                raise
+            raise Garbled(f"{path} is not there, and the journal has begun") from None
+        if not IDENTITY.fullmatch(text):
+            raise Garbled(f"{path}: 16 hex digits are wanted, not {text[:40]!r}")
+        return text.decode()
+
+    def check(self) -> bool:
+        """Whether the journal has begun. Garbled: a small file is not what we write, or segments
+        are of another journal."""
+        try:
+            identity = self.identity.encode()
+        except FileNotFoundError:
+            return False
+        self.begun(), self.retired(), self.accepted()
+        for number in self.segments():
+            try:
+                head = self.head(number)
+            except (FileNotFoundError, ValueError):
+                continue  # what a reader calls damage
+            if head is not None and head.journal != identity:
+                words = f"it says {identity.decode()}, and {number:08d}.segment is of"
+                raise Garbled(f"{self.path / 'identity'}: {words} {head.journal.decode()}")
+        return True
 
     @property
     def lock(self) -> Path:
@@ -146,7 +184,10 @@ class JournalFolder:
         sync_folder(self.path)
 
     def accepted(self) -> list[Accepted]:
-        return read_accepted(self.path / "accepted")
+        try:
+            return read_accepted(self.path / "accepted")
+        except ValueError as error:
+            raise Garbled(f"{self.path / 'accepted'}: {error}") from None
 
     def accept(self, accepted: Accepted) -> None:
         write_accepted(self.path / "accepted", [*self.accepted(), accepted])
@@ -229,13 +270,15 @@ def folders(state: Path, keys: Path) -> list[JournalFolder]:
 
 
 def _read_milestone(path: Path) -> Milestone:
-    """ValueError: the file is not what we write."""
     try:
-        return Milestone(**orjson.loads(path.read_bytes()))
+        told = Milestone(**orjson.loads(path.read_bytes()))
     except FileNotFoundError:
         return Milestone()
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise Garbled(f"{path}: {error}") from None
+    if type(told.segment) is not int or type(told.sequence) is not int:
+        raise Garbled(f"{path}: two numbers are wanted")
+    return told
 
 
 def _write_milestone(path: Path, milestone: Milestone) -> None:

@@ -58,6 +58,7 @@ class JournalReader:
         self.next_sequence = start
         self.damage: Damage | None = None
         self.marked_ns = 0
+        self.caught_up = False
         self._number: int | None = None
         self._descriptor = -1
         self._head: SegmentHead | None = None
@@ -66,10 +67,20 @@ class JournalReader:
         self._checksum = 0
         self._durable = 0
         self._waiting: deque[Frame] = deque()
+        self._marks: deque[tuple[int, int]] = deque()
+        self._passed_ns = 0
 
     def __repr__(self) -> str:
         state = str(self.damage) if self.damage else f"at {self._offset} of segment {self._number}"
         return f"<JournalReader {self.folder.name} {state}, next {self.next_sequence}>"
+
+    @property
+    def passed_ns(self) -> int:
+        """The newest mark before which every record was given: whatever ended before it is known.
+        `marked_ns` may be ahead of it, `caught_up` says whether the last read left nothing."""
+        while self._marks and self._marks[0][0] < self.next_sequence:
+            self._passed_ns = max(self._passed_ns, self._marks.popleft()[1])
+        return self._passed_ns
 
     @property
     def segment(self) -> int | None:
@@ -79,6 +90,7 @@ class JournalReader:
     def read(self, at_most: int) -> Iterator[Entry | Gap]:
         """Up to `at_most` further durable records; fewer means that no more are there now."""
         given = 0
+        self.caught_up = False
         while given < at_most:
             if self._has_ready():
                 entry = self._entry(self._waiting.popleft())
@@ -93,8 +105,10 @@ class JournalReader:
                 yield gap
             elif self._head is None:
                 if not self._open_next() and self.damage is None:
+                    self.caught_up = True
                     return
             elif not self._advance() and self.damage is None and not self._leave():
+                self.caught_up = True
                 return
 
     def _step_over(self) -> Gap | None:
@@ -212,7 +226,9 @@ class JournalReader:
         elif frame.kind == Kind.RECORD:
             self._waiting.append(frame)
         elif frame.kind == Kind.MARK:
-            self.marked_ns = max(self.marked_ns, _mark_time(frame.header))
+            at = _mark_time(frame.header)
+            self.marked_ns = max(self.marked_ns, at)
+            self._marks.append((self._waiting[-1].sequence if self._waiting else -1, at))
 
     def _judge(self, offset: int) -> None:
         """A bad frame: not yet whole, torn, or damage. Only what is shown durable is damage."""

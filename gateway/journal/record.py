@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 FORMAT = 1
 PART = struct.Struct("<QI32s")  # full length, kept length, SHA-256 of the full bytes
 PARTS = 3
+HEADS = struct.Struct("<" + PARTS * "QI32s")
 SALT_BYTES = 16
 _COMMITMENT = b"headworks commitment v1\n"
 
@@ -66,15 +67,18 @@ def encode_header(header: Mapping[str, Any]) -> bytes:
 def encode_parts(context: Mapping[str, Any], request: Part, response: Part) -> bytes:
     """The sealed part in clear: three counted parts, then their bytes."""
     text = orjson.dumps(context)
-    own = Part(len(text), hashlib.sha256(text).digest(), text)
-    parts = (own, request, response)
-    heads = [PART.pack(part.length, len(part.kept), part.sha256) for part in parts]
-    return b"".join((*heads, *(part.kept for part in parts)))
+    own = len(text)
+    heads = HEADS.pack(
+        own, own, hashlib.sha256(text).digest(),
+        request.length, len(request.kept), request.sha256,
+        response.length, len(response.kept), response.sha256,
+    )  # fmt: skip
+    return b"".join((heads, text, request.kept, response.kept))
 
 
 def commitment(parts: bytes) -> str:
     """Hex of SHA-256 over the heads (lengths and digests) of what `encode_parts` made."""
-    return hashlib.sha256(_COMMITMENT + parts[: PART.size * PARTS]).hexdigest()
+    return hashlib.sha256(_COMMITMENT + parts[: HEADS.size]).hexdigest()
 
 
 def decode_parts(data: bytes) -> tuple[bytes, Part, Part]:

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.disk import Occupied, hold
 from gateway.journal.allocation import close_segment
 from gateway.journal.damage import Accepted, Damage
-from gateway.journal.directory import JournalFolder
+from gateway.journal.directory import Garbled, JournalFolder
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.recovery import begin_behind, recover
 from gateway.journal.segment import START, encode_commit
@@ -28,6 +28,10 @@ def is_written(folder: JournalFolder) -> bool:
 
 def describe(folder: JournalFolder) -> dict[str, Any]:
     """A journal as its files say: every record is read and opened with its key."""
+    try:
+        folder.check()
+    except Garbled as error:
+        return _undescribed(folder, error)
     reader = JournalReader(folder)
     first: int | None = None
     records, gaps = 0, []
@@ -58,6 +62,16 @@ def describe(folder: JournalFolder) -> dict[str, Any]:
     return told
 
 
+def _undescribed(folder: JournalFolder, error: Garbled) -> dict[str, Any]:
+    """Where a small file is garbled nothing that the segments say can be placed."""
+    return {
+        "journal": folder.name, "written": is_written(folder), "segments": folder.segments(),
+        "bytes": folder.size(), "records": 0, "first": None, "next": None, "retired_upto": None,
+        "keys_missing": [], "unsure_bytes": 0, "damage": {"text": str(error)}, "gaps": [],
+        "set_aside": sorted(path.name for path in folder.path.glob("*.damaged")),
+    }  # fmt: skip
+
+
 def _is_begun(folder: JournalFolder, number: int) -> bool:
     try:
         return folder.head(number) is not None
@@ -71,6 +85,7 @@ def accept_loss(folder: JournalFolder, reason: str, by: str, at: int) -> list[Da
     The range ends where the next sound segment begins. Where none follows: a running writer goes
     on in a new one when it sees what was accepted; where none runs, an empty one is begun here.
     """
+    folder.check()
     accepted: list[Damage] = []
     reader = JournalReader(folder)
     while True:

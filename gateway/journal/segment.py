@@ -30,6 +30,8 @@ FORMAT = 1
 MAGIC = b"HWJ1"
 SEGMENT_HEAD = struct.Struct("<4sHHIQQ16sI")
 FRAME_HEAD = struct.Struct("<IIBBHIQ")
+FRAME_START, FRAME_TAIL = struct.Struct("<II"), struct.Struct("<BBHIQ")
+PADDING = [bytes(size) for size in range(8)]
 START = 64
 """Offset of the first frame."""
 FRAME_BYTES_MAX = 256 * 1024**2
@@ -86,10 +88,18 @@ def encode_frame(
     kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
 ) -> tuple[bytes, int]:
     """The frame's bytes, padded, and its checksum, which seeds the next one's."""
+    pieces, checksum = frame_pieces(kind, sequence, header, sealed, seed)
+    return b"".join(pieces), checksum
+
+
+def frame_pieces(
+    kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
+) -> tuple[tuple[bytes, ...], int]:
     length = FRAME_HEAD.size + len(header) + len(sealed)
-    tail = struct.pack("<BBHIQ", kind, FORMAT, 0, len(header), sequence) + header + sealed
-    checksum = crc32(tail, seed)
-    return b"".join((struct.pack("<II", length, checksum), tail, bytes(-length % 8))), checksum
+    head = FRAME_TAIL.pack(kind, FORMAT, 0, len(header), sequence)
+    checksum = crc32(sealed, crc32(header, crc32(head, seed)))
+    padding = PADDING[-length % 8]
+    return (FRAME_START.pack(length, checksum), head, header, sealed, padding), checksum
 
 
 def encode_commit(durable_upto: int, salt: int, seed: int) -> tuple[bytes, int]:

@@ -36,7 +36,7 @@ from gateway.journal.allocation import Allocation, OpenSegment, close_segment
 from gateway.journal.directory import JournalFolder
 from gateway.journal.receipt import Receipt, ReceiptKey
 from gateway.journal.recovery import Recovered, begin_behind, recover
-from gateway.journal.segment import START, Kind, encode_commit, encode_frame
+from gateway.journal.segment import START, Kind, encode_commit, frame_pieces
 from gateway.journal.syncer import best_syncer
 from gateway.journal.waiter import Pending, Waiter, ids_of, introduction, reject, resolve, withheld
 from gateway.journal.withheld import WithheldNote
@@ -45,6 +45,8 @@ LATE_NS = 50_000_000
 """What `bounded` promises: a flush that lasts longer is counted, and holds back all answers."""
 NOTE_S = 0.25
 """How long waiters of a stalled commit wait for the note of them."""
+TIMER_SLACK_S = 0.001
+"""Event loops count milliseconds: a timer may be early by one."""
 log = logging.getLogger("headworks.journal")
 
 
@@ -108,6 +110,7 @@ class Journal:
         self._unmarked = False
         self._busy = self._scheduled = self._stalled = self._leave = False
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._late_at = 0.0
         self._failed: OSError | None = None
         self._closing: asyncio.Future[None] | None = None
         self._started_ns = 0
@@ -187,53 +190,64 @@ class Journal:
         self._scheduled = False
         if self._busy or self._failed or not (self._pending or self._unmarked):
             return
-        needed = 64 + sum(len(each.text) + len(each.sealed) + 64 for each in self._pending)
+        needed = 64 + self._pending_bytes + 64 * len(self._pending)
         if self._pending and self._is_over(needed):
             self._change(needed)
             return
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         self._started_ns = self.clock.steady()
-        waiters = [each.waiter for each in pending if each.waiter is not None]
+        waiters: list[Waiter] = []
+        early: list[Waiter] = []
+        for each in pending:
+            if each.waiter is not None:
+                (waiters if each.durable else early).append(each.waiter)
         try:
             self._write(pending)
             if not pending:
                 return  # a lone marker: no one waits for it
-            self._committing = [each.waiter for each in pending if each.waiter and each.durable]
+            self._committing = waiters
             self._start_waiting()
             self._syncer.sync(self._segment.descriptor, self._synced)
         except OSError as error:
-            self._fail(error, waiters)
+            self._fail(error, [*waiters, *early])
             return
-        self._sign(waiters)
-        early = [each.waiter for each in pending if each.waiter and not each.durable]
-        self.statistics.at_risk = max(self.statistics.at_risk, len(early))
-        resolve(early)
+        self._sign([*waiters, *early])
+        if early:
+            self.statistics.at_risk = max(self.statistics.at_risk, len(early))
+            resolve(early)
 
     def _start_waiting(self) -> None:
+        """One timer for many commits: it looks again where the one under way is not yet late."""
         self._busy = True
-        self._stall_timer = self._loop.call_later(self._stall_s, self._stall)
+        self._late_at = self._loop.time() + self._stall_s
+        if self._stall_timer is None:
+            self._stall_timer = self._loop.call_at(self._late_at, self._look)
+
+    def _look(self) -> None:
+        self._stall_timer = None
+        if not self._busy or self._stalled:
+            return
+        if self._loop.time() + TIMER_SLACK_S < self._late_at:
+            self._stall_timer = self._loop.call_at(self._late_at, self._look)
+        else:
+            self._stall()
 
     def _write(self, pending: list[Pending]) -> None:
-        marker, self._checksum = encode_commit(self._durable, self._segment.salt, self._checksum)
-        frames = [marker]
+        marker, checksum = encode_commit(self._durable, self._segment.salt, self._checksum)
+        pieces, cipher, sequence = [marker], self._segment.cipher, self._next
         for each in pending:
             sealed = b""
             if each.kind is Kind.RECORD:
-                cipher = self._segment.cipher
-                sealed = record.seal(cipher, self._next, each.text, each.sealed)
-            frame, self._checksum = encode_frame(
-                each.kind, self._next, each.text, sealed, self._checksum
-            )
-            frames.append(frame)
-            if each.kind is Kind.RECORD:
-                self._next += 1
-                self.statistics.records += 1
-        data = b"".join(frames)
-        if os.pwrite(self._segment.descriptor, data, self._offset) != len(data):
-            raise OSError("a write to the journal was short")
-        self._offset += len(data)
+                sealed = record.seal(cipher, sequence, each.text, each.sealed)
+            frame, checksum = frame_pieces(each.kind, sequence, each.text, sealed, checksum)
+            pieces += frame
+            sequence += each.kind is Kind.RECORD
+        size = self._segment.write(pieces, self._offset)
+        self.statistics.records += sequence - self._next
+        self._checksum, self._next = checksum, sequence
+        self._offset += size
         self._unmarked = False
-        self.statistics.bytes += len(data)
+        self.statistics.bytes += size
         self.statistics.commits += bool(pending)
 
     def _sign(self, waiters: list[Waiter]) -> None:
@@ -265,8 +279,6 @@ class Journal:
         self._go_on()
 
     def _stop_waiting(self) -> None:
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
         self._busy = False
 
     def _go_on(self) -> None:
@@ -280,11 +292,10 @@ class Journal:
     def _misplaced(self) -> OSError | None:
         """Whether the segment lost its name: what is written to it then is not in the journal."""
         try:
-            ours = os.fstat(self._segment.descriptor)
             there = os.stat(self._path)
         except OSError as error:
             return error
-        if ours.st_nlink == 0 or (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+        if (there.st_dev, there.st_ino) != self._file:
             return OSError(f"{self._path} is another file than the one that is written to")
         return None
 
@@ -344,6 +355,8 @@ class Journal:
     def _begin(self, segment: OpenSegment) -> None:
         self._segment = segment
         self._path = str(self.folder.segment(segment.number))
+        ours = os.fstat(segment.descriptor)
+        self._file = (ours.st_dev, ours.st_ino)  # while it is open, no other file can be these
         self._offset, self._leave = START, False
         self._first = self._next
         self._began_ns = self.clock.steady()
@@ -410,6 +423,8 @@ class Journal:
                 self._finish()
             await self._closing
         self._syncer.close()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
         await asyncio.to_thread(self._allocation.close)
         await asyncio.to_thread(self._noting.shutdown)
         self._note.close()

@@ -27,7 +27,7 @@ from gateway.ledger.checkpoint import Checkpoint
 from gateway.ledger.entries import EntryReader, LedgerDamaged, tail_path
 from gateway.ledger.log import Ledger
 from gateway.ledger.merkle import leaf_hash
-from gateway.ledger.names import origin_of
+from gateway.ledger.names import ROOT, origin_of
 from gateway.ledger.note import SignatureType, SigningKey, VerifierKey
 from gateway.ledger.tiles import TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileEdge
 
@@ -174,6 +174,7 @@ class Signer:
         self.ledger, self.root = ledger, ledger.root
         self.path = keys / "ledger" / "signed"
         self.key = open_key(keys, name, begun=ledger.number > 0)
+        self._check_key()
         self.signed = self._read()
         self._trees: dict[str, _Tree] = {}
         for log, signed in self.signed.items():
@@ -190,6 +191,18 @@ class Signer:
             if size_of(self.root / log / "checkpoint") != signed.size
         }  # fmt: skip
 
+    def _check_key(self) -> None:
+        """The ledger's first leaf names its key: no other one signs it."""
+        held = self.ledger.logs.get(ROOT)
+        if held is None or not held.size:
+            return
+        reader = EntryReader(self.root / ROOT)
+        leaf = orjson.loads(reader.read(0))
+        reader.close()
+        own = str(self.key.verifier(ROOT))
+        if leaf.get("kind") == "key" and leaf["record"]["vkey"] != own:
+            raise LedgerDamaged(f"{self.path.parent}: not the key that this ledger began with")
+
     def _read(self) -> dict[str, Signed]:
         try:
             told = orjson.loads(self.path.read_bytes())
@@ -197,6 +210,8 @@ class Signer:
             if self.ledger.number > 0 and any(self.root.rglob("checkpoint")):
                 raise LedgerDamaged(f"{self.path} is missing: something was signed") from None
             return {}
+        except ValueError as error:
+            raise LedgerDamaged(f"{self.path}: {error}") from None
         return {log: Signed(*values) for log, values in told.items()}
 
     def news(self) -> list[str]:

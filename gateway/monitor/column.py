@@ -22,6 +22,9 @@ from gateway.card import Feature
 LEVELS_AT_MOST = 20
 """Integers with no more distinct values than this in the reference are compared as categories."""
 
+PLAIN = {float, int, type(None)}
+"""Types that numpy converts as we do, None to NaN."""
+
 Levels = tuple[str, ...] | tuple[int, ...]
 
 
@@ -69,10 +72,9 @@ class Column:
         """The values of one window, on the levels of the reference column `like`."""
         if feature.type == "category":
             return read_categories(feature, values)
-        read = [number_of(value) for value in values]
-        known = single(np.array([number for number in read if number is not None], np.float64))
-        kept = known[~np.isnan(known)]
-        missing = known.size - kept.size
+        numbers, wrong = numbers_of(values)
+        kept = single(numbers[~np.isnan(numbers)])
+        missing = len(values) - kept.size - wrong
         if feature.type == "integer":
             kept = kept[~fractions(kept)]
         levels = like.levels if like is not None else None
@@ -138,6 +140,21 @@ def few_levels(values: NDArray[np.float64]) -> Levels | None:
 
 def is_missing(value: object) -> bool:
     return value is None or bool(value != value)  # only NaN differs from itself
+
+
+def numbers_of(values: Sequence[object]) -> tuple[NDArray[np.float64], int]:
+    """Values as floats, NaN for what is missing and for what is no number; how many of the latter.
+
+    What came as plain numbers, as nearly all does, is converted as a whole.
+    """
+    if set(map(type, values)) <= PLAIN:
+        try:
+            return np.array(values, dtype=np.float64), 0
+        except OverflowError:  # an integer beyond the floats: one by one
+            pass
+    read = [number_of(value) for value in values]
+    numbers = np.array([nan if number is None else number for number in read], dtype=np.float64)
+    return numbers, sum(number is None for number in read)
 
 
 def number_of(value: object) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from zlib import crc32
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from gateway.card import Card, Feature
-from gateway.monitor.column import number_of, single
+from gateway.monitor.column import numbers_of, single
 
 ROWS_AT_MOST = 5_000
 """Reference rows that are kept; windows are compared with the same ones."""
@@ -40,6 +41,12 @@ class Domain:
     features: tuple[int, ...]
     places: tuple[tuple[float, float] | tuple[str, ...], ...]
     rows: Floats
+
+    @cached_property
+    def halves(self) -> tuple[Floats, Floats]:
+        """For learning and for judging, as `tell_apart` takes them: made once, used each window."""
+        learned, judged = halved(self.rows)
+        return expanded(learned), expanded(judged)
 
     @staticmethod
     def of(card: Card, columns: Mapping[str, NDArray[Any]]) -> Domain:
@@ -75,19 +82,19 @@ def _encode(places: Sequence[Any], values: Sequence[Sequence[object]]) -> Floats
         if place and isinstance(place[0], str):
             columns += [np.array([v == level for v in column], np.float64) for level in place[1:]]
             continue
-        read = [number_of(value) for value in column]
-        numbers = single(np.array([np.nan if n is None else n for n in read], np.float64))
+        numbers = single(numbers_of(column)[0])
         scaled = np.clip((numbers - place[0]) / place[1], -FAR, FAR)
         columns.append(np.where(np.isnan(scaled), 0.0, scaled))
     return np.stack(columns, axis=1)
 
 
-def tell_apart(reference: Floats, window: Floats) -> tuple[float, float]:
+def tell_apart(reference: Domain, window: Floats) -> tuple[float, float]:
     """Area under the curve on rows the classifier has not seen, and its one-sided p-value.
 
     0.5 and 1.0 where too few rows differ for learning and for judging.
     """
-    halves = [[expanded(half) for half in halved(rows)] for rows in (reference, window)]
+    learned, judged = (expanded(half) for half in halved(window))
+    halves = (reference.halves, (learned, judged))
     if min(len(half) for pair in halves for half in pair) < 2:
         return 0.5, 1.0
     weights = discriminant(halves[0][0], halves[1][0])

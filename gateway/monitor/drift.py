@@ -18,7 +18,7 @@ from scipy import stats
 from gateway.modelsettings import DriftSettings
 from gateway.monitor import domain, twosample
 from gateway.monitor.column import Column
-from gateway.monitor.domain import Floats
+from gateway.monitor.domain import Domain, Floats
 from gateway.monitor.proportion import Interval, newcombe
 
 RULES = DriftSettings()
@@ -90,13 +90,13 @@ def compare(reference: Column, window: Column, rules: DriftSettings = RULES) -> 
     )
 
 
-def compare_rows(reference: Floats, window: Floats, rules: DriftSettings = RULES) -> Comparison:
+def compare_rows(reference: Domain, window: Floats, rules: DriftSettings = RULES) -> Comparison:
     """All features together, by whether a classifier tells the rows apart."""
     area, p_value = domain.tell_apart(reference, window)
     return Comparison(
         test="domain_classifier",
         n=len(window),
-        reference_n=len(reference),
+        reference_n=len(reference.rows),
         statistic=area,
         p_value=p_value,
         effect=max(0.0, area - 0.5),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.card import Card, Feature
-from gateway.monitor.column import number_of
+from gateway.monitor.column import numbers_of
 from gateway.monitor.reference import Reference
 
 ROWS_AT_MOST = 5_000
@@ -91,8 +91,7 @@ def encoded(feature: Feature, values: Sequence[object]) -> Floats:
         levels: dict[object, float] = {level: float(place) for place, level in named}
         read = [levels.get(v, np.nan) if isinstance(v, str) else np.nan for v in values]
         return np.array(read, dtype=np.float64)
-    numbers = [number_of(value) for value in values]
-    return np.array([np.nan if n is None else n for n in numbers], dtype=np.float64)
+    return numbers_of(values)[0]
 
 
 def readable(columns: Sequence[Floats]) -> Floats:

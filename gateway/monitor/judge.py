@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway.card import Card
-from gateway.monitor import bias, drift, quality
+from gateway.monitor import baseline, bias, drift, quality
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
 from gateway.monitor.family import FamilyReport, FamilyVerdict, report_of
@@ -20,6 +20,7 @@ from gateway.monitor.quality import Finding
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import (
     ALARMING,
+    BaselineReport,
     FeatureReport,
     OutcomeReport,
     ScoreReport,
@@ -61,6 +62,7 @@ class Parts:
     groups: tuple[bias.GroupsOfKey, ...]
     sequences: tuple[SequenceReport, ...]
     family: FamilyReport | None
+    baseline: BaselineReport
 
     def states(self) -> dict[str, str]:
         """State by cause; a suppressed drift counts as not judged."""
@@ -75,6 +77,7 @@ class Parts:
         if self.outcome is not None:
             found["outcome"] = self.outcome.state
         found |= {f"sequence/{one.cause}": one.state for one in self.sequences}
+        found |= {f"baseline/{c}": telling_state(d) for c, d in self.baseline.drifts.items()}
         if self.family is not None:
             found["detector"] = self.family.state
         if self.duplicates is not None:
@@ -99,6 +102,10 @@ def judge(
     broken = faults(findings)
     drifts = drift.verdicts(compared, before.running, broken, settings.drift)
     drifts = explained(drifts)
+    if settings.baseline in baseline.SLOTS:
+        drifts = shown_only(drifts)
+    fell = baseline.counted(window.decisions, card, reference, settings.baseline)
+    moved = since_before(fell, reference, settings, before, broken, drifts) if enough else {}
     blocks = next_blocks(window, card, settings, before)
     groups = tuple(
         bias.judge_key(key, blocks, before.pending, len(window), settings.minimum)
@@ -113,15 +120,21 @@ def judge(
         groups=groups,
         sequences=sequence_reports(window, heard, broken),
         family=family_report(foreign, before, settings),
+        baseline=BaselineReport(settings.baseline, moved),
     )
     alarms = alarms_after(before.alarms, parts.states(), enough)
     state = SeriesState(
         number=before.number + 1,
-        running=running_of(drift.running_after(before.running, drifts), parts.family),
+        running=running_of(
+            drift.running_after(before.running, drifts | prefixed(moved)), parts.family
+        ),
         alarms=alarms,
         pending=bias.pending_after(groups, before.pending, len(window)),
         blocks=blocks,
         sequence=heard.state,
+        baseline=before.baseline
+        if settings.baseline == "none" or broken
+        else baseline.learn(before.baseline, reference, fell, settings.baseline),
     )
     return report(window, reference, card, settings, parts, before, state), state
 
@@ -175,6 +188,48 @@ def sequence_reports(
     return tuple(found)
 
 
+def shown_only(drifts: Mapping[str, Drift]) -> dict[str, Drift]:
+    """Of traffic with a cycle an hour is not like a sample of all hours: that is told, and is no
+    reason to wake anybody."""
+    return {
+        cause: replace(found, state="watch", running=min(found.running, 1))
+        if found.state == "drift"
+        else found
+        for cause, found in drifts.items()
+    }
+
+
+def since_before(
+    fell: Mapping[tuple[str, int], tuple[int, baseline.Counts]],
+    reference: Reference, settings: WindowSettings, before: SeriesState,
+    broken: Mapping[str, tuple[str, ...]], drifts: Mapping[str, Drift],
+) -> dict[str, Drift]:  # fmt: skip
+    """Drift against what production was. What the frozen reference shows since as few windows is
+    the same event, told once: as that."""
+    if settings.baseline == "none":
+        return {}
+    compared = baseline.compare(before.baseline, reference, fell, settings.drift, settings.minimum)
+    running = {c: before.running.get(f"baseline/{c}", 0) for c in compared}
+    found = drift.verdicts(compared, running, broken, settings.drift)
+    return {
+        cause: replace(one, suppressed_by=(*one.suppressed_by, cause))
+        if one.running and cause in drifts and 0 < drifts[cause].running <= one.running
+        and settings.baseline == "rolling"
+        else one
+        for cause, one in found.items()
+    }  # fmt: skip
+
+
+def prefixed(moved: Mapping[str, Drift]) -> dict[str, Drift]:
+    """As causes of their own, which are counted on where only the frozen one suppresses them."""
+    return {
+        f"baseline/{cause}": replace(found, suppressed_by=())
+        if found.suppressed_by == (cause,)
+        else found
+        for cause, found in moved.items()
+    }
+
+
 def family_report(
     foreign: FamilyVerdict | None, before: SeriesState, settings: WindowSettings
 ) -> FamilyReport | None:
@@ -216,7 +271,7 @@ def comparisons(
     }
     if min(len(window), reference.rows) >= settings.minimum:
         compared["joint"] = drift.compare_rows(
-            reference.domain.rows, window.rows(reference), settings.drift
+            reference.domain, window.rows(reference), settings.drift
         )
     outcomes, words = window.outcomes(), card.outputs.outcome
     then = reference.scores
@@ -367,6 +422,7 @@ def report(
         bias=parts.groups,
         sequences=parts.sequences,
         family=parts.family,
+        baseline=parts.baseline,
         members=members(window.decisions, settings.groups),
         opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
         resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
@@ -382,5 +438,6 @@ def report(
             favourable,
             parts.sequences,
             parts.family,
+            parts.baseline,
         ),
     )

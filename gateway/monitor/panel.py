@@ -13,15 +13,21 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from gateway.card import Card, Feature
-from gateway.monitor.column import Column, Levels, fractions, number_of, single
+from gateway.card import Card
+from gateway.monitor.places import (
+    Floats,
+    Integers,
+    Places,
+    Shares,
+    places_of_feature,
+    places_of_numbers,
+)
 from gateway.monitor.reference import Reference
 from gateway.monitor.runlength import Law, threshold_for
 
@@ -36,10 +42,6 @@ SPREAD_SHARE = 0.2
 ROWS_AT_LEAST = 500
 """A smaller reference knows its own mean too badly for runs of thousands of decisions."""
 
-Shares = tuple[float, ...]
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 
 class Row(NamedTuple):
     """A decision as the panel reads it; `values` in the order of the card's features."""
@@ -47,35 +49,6 @@ class Row(NamedTuple):
     values: tuple[object, ...]
     score: float | None
     adverse: bool | None
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Where the values of one cause fall: `edges` between bins, or the levels of a category.
-
-    What lies outside `low` .. `high` is a matter of data quality and falls nowhere.
-    """
-
-    cause: str
-    edges: Floats | None = None
-    levels: Levels = ()
-    low: float = -inf
-    high: float = inf
-    whole: bool = False
-
-    def of(self, values: Sequence[object]) -> Integers:
-        """Bin of each value, -1 for what is not fed."""
-        if self.edges is None:
-            known = {level: place for place, level in enumerate(self.levels)}
-            found = [known.get(v, -1) if isinstance(v, str) else -1 for v in values]
-            return np.array(found, dtype=np.int64)
-        read = [number_of(value) for value in values]
-        numbers = single(np.array([np.nan if n is None else n for n in read], dtype=np.float64))
-        places = np.searchsorted(self.edges, numbers, side="left")
-        fed = (numbers >= self.low) & (numbers <= self.high) & np.isfinite(numbers)
-        if self.whole:
-            fed &= ~fractions(numbers)
-        return np.asarray(np.where(fed, places, -1), dtype=np.int64)
 
 
 class Track(NamedTuple):
@@ -144,9 +117,9 @@ def panel_of(card: Card, reference: Reference, shift: float, run: float) -> Pane
     for at, feature in enumerate(card.features):
         column = reference.columns.get(feature.name)
         if column is not None:
-            found.append((*_of_feature(feature, column), at, column.comparable))
+            found.append((*places_of_feature(feature, column, BINS), at, column.comparable))
     if reference.scores is not None and reference.scores.comparable:
-        place, shares = _of_numbers("score", reference.scores, -inf, inf)
+        place, shares = places_of_numbers("score", reference.scores, BINS)
         found.append((place, shares, -1, reference.scores.comparable))
         if reference.adverse is not None:
             share = reference.adverse / reference.scores.comparable
@@ -176,32 +149,6 @@ def _rounded(rows: int) -> int:
     """Two digits, downward: features of nearly the same number of rows share thresholds."""
     scale = 10 ** max(0, len(str(rows)) - 2)
     return int(rows // scale * scale)
-
-
-def _of_feature(feature: Feature, column: Column) -> tuple[Places, Shares]:
-    cause = f"feature/{feature.name}"
-    if feature.type == "category":
-        assert column.counts is not None
-        counts = column.counts[:-1]
-        shares = counts / max(1, counts.sum())
-        return Places(cause, levels=feature.categories or ()), tuple(shares.tolist())
-    low, high = single(np.array(feature.range or (-inf, inf), dtype=np.float64)).tolist()
-    return _of_numbers(cause, column, low, high, feature.type == "integer")
-
-
-def _of_numbers(
-    cause: str, column: Column, low: float, high: float, whole: bool = False
-) -> tuple[Places, Shares]:
-    assert column.numbers is not None
-    numbers = column.numbers[(column.numbers >= low) & (column.numbers <= high)]
-    if column.levels is not None:
-        levels = np.array(column.levels, dtype=np.float64)
-        edges = (levels[1:] + levels[:-1]) / 2
-    else:
-        edges = np.unique(np.quantile(numbers, np.arange(1, BINS) / BINS, method="lower"))
-    counts = np.bincount(np.searchsorted(edges, numbers, side="left"), minlength=edges.size + 1)
-    place = Places(cause, edges=edges, low=low, high=high, whole=whole)
-    return place, tuple((counts / max(1, counts.sum())).tolist())
 
 
 def _tracks(place: Places, shares: Shares, rows: int, slack: float, run: float) -> list[Track]:

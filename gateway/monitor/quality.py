@@ -1,14 +1,16 @@
 """Data quality comes before drift: a broken feed is the cause, a moved distribution its symptom.
 
-A finding is a `fault` when its share is surely larger than what the reference shows: the window's
-exact lower bound lies above the reference's exact upper bound. A fault suppresses the drift alarm
-of its feature. What the reference never showed, too rare for a fault, is a `watch`.
+A finding is a `fault` when its share is surely larger than what the reference shows: by Fisher's
+exact test, one-sided. A fault suppresses the drift alarm of its feature. What the reference never
+showed, too rare for a fault, is a `watch`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Literal
+
+from scipy import stats
 
 from gateway.monitor import proportion
 from gateway.monitor.column import Column
@@ -32,7 +34,8 @@ DUPLICATES_FLOOR = 0.2
 
 @dataclass(frozen=True)
 class Finding:
-    """`count` of `n` values; `at_least` and `reference_at_most` are the bounds compared.
+    """`count` of `n` values; `at_least` and `reference_at_most` say how far either share
+    may be from what was counted (one-sided, exact).
 
     For `stuck` all four speak of the most frequent value.
     """
@@ -75,7 +78,9 @@ def excess(
     low = proportion.at_least(count, n, alpha)
     high = proportion.at_most(reference_count, reference_n, REFERENCE_ALPHA)
     state: QualityState = "ok"
-    if low > high and share - reference_share >= EXCESS_FLOOR:
+    # The chance of so many in the window, had the same number been spread over both.
+    chance = float(stats.hypergeom.sf(count - 1, n + reference_n, count + reference_count, n))
+    if chance < alpha and share - reference_share >= EXCESS_FLOOR:
         state = "fault"
     elif count > 0 and reference_count == 0:
         state = "watch"

@@ -16,15 +16,21 @@ from numpy.typing import NDArray
 from gateway.card import Card
 from gateway.monitor.column import Column, of_numbers, single
 from gateway.monitor.domain import Domain
+from gateway.monitor.places import Places, places_of_feature, places_of_numbers
 
 Columns = Mapping[str, NDArray[Any]]
 """Feature name -> n values: float64 for number and integer (NaN missing), object for category."""
 
 
+BINS = 20
+"""Bins of a number where counts stand for values."""
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """`columns` by feature name, `domain` all of them together, `values` as they came; `scores` and
-    `adverse` (a count of `scores`) where known."""
+    `adverse` (a count of `scores`) where known. `places`: where values fall, to be counted by;
+    `placed`: which of a decision's values each is of."""
 
     digest: str
     rows: int
@@ -34,6 +40,8 @@ class Reference:
     adverse: int | None
     domain: Domain
     values: Columns
+    places: tuple[Places, ...]
+    placed: tuple[int, ...]
 
     @staticmethod
     def of(card: Card, rows: Columns, scores: NDArray[Any] | None, digest: str) -> Reference:
@@ -47,15 +55,24 @@ class Reference:
             lengths.add(len(scores))
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(f"reference: columns of {sorted(lengths)} rows; one length is needed")
+        columns = {f.name: Column.of_reference(f, rows[f.name]) for f in known}
+        known_scores = None if scores is None else score_column(scores)
+        places = [(places_of_feature(feature, columns[feature.name], BINS)[0], at)
+                  for at, feature in enumerate(card.features)
+                  if feature.name in columns and columns[feature.name].comparable]  # fmt: skip
+        if known_scores is not None and known_scores.comparable:
+            places.append((places_of_numbers("score", known_scores, BINS)[0], -1))
         return Reference(
             digest=digest,
             rows=lengths.pop(),
             duplicates=duplicates(zip(*(rows[feature.name].tolist() for feature in known))),
-            columns={f.name: Column.of_reference(f, rows[f.name]) for f in known},
-            scores=None if scores is None else score_column(scores),
+            columns=columns,
+            scores=known_scores,
             adverse=None if scores is None else adverse_count(card, scores),
             domain=Domain.of(card, {f.name: rows[f.name] for f in known}),
             values=rows,
+            places=tuple(place for place, _ in places),
+            placed=tuple(at for _, at in places),
         )
 
 

@@ -98,6 +98,14 @@ class SequenceReport:
 
 
 @dataclass(frozen=True)
+class BaselineReport:
+    """Against what production was: `kind` of that reference, and the drift by cause."""
+
+    kind: str
+    drifts: Mapping[str, Drift]
+
+
+@dataclass(frozen=True)
 class WindowReport:
     """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count or time.
 
@@ -128,6 +136,7 @@ class WindowReport:
     bias: tuple[GroupsOfKey, ...]
     sequences: tuple[SequenceReport, ...]
     family: FamilyReport | None
+    baseline: BaselineReport
     members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]

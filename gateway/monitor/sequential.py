@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gateway.monitor.panel import ONE, Integers, Panel, Row
+from gateway.monitor.panel import ONE, Panel, Row
+from gateway.monitor.places import Integers
 
 Side = Literal["up", "down"]
 SIDES: tuple[Side, Side] = ("up", "down")

@@ -26,7 +26,8 @@ def sightings(report: WindowReport) -> list[Sighting]:
     """One for each cause of which the window says something, in order of cause."""
     model, version, arm, _ = report.id.split("/")
     told = [*_of_features(report), *_of_scores(report), *_of_groups(report),
-            *_of_sequences(report), *_of_family(report)]  # fmt: skip
+            *_of_sequences(report), *_of_family(report),
+            *_of_baseline(report)]  # fmt: skip
     return [
         Sighting(
             model=model,
@@ -95,6 +96,12 @@ def _of_family(report: WindowReport) -> Iterator[Told]:
     if report.family is not None:
         told = {"detector": asdict(report.family)}
         yield "detector", report.family.state, "warning", told
+
+
+def _of_baseline(report: WindowReport) -> Iterator[Told]:
+    for cause, found in report.baseline.drifts.items():
+        state = "not_enough_data" if found.suppressed_by else found.state
+        yield f"baseline/{cause}", state, _severity(found), _drift(found)
 
 
 def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sighting:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gateway.monitor.baseline import Baseline
 from gateway.monitor.bias import Block
 from gateway.monitor.sequential import SequenceState
 
@@ -16,7 +17,8 @@ class SeriesState:
 
     `running`: windows in a row with drift. `alarms`: causes that are alarming now. `pending`: by
     `key/value`, decisions since a group was first seen below the ratio. `blocks`: group counts of
-    the last windows, oldest first. `sequence`: of the detectors at the last window's end.
+    the last windows, oldest first. `sequence`: of the detectors at the last window's end;
+    `baseline`: what production was until then.
     """
 
     number: int = 0
@@ -25,6 +27,7 @@ class SeriesState:
     pending: Mapping[str, int] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
     sequence: SequenceState = SequenceState()
+    baseline: Baseline = Baseline()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -44,5 +47,6 @@ class SeriesState:
                 }
                 for block in data["blocks"]
             ),
+            baseline=Baseline.from_json(data.get("baseline") or asdict(Baseline())),
             sequence=SequenceState.from_json(data.get("sequence") or asdict(SequenceState())),
         )

@@ -52,6 +52,11 @@ def kolmogorov_smirnov_p_value(statistic: float, n: int, m: int) -> float:
     """
     if n + m <= EXACT_AT_MOST:
         return exact_p_value(statistic, n, m)
+    return limiting_p_value(statistic, n, m)
+
+
+def limiting_p_value(statistic: float, n: int, m: int) -> float:
+    """That of one sample of n m / (n + m)."""
     return float(np.clip(stats.kstwo.sf(statistic, round(n * m / (n + m))), 0.0, 1.0))
 
 

@@ -42,6 +42,7 @@ class WindowSettings:
     minimum: int = 100
     groups: tuple[str, ...] = ()
     drift: DriftSettings = DriftSettings()
+    baseline: Literal["none", "rolling", "day", "week"] = "none"
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.count:

@@ -13,6 +13,7 @@ from gateway.monitor.drift import Drift
 from gateway.monitor.family import FamilyReport
 from gateway.monitor.quality import Finding
 from gateway.monitor.report import (
+    BaselineReport,
     FeatureReport,
     OutcomeReport,
     ScoreReport,
@@ -43,6 +44,7 @@ def sentences(
     favourable: str | None,
     sequences: Sequence[SequenceReport] = (),
     family: FamilyReport | None = None,
+    baseline: BaselineReport | None = None,
 ) -> tuple[str, ...]:
     told = [sentence for feature in features for sentence in about_feature(feature)]
     if duplicates is not None:
@@ -63,6 +65,7 @@ def sentences(
     told.extend(about_sequence(one) for one in sequences if one.state in ("watch", "drift"))
     if family is not None and (family.verdict.why or family.state in ("watch", "drift")):
         told.append(about_family(family))
+    told.extend(about_baseline(baseline))
     for found in bias:
         told.extend(about_group(found.key, group, favourable or "yes") for group in telling(found))
     if n < minimum:
@@ -151,6 +154,23 @@ def about_family(found: FamilyReport) -> str:
     told = [name for name, p in zip(said.features, said.p_values) if level is None or p < level]
     where = f" in {', '.join(f'`{name}`' for name in told)}" if told else ""
     return f"`{said.detector}` sees drift{where}, {count}."
+
+
+BEFORE = {
+    "rolling": "in the windows before",
+    "day": "at this hour of the days before",
+    "week": "at this hour of the weeks before",
+}
+
+
+def about_baseline(found: BaselineReport | None) -> Iterator[str]:
+    for cause, drift in found.drifts.items() if found is not None else ():
+        if drift.state in ("watch", "drift") and not drift.suppressed_by and drift.comparison:
+            what = f"`{cause.removeprefix('feature/')}`" if "/" in cause else f"The {cause}"
+            yield (
+                f"{what} is distributed differently than {BEFORE[found.kind if found else '']}: "
+                f"by {percent(drift.comparison.effect)} at most; {seen(drift)}."
+            )
 
 
 def about_outcome(outcome: OutcomeReport) -> Iterator[str]:

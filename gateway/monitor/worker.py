@@ -20,6 +20,7 @@ from gateway.detectors.foreign import Broken, Foreign, Specification
 from gateway.explain.worker import as_columns, read_parquet
 from gateway.modelsettings import DriftSettings
 from gateway.monitor.alert import Sighting
+from gateway.monitor.baseline import SLOTS
 from gateway.monitor.family import (
     FamilyVerdict,
     chosen,
@@ -75,6 +76,7 @@ class Windows:
         self._told = told
         self._series: dict[str, Series] = {}
         self._references: dict[tuple[str, str], Reference] = {}
+        self._unreadable: set[tuple[str | None, str]] = set()
         self._panels: dict[tuple[Any, ...], Panel | None] = {}
         self.dropped = 0
 
@@ -135,7 +137,8 @@ class Windows:
         if series.fed_by == made_for or (series.feed is not None and len(series.window) > 1):
             return series.feed
         series.fed_by = made_for
-        panel = self._panel(series, made_for) if rules.run else None
+        seasonal = series.settings.baseline in SLOTS
+        panel = self._panel(series, made_for) if rules.run and not seasonal else None
         series.feed = Feed(panel, series.state.sequence, rules.confirm) if panel else None
         return series.feed
 
@@ -238,13 +241,25 @@ class Windows:
             return FamilyVerdict(named, len(rows), why=str(error))
         return verdict_of(named, len(rows), features, said)
 
+    def reference(self, model: Model, version: Version) -> Reference | None:
+        """None: there is none, or it cannot be read."""
+        key = (model.reference, version.artifact or version.name)
+        if model.reference is None or version.card is None or key in self._unreadable:
+            return None
+        try:
+            return self._reference(model, version)
+        except Exception:
+            log.exception("no reference of %s/%s", model.name, version.name)
+            self._unreadable.add(key)
+            return None
+
     def _reference(self, model: Model, version: Version) -> Reference:
         assert model.reference is not None
         assert version.card is not None
         key = (model.reference, version.artifact or version.name)
         found = self._references.get(key)
         if found is None:
-            rows = read_parquet(self._artifacts.file(model.reference))
+            rows = read_parquet(self._artifacts.whole_file(model.reference))
             columns = as_columns(version.card, rows)
             scores = self._scores(version, columns)
             found = Reference.of(version.card, columns, scores, model.reference)
@@ -257,7 +272,7 @@ class Windows:
 
         if version.artifact is None or version.card is None:
             return None
-        model = (self._artifacts.path(version.artifact) / "model.onnx").read_bytes()
+        model = (self._artifacts.whole(version.artifact) / "model.onnx").read_bytes()
         return Scorer(version.card, model).scores(columns)
 
     def close(self) -> None:
@@ -289,6 +304,7 @@ def _settings(model: Model) -> WindowSettings:
         at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
         minimum=min(100, count),
         groups=tuple(model.monitor["groups"]),
+        baseline=model.monitor.get("baseline", "none"),
         drift=DriftSettings.model_validate(model.monitor.get("drift", {})),
     )
 

@@ -15,13 +15,13 @@ import orjson
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from gateway.declaration import MILLION, Duration, Name, Section, Share
+from gateway.rollout.guardsettings import GuardSettings, JudgeSettings
 from gateway.rollout.lifecycle import Plan, Step
 
 BILLION = 1_000_000_000
 PATIENCE = 24
 """A step without `max` waits this many times its `min` for what it requires, and then holds."""
 STEPS_MAX = 50
-SHADOW_GUARDS = frozenset({"disagreement"})
 _TEXT = re.compile(r"^(shadow|approval|\d+(?:\.\d+)?(?:%|ppm))(?: (\S+))?$")
 
 
@@ -84,45 +84,11 @@ class StepSettings(Section):
         return self
 
 
-class EvidenceSettings(Section):
-    alpha: Share = Field(
-        20_000, gt=0, lt=MILLION, description="Chance, at most, that a healthy version is blamed."
-    )
-    beta: Share = Field(
-        50_000, gt=0, lt=MILLION, description="Chance, at most, that a guard calls a bad one safe."
-    )
-    block: Duration = Field(
-        10.0, ge=0.5, le=3600, description="Evidence is counted in spans of it."
-    )
-    warmup: Duration = Field(60.0, description="After a step began, how long nothing counts.")
-    min_requests: int = Field(
-        200, ge=1, le=10**9, description="Units of each arm before any verdict."
-    )
-
-
-class LimitSettings(Section):
-    """No statistics: what is over it is rolled back at once."""
-
-    metric: Literal["errors"] = Field("errors", description="What is counted of the canary.")
-    above: Share = Field(200_000, description="The share above which it is too much.")
-    blocks: int = Field(2, ge=1, le=100, description="In so many blocks in a row.")
-    min_requests: int = Field(30, ge=1, le=10**6, description="Of so many exchanges in each.")
-
-
-class HealthSettings(Section):
-    """Whether the experiment itself is sound; where it is not, the rollout is held."""
-
-    sample_ratio: bool = Field(True, description="Whether arms are as wide as they should be.")
-    no_traffic: Duration | None = Field(900.0, description="How long an arm may see nobody.")
-    shadow_coverage: Share | None = Field(
-        950_000, description="Of all that should be compared in shadow, how much has to be."
-    )
-
-
 Steps = tuple[Annotated[StepSettings, BeforeValidator(_step)], ...]
+Guards = tuple[GuardSettings, ...]
 
 
-class RolloutSettings(Section):
+class RolloutSettings(JudgeSettings):
     """Everything in a rollout's file."""
 
     rollout: Name = Field(description="Its name.")
@@ -133,7 +99,10 @@ class RolloutSettings(Section):
     steps: Steps = Field(
         min_length=1, max_length=STEPS_MAX, description="Shadow first, then growing weights."
     )
-    guards: tuple[Name, ...] = Field(("errors",), description="What judges, most important first.")
+    guards: Guards = Field(
+        ("errors", "latency_p95"), min_length=1, max_length=16, validate_default=True,
+        description="Questions asked of the evidence, by name.",
+    )  # fmt: skip
     owner: str = Field("", max_length=100, description="Who answers for it.")
     reason: str = Field("", max_length=500, description="Why; the ledger keeps it.")
     ticket: Annotated[str, StringConstraints(pattern=r"^\S*$")] = Field(
@@ -151,11 +120,6 @@ class RolloutSettings(Section):
     second_person: bool = Field(
         False, description="Whether start, resume and promote need the yes of somebody else."
     )
-    evidence: EvidenceSettings = Field(EvidenceSettings(), description="How evidence is counted.")
-    limits: tuple[LimitSettings, ...] = Field(
-        (LimitSettings(),), max_length=20, description="What is too much at once."
-    )
-    health: HealthSettings = Field(HealthSettings(), description="What makes evidence worthless.")
     on_inconclusive: Literal["hold", "rollback", "advance"] = Field(
         "hold", description="What to do with what is undecided when a step's time is over."
     )
@@ -183,7 +147,7 @@ class RolloutSettings(Section):
         if widths[-2:-1] and widths[-2] > MILLION - self.holdout:
             raise ValueError("`steps`: no weight below 100% is above 100% less the `holdout`")
         for place, step in enumerate(self.steps):
-            known = {"all", *self.guards}
+            known = {"all", *(guard.name for guard in self.guards)}
             if unknown := sorted(set(step.require or ()) - known):
                 raise ValueError(f"`steps.{place}.require`: {unknown[0]} is no guard of it")
         return self
@@ -223,7 +187,8 @@ class RolloutSettings(Section):
         if it is the last shadow step or the last one before 100 %."""
         step = self.steps[place]
         shadowed = step.shadow is not None
-        able = {name for name in self.guards if (name in SHADOW_GUARDS) == shadowed}
+        able = {one.name for one in self.guards if one.of_pairs == shadowed}
+        able -= {one.name for one in self.guards if one.on_fail == "warn"}
         if step.require is not None:
             return frozenset(able if "all" in step.require else step.require)
         follows = [one for one in self.steps[place + 1 :] if one.approval is None]

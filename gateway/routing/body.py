@@ -1,4 +1,7 @@
-"""A request's body as JSON, for rules that ask for a field of it. Pure; never written again."""
+"""What routing reads of a request's body: fields that rules ask for, the sequence it belongs to.
+
+Pure; a body is never written again.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +40,12 @@ def read_document(dialect: Dialect, message: Message, at_most: int) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise NoDocument("not_json") from None
+
+
+def sequence_in(dialect: Dialect, message: Message, at_most: int) -> str | None:
+    """The sequence whose server keeps state between requests, where the body can be read."""
+    if dialect is grpc:
+        return grpc.sequence_of(message.body)
+    if dialect is not v2 or len(message.body) > at_most:
+        return None
+    return v2.sequence_of(message, at_most)

@@ -75,6 +75,10 @@ def keep(version: str, rule: Rule, choice: Choice) -> Choice:
     return replace(choice, version=version, arm=arm, unit_kind="session")
 
 
+def shadow_salt(rule: Rule, version: str) -> bytes:
+    return rule.salt + b"/shadow/" + version.encode()
+
+
 def shadows(rule: Rule, version: str, exchange: str, asked: Asked) -> list[str]:
     """Versions that get a copy of this exchange: each drawn by a hash of its own, where its
     conditions hold."""
@@ -82,7 +86,7 @@ def shadows(rule: Rule, version: str, exchange: str, asked: Asked) -> list[str]:
         copied.version
         for copied in rule.shadows
         if copied.version != version
-        and bucket_ppm(rule.salt + b"/shadow/" + copied.version.encode(), exchange) < copied.share
+        and bucket_ppm(shadow_salt(rule, copied.version), exchange) < copied.share
         and (not copied.conditions or first_failed(copied.conditions, asked) is None)
     ]
 

@@ -6,7 +6,7 @@ import hashlib
 import re
 
 from gateway.errors import Refusal
-from gateway.exchange import ANONYMOUS, Caller, Context
+from gateway.exchange import ANONYMOUS, NO_CONTEXT, Caller, Context
 from gateway.table import Table
 
 ROWS_MAX = 65_536
@@ -32,9 +32,9 @@ def read_context(headers: dict[bytes, bytes], caller: Caller) -> tuple[Context, 
     subject = headers.get(b"x-headworks-subject")
     groups = headers.get(b"x-headworks-groups")
     if subject is None and groups is None:
-        return Context(), False
+        return NO_CONTEXT, False
     if "context" not in caller.may:
-        return Context(), True
+        return NO_CONTEXT, True
     subjects = tuple(_split("x-headworks-subject", subject)) if subject else ()
     return Context(subjects, tuple(_group(text) for text in _split_groups(groups))), False
 

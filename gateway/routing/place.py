@@ -77,6 +77,12 @@ def locate_call(table: Table, path: str) -> Place:
     return Place(grpc, target, models, path)
 
 
+def check_method(place: Place, method: str) -> None:
+    wanted = place.dialect.METHODS.get(place.target.operation)
+    if wanted and method != wanted:
+        raise Refusal("method_not_allowed", f"{method} is not taken here; {wanted} is")
+
+
 def find_model(place: Place, body: bytes = b"") -> tuple[Model | None, str | None]:
     """The model and the version asked for; no model: the question is the gateway's to answer."""
     name, version = place.target.model, place.target.version

@@ -27,11 +27,15 @@ class Question:
     dialect: Dialect = v2
     hold: int = 1024**2
 
-    def document(self) -> Any:
+    def message(self) -> Message:
+        """The body with its headers, as readers take it."""
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in self.first.items()
         }
+        return Message(self.body, headers)
+
+    def document(self) -> Any:
         try:
-            return read_document(self.dialect, Message(self.body, headers), self.hold)
+            return read_document(self.dialect, self.message(), self.hold)
         except NoDocument:
             return ABSENT

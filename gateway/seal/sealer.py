@@ -20,7 +20,7 @@ import orjson
 from gateway.budget import Rung, read_rung
 from gateway.clock import Clock
 from gateway.journal.damage import SET_BACK, Damage, Gap
-from gateway.journal.directory import JournalFolder, folders
+from gateway.journal.directory import Garbled, JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import Bodies, BodyReader
@@ -67,6 +67,7 @@ class Sealer:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._tables: dict[str, Table] = {}
         self.joining = Joining(state, BodyReader(state, keys), self._model, self.ledger.number)
+        self.garbled: dict[str, str] = {}
         self._reported: set[str] = set()
         self._looked_at = clock.steady()
         self._rung = Rung.FINE
@@ -152,15 +153,34 @@ class Sealer:
             revision = document["parent"]
         for number, digest, document in reversed(chain):
             told = {key: document[key] for key in ("author", "reason", "created", "parent")}
+            told["origin"] = document.get("origin", "file")
             record = orjson.dumps({"id": digest, **told}, option=orjson.OPT_SORT_KEYS)
             leaf = encode_leaf("revision", record, source=("revisions", number))
             self.ledger.append(ROOT, leaf, "revisions", number)
 
     def _seal_journal(self, folder: JournalFolder) -> None:
         try:
+            if folder.name in self.garbled:
+                folder.check()
+                del self.garbled[folder.name]
             source = f"{folder.name}.{folder.identity}"
         except FileNotFoundError:
             return
+        except Garbled as error:
+            self._set_aside(folder, error)
+            return
+        try:
+            self._seal_source(source, folder)
+        except Garbled as error:
+            self._set_aside(folder, error)
+
+    def _set_aside(self, folder: JournalFolder, error: Garbled) -> None:
+        """Nothing of this journal is sealed until its small files are right again."""
+        if self.garbled.get(folder.name) != str(error):
+            log.critical("journal %s is not sealed: %s", folder.name, error)
+        self.garbled[folder.name] = str(error)
+
+    def _seal_source(self, source: str, folder: JournalFolder) -> None:
         reader = self.readers.get(source)
         if reader is None:
             reader = self.readers[source] = self._reader(source, folder)
@@ -182,6 +202,7 @@ class Sealer:
     def _reader(self, source: str, folder: JournalFolder) -> JournalReader:
         """A reader of what is not sealed yet. What was once seen set back stays so: its writer
         goes on, and will have passed the number that is sealed."""
+        folder.check()
         sealed = self.ledger.positions.get(source, -1) + 1
         reader = JournalReader(folder, sealed)
         if sealed and (f"set_back:{source}" in self.ledger.positions or folder.end() < sealed):
@@ -285,25 +306,36 @@ class Sealer:
         for source, reader in self.readers.items():
             if reader.segment is None or reader.damage is not None:
                 continue
+            if reader.folder.name in self.garbled:
+                continue
             if self.ledger.positions.get(source, -1) + 1 < reader.next_sequence:
                 continue
             if look or any(number < reader.segment for number in reader.folder.segments()):
-                reader.folder.retire(reader.next_sequence)
+                self._retire(reader)
         if look:
             self._looked_at = now
 
+    def _retire(self, reader: JournalReader) -> None:
+        try:
+            reader.folder.retire(reader.next_sequence)
+        except Garbled as error:
+            self._set_aside(reader.folder, error)
+
     def lag(self) -> dict[str, Any]:
         """How far sealing is behind, and what is wrong, by journal."""
+        told = {source: self._lag(reader) for source, reader in list(self.readers.items())}
+        for name, words in list(self.garbled.items()):
+            told[name] = {"next_sequence": None, "bytes": 0, "damage": words,
+                          "marked_seconds_ago": None}  # fmt: skip
+        return told
+
+    def _lag(self, reader: JournalReader) -> dict[str, Any]:
+        seconds = (self.clock.steady() - reader.marked_ns) / 1e9 if reader.marked_ns else None
         return {
-            source: {
-                "next_sequence": reader.next_sequence,
-                "bytes": reader.folder.size(),
-                "damage": str(reader.damage) if reader.damage else None,
-                "marked_seconds_ago": round((self.clock.steady() - reader.marked_ns) / 1e9, 1)
-                if reader.marked_ns
-                else None,
-            }
-            for source, reader in list(self.readers.items())
+            "next_sequence": reader.next_sequence,
+            "bytes": reader.folder.size(),
+            "damage": str(reader.damage) if reader.damage else None,
+            "marked_seconds_ago": None if seconds is None else round(seconds, 1),
         }
 
     def close(self) -> None:

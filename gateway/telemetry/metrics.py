@@ -8,6 +8,8 @@ not its pid: a restarted worker goes on counting where it stopped.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,15 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_labels": ("Labels of decisions that the analyst has taken.", ()),
     "headworks_labels_dropped": ("Labels that waited for a decision and were too many.", ()),
     "headworks_spans_dropped": ("Spans not sent to the collector.", ()),
+    "headworks_rollout_moves": ("Moves of rollouts.", ("rollout", "move")),
+    "headworks_rollout_unreadable": (
+        "Records that a rollout could not count: erased, or not to be opened.",
+        ("rollout",),
+    ),
+    "headworks_rollout_troubles": (
+        "Times that a rollout could not be judged any more; it keeps its exposure.",
+        ("rollout",),
+    ),
     "headworks_witness_answers": ("What witnesses answered.", ("witness", "answer")),
     "headworks_restarts": ("Processes started again after their end.", ("role",)),
 }
@@ -96,6 +107,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_witness_lag_records": ("Leaves not yet cosigned.", ("witness",)),
     "headworks_witness_lag_seconds": ("For how long some leaf waits for it.", ("witness",)),
     "headworks_witness_alarms": ("Logs it says do not go on from what it saw.", ("witness",)),
+    "headworks_rollout_weight_ppm": ("Share that the new version answers.", ("rollout",)),
     "headworks_process_up": ("1 while the process runs.", ("role",)),
 }
 HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -132,6 +144,40 @@ class Metrics:
                 name, text, labels, registry=registry, buckets=BUCKETS
             )
 
+        self.gathers = False
+        self._counted: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        self._seconds: dict[tuple[str, str], list[float]] = {}
+
+    def gather(self) -> None:
+        """Count in memory from now on, until `tell`, which writes many for the price of one. Who
+        asks for it calls that several times a second, and at the end."""
+        self.gathers = True
+
+    def tell(self) -> None:
+        for (name, *labels), number in self._counted.items():
+            self._child(name, tuple(labels)).inc(number)
+        self._counted.clear()
+        for named, (*numbers, seconds) in self._seconds.items():
+            self._add(self._child("headworks_exchange_seconds", named), numbers, seconds)
+        self._seconds.clear()
+
+    def note_answer(self, model: str, version: str, arm: str, status: int, seconds: float) -> None:
+        """An answer of the data path, told by the next `tell`."""
+        self._counted["headworks_exchanges", model, version, arm, str(status)] += 1
+        times = self._seconds.get((model, version))
+        if times is None:
+            times = self._seconds[model, version] = [0.0] * (len(BUCKETS) + 2)
+        times[bisect_left(BUCKETS, seconds)] += 1
+        times[-1] += seconds
+
+    def _add(self, histogram: Any, numbers: list[float], seconds: float) -> None:
+        """`numbers` of observations by bucket, of `seconds` in all: prometheus-client's own parts,
+        since its public way takes them one by one."""
+        histogram._sum.inc(seconds)
+        for bucket, number in zip(histogram._buckets, numbers):
+            if number:
+                bucket.inc(number)
+
     def _child(self, name: str, labels: tuple[str, ...]) -> Any:
         key = (name, *labels)
         child = self._children.get(key)
@@ -143,13 +189,13 @@ class Metrics:
         return child
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
+        if self.gathers:
+            self._counted[(name, *labels)] += by
+            return
         self._child(name, labels).inc(by)
 
     def set(self, name: str, value: float, *labels: str) -> None:
         self._child(name, labels).set(value)
-
-    def observe(self, name: str, value: float, *labels: str) -> None:
-        self._child(name, labels).observe(value)
 
 
 def expose(folder: Path) -> bytes:

@@ -99,9 +99,17 @@ def object_faults(schema: dict, value: dict, place: str) -> list[str]:
         ("/api/v1/decisions/{id}", "/api/v1/decisions/x", 400),
         ("/api/v1/monitor/{model}", "/api/v1/monitor/mortgage", 200),
         ("/api/v1/monitor/{model}", "/api/v1/monitor/x", 404),
+        ("/api/v1/shadow/{model}", "/api/v1/shadow/mortgage?since=1d", 200),
+        ("/api/v1/shadow/{model}", "/api/v1/shadow/x", 404),
+        ("/api/v1/shadow/{model}", "/api/v1/shadow/mortgage?since=never", 400),
         ("/api/v1/monitor/{model}/performance", "/api/v1/monitor/mortgage/performance", 200),
         ("/api/v1/monitor/{model}/performance", "/api/v1/monitor/x/performance", 404),
         ("/api/v1/monitor/{model}/performance", "/api/v1/monitor/mortgage/performance?a=1", 400),
+        ("/api/v1/table", "/api/v1/table", 200),
+        ("/api/v1/revisions", "/api/v1/revisions?limit=2", 200),
+        ("/api/v1/revisions", "/api/v1/revisions?limit=x", 400),
+        ("/api/v1/revisions/{revision}", "/api/v1/revisions/0", 200),
+        ("/api/v1/revisions/{revision}", "/api/v1/revisions/nowhere", 404),
     ],
 )
 def test_answers_are_as_described(world, described, path, status):
@@ -118,6 +126,18 @@ def test_a_reload_is_as_described(world):
     schema = DOCUMENT["paths"]["/api/v1/reload"]["post"]["responses"]["200"]["content"]
     assert faults(schema["application/json"]["schema"], answer.json()) == []
     assert answer.json()["changed"] is False
+
+
+def test_a_trace_is_as_described(world):
+    """One that comes to a version, and one that is refused on its way."""
+    schema = DOCUMENT["paths"]["/api/v1/routes/trace"]["post"]["responses"]["200"]["content"]
+    for sent, reached in (
+        ({"path": "/v2/models/mortgage/infer", "caller": "loans-app"}, "version"),
+        ({"path": "/v2/models/mortgage/infer", "caller": "nobody"}, "refused"),
+    ):
+        answer = httpx2.post(world.address + "/api/v1/routes/trace", json=sent, timeout=30)
+        assert faults(schema["application/json"]["schema"], answer.json()) == []
+        assert reached in answer.json()
 
 
 def test_the_document_is_served(world):

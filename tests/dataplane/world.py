@@ -301,6 +301,7 @@ class World:
         )
 
     def count(self, name: str, **labels: str) -> float:
+        self.worker.metrics.tell()
         return self.worker.metrics.registry.get_sample_value(f"{name}_total", labels) or 0.0
 
     def idle(self) -> bool:

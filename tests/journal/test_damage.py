@@ -6,6 +6,7 @@ import pytest
 from test_journal import PARTS, crash, opened
 
 from gateway.journal.damage import Gap
+from gateway.journal.directory import Garbled, JournalFolder
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.repair import accept_loss, describe
 
@@ -188,3 +189,33 @@ def test_numbers_go_on_after_everything_was_retired(tmp_path):
     given, reader = all_of(folder, 220)
     assert (given, reader.damage) == ([220], None)
     assert isinstance(next(JournalReader(folder).read(1)), Entry)
+
+
+def fresh(folder):
+    """The folder as a process that comes now sees it."""
+    return JournalFolder(folder.path.parents[1], folder.keys.parents[1], folder.name)
+
+
+@pytest.mark.parametrize("name", ["identity", "begun", "retired", "accepted"])
+@pytest.mark.parametrize("data", [b"0123456789abcdef", b'{"segment":"1"}', b"\x80", b"", None])
+def test_a_garbled_small_file_is_named_and_nothing_is_written(tmp_path, name, data):
+    """Another journal's name, what we never write, nothing at all: no start writes behind it, no
+    loss is accepted, and with the file as it was everything goes on."""
+    folder = close(tmp_path, count=9)
+    path = folder.path / name
+    before = path.read_bytes() if path.exists() else None
+    path.unlink(missing_ok=True)
+    if data is not None:
+        path.write_bytes(data)
+    elif name != "identity":
+        return  # nothing was begun, retired or accepted: other rules know that
+
+    with pytest.raises(Garbled, match=name):
+        asyncio.run(opened(tmp_path))
+    assert name in describe(fresh(folder))["damage"]["text"]
+    with pytest.raises(Garbled, match=name):
+        accept_loss(fresh(folder), "lost", "ana", 7)
+    path.unlink(missing_ok=True)
+    if before is not None:
+        path.write_bytes(before)
+    assert all_of(close(tmp_path, count=9))[0] == list(range(18))

@@ -2,6 +2,7 @@
 
 import shutil
 
+import orjson
 import pytest
 
 from gateway.ledger.checkpoint import Policy, open_checkpoint
@@ -130,6 +131,22 @@ def test_damaged_tiles_are_not_signed_over(tmp_path):
 
     with pytest.raises(LedgerDamaged, match="do not give the root"):
         signer.sign(signer.news())
+
+
+def test_another_key_signs_nothing(tmp_path):
+    """The first leaf names the key; a ledger with another one beside it is refused."""
+    ledger = Ledger(tmp_path)
+    signer = Signer(ledger, tmp_path / "keys", None)
+    vkey = str(signer.key.verifier(ROOT))
+    ledger.append(ROOT, orjson.dumps({"kind": "key", "record": {"vkey": vkey}}), "", 0)
+    ledger.commit()
+    ledger.close()
+    Signer(Ledger(tmp_path), tmp_path / "keys", None).ledger.close()
+    seed = tmp_path / "keys" / "ledger" / "seed"
+    seed.write_bytes(bytes(32))
+
+    with pytest.raises(LedgerDamaged, match="not the key that this ledger began with"):
+        Signer(Ledger(tmp_path), tmp_path / "keys", None)
 
 
 def test_a_key_is_made_only_for_an_empty_ledger(tmp_path):

@@ -24,7 +24,7 @@ def pair(seed: int, correlation: float = 0.0, n: int = 500, reference_n: int = 2
 
 def test_without_drift_it_is_wrong_as_often_as_it_says():
     """200 seeded windows over 200 references: p-values are uniform, and the floor is rarely met."""
-    found = [tell_apart(*pair(seed)) for seed in range(200)]
+    found = [tell_apart(Domain((), (), then), now) for then, now in map(pair, range(200))]
     p_values = [p for _, p in found]
     assert stats.kstest(p_values, "uniform").pvalue > 0.01
     assert sum(area - 0.5 >= RULES.area for area, _ in found) <= 6
@@ -38,7 +38,7 @@ def test_a_correlation_alone_is_seen_here_and_nowhere_else():
     singly = 0
     for seed in range(20):
         then, now = pair(seed, 0.7)
-        area, p_value = tell_apart(then, now)
+        area, p_value = tell_apart(Domain((), (), then), now)
         assert p_value < level
         assert area - 0.5 >= RULES.area
         for place in range(FEATURES):

@@ -115,6 +115,26 @@ def test_a_segment_retired_by_half_is_no_damage(tmp_path, monkeypatch):
     assert before[-1] not in folder.segments()
 
 
+def test_records_are_not_sealed_again_under_another_name(tmp_path):
+    """A garbled identity is told and stops its journal; as it was, sealing goes on behind."""
+    make_journal(tmp_path, 20)
+    seal_all(tmp_path)
+    path = tmp_path / "journal" / "0" / "identity"
+    identity = path.read_bytes()
+    path.write_bytes(b"0123456789abcdef")
+    sealer = open_sealer(tmp_path)
+    sealer.step()
+    assert "identity" in sealer.lag()["0"]["damage"]
+    path.write_bytes(identity)
+    make_journal(tmp_path, 5, start=20)
+    while sealer.step():
+        pass
+    assert [None] == [lag["damage"] for lag in sealer.lag().values()]
+    sealer.close()
+
+    assert_sealed(tmp_path, 25)
+
+
 def test_a_journal_set_back_is_told_and_sealed_no_further(tmp_path):
     """An old copy of a journal in its place gives numbers twice: that is said, once, in a leaf, and
     at later starts too, when the writer has passed the number that was sealed."""

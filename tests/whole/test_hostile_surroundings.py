@@ -62,6 +62,7 @@ def test_a_full_disk_answers_503_and_recovers(make_gateway, tmp_path):
                 status = None
             time.sleep(0.1)
         ready = httpx2.get(f"http://{gateway.data}/-/ready", timeout=5)
+        told = gateway.api("/api/v1/status")
         filler.unlink()
         while infer(gateway).status_code != 200 and time.monotonic() < until:
             time.sleep(0.2)
@@ -69,6 +70,8 @@ def test_a_full_disk_answers_503_and_recovers(make_gateway, tmp_path):
         assert status == 503
         assert ready.status_code == 503
         assert ready.json()["journal"] is False
+        assert told["state"] == "red"
+        assert "worker-0: the journal does not open" in str(told["words"])
         assert infer(gateway).status_code == 200
     finally:
         gateway.kill_all()
@@ -86,6 +89,41 @@ def test_a_governor_that_comes_back_publishes_nothing_by_itself(make_gateway):
     gateway.wait_settled()
 
     assert gateway.api("/api/v1/status")["revision"] == revision
+
+
+def test_what_keeps_a_process_from_its_work_stands_in_status(make_gateway):
+    """Red, with process and reason, as long as it cannot start; with the cause, the word goes."""
+    gateway = make_gateway().start()
+    gateway.wait_settled()
+    signed = gateway.folder / "keys" / "ledger" / "signed"
+    artifacts = [*(gateway.folder / "state" / "artifacts").rglob("model.onnx")]
+    held = {path: path.read_bytes() for path in [signed, *artifacts]}
+    for path in held:
+        path.chmod(0o600)
+        path.write_bytes(b"[" + held[path][1:])
+    for role in ("governor", "worker-0"):
+        os.kill(gateway.child(role), signal.SIGKILL)
+
+    def wait_for(holds) -> str:
+        until = time.monotonic() + 30
+        told = {"state": "", "words": []}
+        while not holds(told) and time.monotonic() < until:
+            time.sleep(0.1)
+            told = gateway.api("/api/v1/status")
+        return f"{told['state']}: {told['words']}"
+
+    red = wait_for(
+        lambda told: all(f"{role}: " in str(told["words"]) for role in ("governor", "worker-0"))
+    )
+    assert red.startswith("red: ")
+    assert f"LedgerDamaged: {signed}" in red
+    assert "its files are not those of its digest" in red
+    for path, data in held.items():
+        path.write_bytes(data)
+    assert "worker-0" not in wait_for(
+        lambda told: told["state"] and "worker-0" not in str(told["words"])
+    )
+    assert infer(gateway).status_code == 200
 
 
 def test_data_files_that_do_not_fit_are_told_before_serving(make_gateway):

@@ -1,0 +1,181 @@
+"""What production itself was: a reference that moves with the traffic, beside the frozen one.
+
+The frozen sample answers whether a version should be trained again; this answers whether something
+happened. `rolling`: the last windows, each next one counting a little less. `day`, `week`: the same
+hour of the day or the week (UTC) before, each earlier period counting a little less, so that
+traffic with a cycle is compared with its like. Either learns a slow drift in: it is no reference
+for that.
+
+It is counts by place, no values, and is kept in the series' state to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from gateway.card import Card
+from gateway.modelsettings import DriftSettings
+from gateway.monitor import drift, twosample
+from gateway.monitor.drift import Comparison
+from gateway.monitor.places import Floats, Places
+from gateway.monitor.reference import Reference
+from gateway.monitor.window import Decision
+
+Kind = Literal["none", "rolling", "day", "week"]
+ROLLING_DECAY = 0.95
+"""Of counts with each window: as good as the last 39 windows of one size."""
+PERIOD_DECAY = 0.75
+"""Of a slot's counts with each day or week: as good as the last seven."""
+HOUR_NS = 3600 * 10**9
+SLOTS = {"day": 24, "week": 168}
+TIMES_AT_LEAST = 2.0
+"""A baseline smaller than so many windows is not compared with."""
+
+Counts = Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Decayed counts by cause; `n` their weights' sum, `squares` that of their squares; `period`:
+    the day or week of the newest."""
+
+    period: int = 0
+    n: float = 0.0
+    squares: float = 0.0
+    counts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def effective(self) -> float:
+        """The size of a plain sample that is as precise."""
+        return self.n**2 / self.squares if self.squares else 0.0
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """`places`: digest of the bins that it counts in. Slots by their number; rolling has one."""
+
+    places: str = ""
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Baseline:
+        """Read what `asdict` gave; raises KeyError or TypeError for anything else."""
+        slots = {
+            name: Slot(**told | {"counts": {c: tuple(v) for c, v in told["counts"].items()}})
+            for name, told in data["slots"].items()
+        }
+        return Baseline(data["places"], slots)
+
+
+def counted(
+    decisions: Sequence[Decision], card: Card, reference: Reference, kind: Kind
+) -> dict[tuple[str, int], tuple[int, dict[str, Floats]]]:
+    """By slot and period: how many decisions, and where their values fall."""
+    slots: dict[tuple[str, int], list[Decision]] = {}
+    for decision in decisions:
+        slots.setdefault(_slot(decision.at, kind), []).append(decision)
+    return {
+        slot: (len(some), _tally(some, card, reference)) for slot, some in sorted(slots.items())
+    }
+
+
+def _slot(at: int, kind: Kind) -> tuple[str, int]:
+    if kind not in SLOTS:
+        return ("0", 0)
+    hours = at // HOUR_NS
+    return (str(hours % SLOTS[kind]), hours // SLOTS[kind])
+
+
+def _tally(decisions: Sequence[Decision], card: Card, reference: Reference) -> dict[str, Floats]:
+    by_feature = list(zip(*(decision.values for decision in decisions)))
+    found = {}
+    for place, at in zip(reference.places, reference.placed):
+        if place.cause == "score":
+            fell = place.of([decision.score for decision in decisions])
+        else:
+            fell = place.of(by_feature[at])
+        found[place.cause] = np.bincount(fell[fell >= 0], minlength=_width(place)).astype(float)
+    words = card.outputs.outcome
+    if words is not None:
+        told = [d.outcome for d in decisions if d.outcome is not None]
+        adverse = told.count(words.adverse)
+        found["outcome"] = np.array([len(told) - adverse, adverse], dtype=float)
+    return found
+
+
+def _width(place: Places) -> int:
+    return len(place.levels) if place.edges is None else place.edges.size + 1
+
+
+def learn(
+    before: Baseline, reference: Reference, window: Mapping[tuple[str, int], tuple[int, Counts]],
+    kind: Kind,
+) -> Baseline:  # fmt: skip
+    """With a window that was not at fault."""
+    slots = dict(before.slots) if before.places == reference.digest else {}
+    for (name, period), (n, counts) in window.items():
+        old = slots.get(name, Slot(period))
+        periods = max(0, period - old.period)
+        decay = ROLLING_DECAY if kind == "rolling" else PERIOD_DECAY**periods
+        kept = {cause: np.array(old.counts.get(cause, 0.0)) * decay for cause in counts}
+        slots[name] = Slot(
+            period=max(period, old.period),
+            n=old.n * decay + n,
+            squares=old.squares * decay**2 + n,
+            counts={cause: tuple((kept[cause] + counts[cause]).tolist()) for cause in counts},
+        )
+    return Baseline(reference.digest, slots)
+
+
+def compare(
+    before: Baseline, reference: Reference, window: Mapping[tuple[str, int], tuple[int, Counts]],
+    rules: DriftSettings, minimum: int,
+) -> dict[str, Comparison]:  # fmt: skip
+    """A window against its like: each slot's shares, mixed as the window mixes slots. Nothing
+    where one of its slots is not known well enough."""
+    total = sum(n for n, _ in window.values())
+    if before.places != reference.digest or not total:
+        return {}
+    mixed: dict[str, Floats] = {}
+    now: dict[str, Floats] = {}
+    variance = 0.0
+    for (name, _), (n, counts) in window.items():
+        slot = before.slots.get(name)
+        if slot is None or slot.effective < TIMES_AT_LEAST * n:
+            return {}
+        variance += (n / total) ** 2 / slot.effective
+        for cause, fell in counts.items():
+            then = np.array(slot.counts.get(cause, ()), dtype=float)
+            if then.size == fell.size and then.sum():
+                mixed[cause] = mixed.get(cause, 0.0) + n / total * then / then.sum()
+                now[cause] = now.get(cause, 0.0) + fell
+    ordered = {place.cause for place in reference.places if place.edges is not None}
+    return {
+        cause: _compared(shares / shares.sum(), 1 / variance, now[cause], rules, cause in ordered)
+        for cause, shares in mixed.items()
+        if now[cause].sum() >= minimum
+    }
+
+
+def _compared(
+    shares: Floats, effective: float, now: Floats, rules: DriftSettings, ordered: bool
+) -> Comparison:
+    """Shares known as from a sample of `effective` values, against counts."""
+    n, m = int(now.sum()), max(1, int(effective))
+    then = np.round(shares * m).astype(np.int64)
+    if not ordered:
+        return drift.compare_counts(then, now.astype(np.int64), rules)
+    distance = float(np.abs(np.cumsum(shares) - np.cumsum(now / n)).max())
+    return Comparison(
+        test="kolmogorov_smirnov",
+        n=n,
+        reference_n=m,
+        statistic=distance,
+        p_value=twosample.limiting_p_value(distance, m, n),
+        effect=distance,
+        floor=rules.distance,
+    )

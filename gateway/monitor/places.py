@@ -1,0 +1,81 @@
+"""Where values fall: bins of equal share in the reference, or the levels of a category.
+
+What a window or a detector remembers of values is how many fell where, never the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.card import Feature
+from gateway.monitor.column import Column, Levels, fractions, numbers_of, single
+
+Shares = tuple[float, ...]
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the values of one cause fall: `edges` between bins, or the levels of a category.
+
+    What lies outside `low` .. `high` is a matter of data quality and falls nowhere.
+    """
+
+    cause: str
+    edges: Floats | None = None
+    levels: Levels = ()
+    low: float = -inf
+    high: float = inf
+    whole: bool = False
+
+    def of(self, values: Sequence[object]) -> Integers:
+        """Bin of each value, -1 for what is not fed."""
+        if self.edges is None:
+            known = {level: place for place, level in enumerate(self.levels)}
+            found = [known.get(v, -1) if isinstance(v, str) else -1 for v in values]
+            return np.array(found, dtype=np.int64)
+        numbers = single(numbers_of(values)[0])
+        places = np.searchsorted(self.edges, numbers, side="left")
+        fed = (numbers >= self.low) & (numbers <= self.high) & np.isfinite(numbers)
+        if self.whole:
+            fed &= ~fractions(numbers)
+        return np.asarray(np.where(fed, places, -1), dtype=np.int64)
+
+
+def places_of_feature(feature: Feature, column: Column, bins: int) -> tuple[Places, Shares]:
+    """Where a feature's values fall, and the reference's share of each place."""
+    cause = f"feature/{feature.name}"
+    if feature.type == "category":
+        assert column.counts is not None
+        counts = column.counts[:-1]
+        shares = counts / max(1, counts.sum())
+        return Places(cause, levels=feature.categories or ()), tuple(shares.tolist())
+    low, high = single(np.array(feature.range or (-inf, inf), dtype=np.float64)).tolist()
+    return places_of_numbers(cause, column, bins, low, high, whole=feature.type == "integer")
+
+
+def places_of_numbers(
+    cause: str,
+    column: Column,
+    bins: int,
+    low: float = -inf,
+    high: float = inf,
+    *,
+    whole: bool = False,
+) -> tuple[Places, Shares]:
+    assert column.numbers is not None
+    numbers = column.numbers[(column.numbers >= low) & (column.numbers <= high)]
+    if column.levels is not None:
+        levels = np.array(column.levels, dtype=np.float64)
+        edges = (levels[1:] + levels[:-1]) / 2
+    else:
+        edges = np.unique(np.quantile(numbers, np.arange(1, bins) / bins, method="lower"))
+    counts = np.bincount(np.searchsorted(edges, numbers, side="left"), minlength=edges.size + 1)
+    place = Places(cause, edges=edges, low=low, high=high, whole=whole)
+    return place, tuple((counts / max(1, counts.sum())).tolist())

@@ -1,0 +1,232 @@
+"""One attempt of a rollout, as the leaves of the ledger make it: a fold, and nothing else.
+
+Whatever the governor decides it writes down first and reads back: a move takes hold here when its
+leaf is read, and so does a block. Whoever reads the same leaves is where the governor is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.rollout.block import Block
+from gateway.rollout.judging import Judging
+from gateway.rollout.lifecycle import (
+    EXPOSED,
+    OVER,
+    Approval,
+    Decision,
+    Finding,
+    Held,
+    Move,
+    Phase,
+    Plan,
+    Stage,
+    advance,
+    approve,
+    make,
+)
+from gateway.rollout.rolloutsettings import BILLION, RolloutSettings
+from gateway.rollout.tally import Tally
+from gateway.rollout.units import Units
+from gateway.split import Rollout
+
+CONTROLLER = "controller"
+EMPTY_EVERY = 6
+MOVES_KEPT = 64
+"""Ids of moves that are known again; older ones cannot be waiting to be recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one person asked for and another one has to approve."""
+
+    what: str
+    by: str
+    why: str
+    at: int
+
+
+class Attempt:
+    """`created`: the leaf that says what was started."""
+
+    def __init__(self, created: Mapping[str, Any], units: Units | None) -> None:
+        """`units`: None where nothing is counted any more."""
+        self.created = dict(created)
+        self.settings = RolloutSettings.model_validate(created["file"])
+        self.name, self.number = str(created["rollout"]), int(created["attempt"])
+        self.author = str(created["by"])
+        self.plan: Plan = replace(self.settings.plan(self.author), digest=created["digest"])
+        self.stage = Stage()
+        self.judging = Judging(self.settings)
+        self.block_ns = round(self.settings.evidence.block * BILLION)
+        self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns)
+        self.finding: Finding | None = None
+        self.found, self.decided = -1, -1  # blocks: the last one judged, and the last acted on
+        self.evidence: int | None = None  # leaf of the last block
+        self.asked: Asked | None = None
+        self.alerts: dict[str, str] = {}
+        self.moves: list[str] = []
+        self.published: dict[str, Any] | None = None  # before the last move
+        self.fitted = 0  # the last move after which the table was seen to say what was wanted
+        self.settled = False  # it is over, and the table says so
+        self.last_why = ""
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.name}#{self.number} {self.stage.phase} step {self.stage.step}>"
+
+    @property
+    def is_over(self) -> bool:
+        return self.stage.phase in OVER
+
+    @property
+    def is_exposed(self) -> bool:
+        return self.stage.phase in EXPOSED
+
+    @property
+    def target(self) -> str:
+        return self.settings.to
+
+    def entry(self) -> dict[str, Any] | None:
+        """What the table says of it while it is at this stage."""
+        if not self.is_exposed:
+            return None
+        step = self.plan.steps[self.stage.step]
+        return Rollout(
+            name=self.name, attempt=self.number, source=self.settings.from_,
+            target=self.settings.to, weight_ppm=step.weight_ppm,
+            holdout_ppm=self.settings.holdout, control=self.settings.control,
+            shadow_ppm=step.shadow_ppm, noise_ppm=step.noise_ppm,
+        ).to_json()  # fmt: skip
+
+    def ends_with(self) -> str:
+        """The version that has all of the rule when it is over."""
+        return self.settings.to if self.stage.phase is Phase.PROMOTED else self.settings.from_
+
+    # What leaves say.
+
+    def take(self, record: Mapping[str, Any]) -> None:
+        """A leaf of kind `rollout`."""
+        event = record["event"]
+        if event == "move":
+            self._take_move(record)
+        elif event == "approved":
+            approval = Approval(record["by"], record["step"], record["digest"], record["at"])
+            self.stage = approve(self.stage, approval)
+        elif event == "asked":
+            self.asked = Asked(record["what"], record["by"], record["why"], record["at"])
+
+    def _take_move(self, record: Mapping[str, Any]) -> None:
+        number = record["number"]
+        if number <= self.stage.moves:
+            return
+        decision = Decision(
+            Move(record["move"]), Phase(record["phase"]), record["step"], record["why"],
+            Held.from_json(record["held"]),
+        )  # fmt: skip
+        self.published = self.entry()
+        by_person = record["by"] != CONTROLLER
+        self.stage = make(self.stage, decision, number, record["at"], by_person)
+        self.moves = [*self.moves[-MOVES_KEPT:], record["id"]]
+        self.last_why = record["why"]
+        self.decided = max(self.decided, record["block"] if record["block"] is not None else -1)
+        self.asked = None
+
+    def take_evidence(self, number: int, record: Mapping[str, Any]) -> None:
+        """A block that was closed, as its leaf has it."""
+        block = Block.read(record["block"])
+        if block.number <= self.found:
+            return
+        self.tally.close(block.number)
+        self.finding = replace(self.judging.take(block), alerts=dict(record["alerts"]))
+        self.found, self.evidence = block.number, number
+
+    def take_alert(self, record: Mapping[str, Any]) -> None:
+        """An alert of the version that is to answer; it counts if the file names its cause."""
+        alert = record["alert"]
+        if (alert["model"], alert["version"]) != (self.settings.model, self.settings.to):
+            return
+        named = self.settings.alerts
+        if named and not any(alert["cause"].startswith(words) for words in named):
+            return
+        if record["event"] == "resolved":
+            self.alerts.pop(alert["id"], None)
+        else:
+            self.alerts[alert["id"]] = f"{alert['cause']} ({alert['severity']})"
+
+    # What follows from it.
+
+    def next_block(self) -> Block:
+        """The next block as it would be closed now."""
+        number = self.tally.closed + 1
+        return self.tally.peek(number, self.name, self.number, max(0, self.stage.step))
+
+    def decision(self) -> Decision | None:
+        """What the last block asks for, if nothing was done about it yet."""
+        return self.wish() if self.found > self.decided else None
+
+    def wish(self) -> Decision | None:
+        """What the last block asks for, whether anything was done or not."""
+        if self.finding is None or self.finding.at < self.stage.since:
+            return None
+        return advance(self.plan, self.stage, self.finding)
+
+    def is_worth_a_leaf(self, block: Block) -> bool:
+        """Whether a block says something: it has counts, or by its time alone something is to be
+        done; and of empty ones each sixth, for what watches whether anybody comes."""
+        if not self.tally.is_empty(block.number) or block.number - self.found >= EMPTY_EVERY:
+            return True
+        if self.finding is None:
+            return False
+        later = replace(self.finding, at=block.ended, alerts=dict(self.alerts))
+        return advance(self.plan, self.stage, later) is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """A snapshot; the units' file is durable with it."""
+        return {
+            "created": self.created,
+            "stage": self.stage.to_json(),
+            "judging": self.judging.to_json(),
+            "tally": self.tally.to_json(self.name, self.number) if not self.is_over else None,
+            "found": self.found, "decided": self.decided, "evidence": self.evidence,
+            "finding": _told(self.finding),
+            "asked": [self.asked.what, self.asked.by, self.asked.why, self.asked.at]
+            if self.asked else None,
+            "alerts": self.alerts, "moves": self.moves, "published": self.published,
+            "fitted": self.fitted, "settled": self.settled, "last_why": self.last_why,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any], registry: Callable[[str, int], Units]) -> Attempt:
+        """`registry`: of an attempt's name, and how many units were remembered."""
+        tally, created = told["tally"], told["created"]
+        name = f"{created['rollout']}.{created['attempt']}"
+        attempt = cls(created, registry(name, tally["units"]) if tally else None)
+        attempt.stage = Stage.from_json(told["stage"])
+        attempt.judging.restore(told["judging"])
+        if tally:
+            attempt.tally.restore(tally)
+        attempt.found, attempt.decided = told["found"], told["decided"]
+        attempt.evidence, attempt.alerts = told["evidence"], dict(told["alerts"])
+        attempt.finding = _finding(told["finding"])
+        attempt.asked = Asked(*told["asked"]) if told["asked"] else None
+        attempt.moves, attempt.published = list(told["moves"]), told["published"]
+        attempt.fitted = told["fitted"]
+        attempt.settled, attempt.last_why = told["settled"], told["last_why"]
+        return attempt
+
+
+def _told(finding: Finding | None) -> dict[str, Any] | None:
+    if finding is None:
+        return None
+    return {"at": finding.at, "limits": list(finding.limits), "unhealthy": dict(finding.unhealthy),
+            "worse": dict(finding.worse), "safe": sorted(finding.safe),
+            "alerts": dict(finding.alerts)}  # fmt: skip
+
+
+def _finding(told: Mapping[str, Any] | None) -> Finding | None:
+    if told is None:
+        return None
+    return Finding(told["at"], tuple(told["limits"]), told["unhealthy"], told["worse"],
+                   frozenset(told["safe"]), told["alerts"])  # fmt: skip

@@ -1,0 +1,410 @@
+"""Rollouts in the governor: read what was sealed, close blocks, decide, move, publish.
+
+One thread, between two steps of sealing. Invariants:
+
+1. A move or a block takes hold when its leaf is read back (`attempt.py`): there is one way into the
+   state, and a governor that was killed goes on from its snapshot by reading the same leaves.
+2. Before a block is closed all that was sealed is read: its leaf says exactly what lies before it.
+3. Widening is recorded before it is published; narrowing is written down, published, and recorded
+   after (`narrowing.py`). What was recorded and not published is published at the next look, by
+   comparing what the table says with what the attempt's stage asks for.
+4. Who takes a rule away from a rollout by other means (an old revision brought back) has aborted
+   it; who gives it a smaller weight has paused it.
+5. A rollout that cannot be judged keeps its exposure, says so, and stops nobody else, least of all
+   the sealing of journals.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from gateway.clock import Clock
+from gateway.disk import Occupied, write_durably
+from gateway.ledger.bodies import BodyReader
+from gateway.ledger.log import LedgerReader
+from gateway.revisions import Revisions, end_rollout, rule_of, set_rollout
+from gateway.rollout.attempt import CONTROLLER, Attempt
+from gateway.rollout.chronicle import Chronicle
+from gateway.rollout.counting import Counting
+from gateway.rollout.lifecycle import Decision, Move, Phase, abort, hold, is_legal
+from gateway.rollout.narrowing import Narrowings, take_back
+from gateway.rollout.units import Units
+from gateway.seal.sealer import Sealer
+from gateway.split import Rollout
+from gateway.table import Conflict
+from gateway.telemetry.metrics import Metrics
+
+FORMAT = 1
+ROLLOUT, EVIDENCE = "rollout", "evidence"
+"""Kinds of leaves."""
+ANALYST = "analyst."
+CHUNK = 2048
+DEAD_NS = 3 * 10**9
+"""A worker that is silent for so long is not waited for."""
+IDLE_NS = 60 * 10**9
+"""Between two snapshots while nothing runs."""
+OVER_MAX = 100
+"""Rollouts that are over and still shown; the ledger has all of them."""
+BLOCKS_AT_ONCE = 200
+log = logging.getLogger("headworks.rollout")
+
+
+class Illegal(Exception):
+    """The move is not one that the rollout can make now."""
+
+
+class Rollouts:
+    def __init__(
+        self, state: Path, keys: Path, sealer: Sealer, revisions: Revisions, clock: Clock,
+        metrics: Metrics,
+    ) -> None:  # fmt: skip
+        self.state, self.keys, self.sealer = state, keys, sealer
+        self.revisions, self.clock, self.metrics = revisions, clock, metrics
+        self.folder = state / "rollouts"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.narrowings = Narrowings(state)
+        self.attempts: dict[str, Attempt] = {}
+        self.troubles: dict[str, str] = {}
+        self.bodies = BodyReader(state, keys)
+        self.counting = Counting(revisions.tables, self.bodies)
+        self.reader: LedgerReader
+        self._snapped_at = 0
+        self.is_dirty = False
+        self._fitted: dict[str, tuple[str | None, int]] = {}
+
+    # Where it was.
+
+    def resume(self) -> None:
+        """Be where the ledger says; complete what a crash left half done."""
+        start = self._load()
+        self.reader = LedgerReader(self.state, start)
+        self.follow()
+        self._adopt_narrowings()
+        for attempt in list(self.attempts.values()):
+            self._guarded(attempt, self._reconcile)
+        self.snapshot()
+
+    def _load(self) -> int:
+        """The snapshot's attempts; the first leaf that they do not have. Without a snapshot all of
+        the ledger is read again, if it has ever had a rollout."""
+        try:
+            told = orjson.loads((self.folder / "state.json").read_bytes())
+        except FileNotFoundError:
+            return 0 if self._had_any() else self.sealer.ledger.number
+        if told["format"] > FORMAT:
+            raise ValueError(f"rollouts' state has format {told['format']}, newer than {FORMAT}")
+        for one in told["attempts"]:
+            attempt = Attempt.from_json(one, self._registry)
+            self.attempts[attempt.name] = attempt
+        reached: int = told["reached"]
+        return reached + 1
+
+    def _had_any(self) -> bool:
+        return any(b'"kind":"rollout"' in entry for _, entry in Chronicle(self.state).entries())
+
+    def _registry(self, name: str, remembered: int = 0) -> Units:
+        return Units(self.folder, self.keys, name, remembered)
+
+    def snapshot(self) -> None:
+        """One durable write: what is known by the last leaf that was read."""
+        over = [one for one in self.attempts.values() if one.is_over]
+        for attempt in over[: max(0, len(over) - OVER_MAX)]:
+            del self.attempts[attempt.name]
+        document = {
+            "format": FORMAT,
+            "reached": self.reader.next - 1,
+            "attempts": [one.to_json() for one in self.attempts.values()],
+        }
+        text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+        write_durably(self.folder / "state.json", text)
+        for attempt in over:
+            if attempt.tally.units is not None:
+                attempt.tally.units.forget()
+                attempt.tally.units = None
+        self._snapped_at, self.is_dirty = self.clock.steady(), False
+
+    # What the ledger says.
+
+    def follow(self) -> None:
+        """Read all that is committed."""
+        while True:
+            count = 0
+            for number, text in self.reader.read(CHUNK):
+                count += 1
+                self._fold(number, text)
+            if count < CHUNK:
+                return
+
+    def _fold(self, number: int, text: bytes) -> None:
+        ours = b'"kind":"rollout"' in text or b'"kind":"evidence"' in text
+        if not ours and not any(one.is_exposed for one in self.attempts.values()):
+            return
+        leaf = orjson.loads(text)
+        kind, record = leaf["kind"], leaf["record"]
+        if kind == ROLLOUT:
+            self._fold_move(record)
+        elif kind == EVIDENCE:
+            self._fold_evidence(number, record)
+        elif kind == "exchange":
+            self._fold_exchange(leaf)
+        elif kind == "alert" and "alert" in record:
+            for attempt in self._exposed():
+                attempt.take_alert(record)
+
+    def _exposed(self) -> list[Attempt]:
+        return [one for one in self.attempts.values() if one.is_exposed]
+
+    def _fold_move(self, record: Mapping[str, Any]) -> None:
+        self.is_dirty = True
+        name = record["rollout"]
+        if record["event"] == "created":
+            number = f"{name}.{record['attempt']}"
+            self.attempts.pop(name, None)
+            self.attempts[name] = Attempt(record, self._registry(number))
+            return
+        attempt = self.attempts.get(name)
+        if attempt is not None and attempt.number == record["attempt"]:
+            attempt.take(record)
+            if record["event"] == "move":
+                self.metrics.count("headworks_rollout_moves", name, record["move"])
+
+    def _fold_evidence(self, number: int, record: Mapping[str, Any]) -> None:
+        attempt = self.attempts.get(record["block"]["rollout"])
+        if attempt is not None and attempt.number == record["block"]["attempt"]:
+            self.is_dirty = True
+            try:
+                attempt.take_evidence(number, record)
+                self.troubles.pop(attempt.name, None)
+            except Exception as error:  # a guard's mistake concerns one rollout, never the sealing
+                self._trouble(attempt, error)
+
+    def _fold_exchange(self, leaf: dict[str, Any]) -> None:
+        for attempt in self._exposed():
+            try:
+                if self.counting.count(attempt, leaf) == "unreadable":
+                    self.metrics.count("headworks_rollout_unreadable", attempt.name)
+            except Exception as error:
+                self._trouble(attempt, error)
+
+    # What is done about it.
+
+    def turn(self) -> None:
+        """After each step of sealing."""
+        self._adopt_narrowings()
+        exposed = self._exposed()
+        if exposed:
+            self.follow()
+        elif self.clock.steady() - self._snapped_at > IDLE_NS:
+            self._skip()
+            self.is_dirty = True
+        for attempt in list(self.attempts.values()):
+            if not attempt.settled:
+                self._guarded(attempt, self._reconcile)
+            if attempt.is_exposed and self._fits(attempt):
+                self._guarded(attempt, self._run)
+        if self.is_dirty:
+            self.snapshot()
+
+    def _skip(self) -> None:
+        """Nothing runs: what was sealed says nothing to anybody, but for what we write ourselves,
+        which is read at once."""
+        if self._exposed():
+            return
+        self.reader.close()
+        self.reader = LedgerReader(self.state, self.sealer.ledger.number)
+
+    def _place(self, attempt: Attempt) -> tuple[str | None, int]:
+        return self.revisions.tables.current, attempt.stage.moves
+
+    def _fits(self, attempt: Attempt) -> bool:
+        """Whether the table was seen to say what the stage asks for."""
+        return self._fitted.get(attempt.name) == self._place(attempt)
+
+    def _guarded(self, attempt: Attempt, act: Any) -> None:
+        try:
+            act(attempt)
+        except (Conflict, Occupied) as error:
+            log.info("%s: the table was changed meanwhile, again: %s", attempt.name, error)
+        except OSError:
+            raise  # the ledger or the disk: what is durable is for the next start to say
+        except Exception as error:
+            self._trouble(attempt, error)
+
+    def _trouble(self, attempt: Attempt, error: Exception) -> None:
+        if attempt.name not in self.troubles:
+            log.error("rollout %s is not judged", attempt.name, exc_info=error)
+            self.metrics.count("headworks_rollout_troubles", attempt.name)
+        self.troubles[attempt.name] = f"{type(error).__name__}: {error}"[:300]
+
+    def _run(self, attempt: Attempt) -> None:
+        """Close the blocks that are over, one by one, and do what each asks for."""
+        self._decide(attempt)
+        passed = self._passed()
+        for _ in range(BLOCKS_AT_ONCE):
+            block = attempt.next_block()
+            if not attempt.is_exposed or block.ended > passed:
+                return
+            if attempt.is_worth_a_leaf(block):
+                told = {"name": attempt.name, "block": block.to_json(), "alerts": attempt.alerts}
+                self._say(EVIDENCE, told)
+            else:
+                attempt.tally.close(block.number)
+                self.is_dirty = True
+            self._decide(attempt)
+
+    def _passed(self) -> int:
+        """The time up to which every live worker's records are sealed."""
+        now = self.clock.steady()
+        passed = now - DEAD_NS
+        live = [reader for source, reader in self.sealer.readers.items()
+                if not source.startswith(ANALYST)
+                and not (reader.caught_up and now - reader.marked_ns > DEAD_NS)]  # fmt: skip
+        return min((reader.passed_ns for reader in live), default=passed)
+
+    def _decide(self, attempt: Attempt) -> None:
+        decision = attempt.decision()
+        if decision is None or not attempt.plan.acts:
+            attempt.decided = attempt.found
+            return
+        self.move(attempt, decision, CONTROLLER)
+
+    def move(self, attempt: Attempt, decision: Decision, by: str) -> dict[str, Any]:
+        """Make a move, for the controller or for a person; its record. Illegal: it is not one."""
+        if not is_legal(attempt.stage, decision, attempt.plan):
+            words = f"{decision.move} is not possible while it is {attempt.stage.phase}"
+            raise Illegal(words)
+        record = self.record_of(attempt, decision, by)
+        if decision.move in (Move.ROLL_BACK, Move.ABORT):
+            self.narrowings.write(record)
+            take_back(self.revisions, record)
+            self._say(ROLLOUT, record)
+            self.narrowings.done(attempt.name)
+        else:
+            self._say(ROLLOUT, record)
+            self._guarded(attempt, self._reconcile)
+        log.info("rollout %s: %s by %s: %s", attempt.name, decision.move, by, decision.why)
+        return record
+
+    def record_of(self, attempt: Attempt, decision: Decision, by: str) -> dict[str, Any]:
+        settings = attempt.settings
+        held = decision.held
+        return {
+            "name": attempt.name, "rollout": attempt.name, "attempt": attempt.number,
+            "event": "move", "id": str(uuid.uuid4()), "at": self.clock.steady(),
+            "number": attempt.stage.moves + 1, "move": decision.move, "phase": decision.phase,
+            "step": decision.step, "why": decision.why, "by": by,
+            "held": {"kind": held.kind, "why": held.why, "causes": list(held.causes)}
+            if held else None,
+            "block": attempt.found if by == CONTROLLER else None, "evidence": attempt.evidence,
+            "verdicts": attempt.judging.verdicts(), "model": settings.model,
+            "rule": settings.rule, "from": settings.from_, "to": settings.to,
+        }  # fmt: skip
+
+    def say(self, record: dict[str, Any]) -> None:
+        """A leaf of kind `rollout`, durable and read back."""
+        self._say(ROLLOUT, record)
+
+    def _say(self, kind: str, record: dict[str, Any]) -> None:
+        self._skip()
+        self.sealer.notary.tell(kind, record)
+        self.sealer.ledger.commit()
+        self.follow()
+
+    def _adopt_narrowings(self) -> None:
+        """Record what was narrowed and not recorded, by a crash of ours or without us."""
+        for told in list(self.narrowings.waiting()):
+            attempt = self.attempts.get(told["rollout"])
+            fits = attempt is not None and attempt.number == told["attempt"]
+            if attempt is not None and fits and not attempt.is_over:
+                take_back(self.revisions, told)
+                move, phase = Move(told["move"]), told["phase"]
+                step = attempt.stage.step
+                self._say(ROLLOUT, told | {"number": attempt.stage.moves + 1, "step": step,
+                                           "move": move, "phase": phase})  # fmt: skip
+            self.narrowings.done(told["rollout"])
+
+    def _reconcile(self, attempt: Attempt) -> None:
+        """Let the table say what the stage asks for."""
+        if self._fits(attempt):
+            return
+        _, document = self.revisions.current()
+        held = held_by(document, attempt)
+        if attempt.is_over:
+            self._end(attempt, held)
+            return
+        wanted = attempt.entry()
+        if wanted is not None and held != wanted:
+            fresh = attempt.fitted != attempt.stage.moves
+            narrower = held is not None and is_narrower(held, wanted)
+            paused = attempt.stage.phase is Phase.HELD
+            if fresh and (held == attempt.published or (narrower and not paused)):
+                self._publish(attempt, Rollout.read(wanted))
+            elif not narrower:
+                self._taken_away(attempt, document)
+                return
+            elif not paused:
+                self._narrowed(attempt, document)
+                return
+        if attempt.fitted != attempt.stage.moves:
+            attempt.fitted, self.is_dirty = attempt.stage.moves, True
+        self._fitted[attempt.name] = self._place(attempt)
+
+    def _publish(self, attempt: Attempt, entry: Rollout) -> None:
+        settings = attempt.settings
+        self.revisions.change(
+            lambda told: set_rollout(told, settings.model, settings.rule, entry),
+            author=settings.owner or attempt.author, reason=f"rollout {attempt.name}",
+            origin="rollout",
+        )  # fmt: skip
+        self.metrics.set("headworks_rollout_weight_ppm", entry.weight_ppm, attempt.name)
+
+    def _end(self, attempt: Attempt, held: dict[str, Any] | None) -> None:
+        settings = attempt.settings
+        if held is not None:
+            self.revisions.change(
+                lambda told: end_rollout(told, settings.model, settings.rule, attempt.ends_with()),
+                author=settings.owner or attempt.author,
+                reason=f"rollout {attempt.name}: {attempt.stage.phase}", origin="rollout",
+            )  # fmt: skip
+        self.metrics.set("headworks_rollout_weight_ppm", 0, attempt.name)
+        attempt.settled, self.is_dirty = True, True
+
+    def _taken_away(self, attempt: Attempt, document: Mapping[str, Any]) -> None:
+        """Somebody else's revision has the rule: that was an abort, and is recorded as theirs."""
+        by = str(document["author"])
+        why = f"another revision has the rule: {document['reason']}"
+        self.move(attempt, abort(attempt.stage, why), by if by != CONTROLLER else "local")
+
+    def _narrowed(self, attempt: Attempt, document: Mapping[str, Any]) -> None:
+        """A revision brought back has a smaller weight: held there, until somebody resumes."""
+        by = str(document["author"])
+        why = f"a revision narrowed it: {document['reason']}"
+        self.move(attempt, hold(attempt.stage, "person", why), by if by != CONTROLLER else "local")
+
+    def close(self) -> None:
+        """A clean end: the next start reads nothing twice."""
+        self.follow()
+        self.snapshot()
+        self.bodies.close()
+
+
+def is_narrower(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an entry exposes nobody who the wanted one does not."""
+    shares = ("weight_ppm", "shadow_ppm")
+    return all(held[key] <= wanted[key] for key in shares)
+
+
+def held_by(document: Mapping[str, Any], attempt: Attempt) -> dict[str, Any] | None:
+    """What the table says of the attempt; None: nothing."""
+    try:
+        found = rule_of(document, attempt.settings.model, attempt.settings.rule).get("rollout")
+    except LookupError:
+        return None
+    ours = found is not None and (found["name"], found["attempt"]) == (attempt.name, attempt.number)
+    return found if ours else None

@@ -1,0 +1,251 @@
+"""Blocks in the making: what the records of one attempt add up to, by the time of their arrival.
+
+A fold over the ledger's leaves: from the same leaves come the same counts, so that a governor that
+was killed reads on from its snapshot and is where it was. What it holds is bounded: a few open
+blocks of counts, the registry of units, and the pairs of a shadow only as counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gateway.rollout.block import GROUPS_MAX, ArmCounts, Block, GroupCounts, PairCounts, PairGroup
+from gateway.rollout.histogram import bucket_of, of_counts
+from gateway.rollout.observation import Observation, Pair
+from gateway.rollout.units import Units
+
+OTHER = "other"
+KEYS_MAX = 16
+"""Keys of groups that are told apart; each may need an `other`."""
+BINS = 40
+"""Bins of scores: of a probability the same for all attempts, so that blocks need not say them."""
+
+
+@dataclass(slots=True)
+class ArmCount:
+    """`ArmCounts`, while it grows."""
+
+    exchanges: int = 0
+    bad_exchanges: int = 0
+    latency_all: dict[int, int] = field(default_factory=dict)
+    degraded: bool = False
+    units: int = 0
+    bad_units: int = 0
+    latency: dict[int, int] = field(default_factory=dict)
+    groups: dict[str, list[int]] = field(default_factory=dict)
+    scores: list[int] = field(default_factory=list)
+    right: int = 0
+    wrong: int = 0
+    tokens: int = 0
+
+    def take(self, seen: Observation) -> None:
+        """An exchange, whoever's it is."""
+        self.exchanges += 1
+        self.bad_exchanges += seen.failed
+        self.degraded = self.degraded or seen.unavailable
+        place = bucket_of(seen.total_us)
+        self.latency_all[place] = self.latency_all.get(place, 0) + 1
+
+    def take_unit(self, seen: Observation) -> None:
+        """The first exchange of a unit."""
+        self.units += 1
+        self.bad_units += seen.refused
+        self.tokens += seen.tokens
+        place = bucket_of(seen.total_us)
+        self.latency[place] = self.latency.get(place, 0) + 1
+        for row, score in enumerate(seen.scores):
+            self._take_score(score)
+            good = seen.favourable[row]
+            for key in _of_row(seen.groups, row):
+                group = self._group(key)
+                group[2] += 1
+                group[3] += bool(good)
+        for key in seen.groups[0] if seen.groups else ():
+            group = self._group(key)
+            group[0] += 1
+            group[1] += seen.refused
+
+    def _take_score(self, score: float) -> None:
+        if 0.0 <= score <= 1.0:
+            self.scores = self.scores or [0] * BINS
+            self.scores[min(BINS - 1, int(score * BINS))] += 1
+
+    def _group(self, key: str) -> list[int]:
+        return self.groups.setdefault(bounded(key, self.groups), [0, 0, 0, 0])
+
+    def counts(self, span_s: float) -> ArmCounts:
+        """As a block has it; an arm that lacked endpoints did so for all of the block."""
+        return ArmCounts(
+            exchanges=self.exchanges, bad_exchanges=self.bad_exchanges,
+            latency_all=of_counts(self.latency_all),
+            degraded_s=span_s if self.degraded else 0.0,
+            units=self.units, bad_units=self.bad_units, latency=of_counts(self.latency),
+            groups={key: GroupCounts(*told) for key, told in self.groups.items()},
+            scores=tuple(self.scores), right=self.right, wrong=self.wrong, tokens=self.tokens,
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, told: ArmCounts) -> ArmCount:
+        groups = {key: [one.units, one.bad_units, one.decisions, one.favourable]
+                  for key, one in told.groups.items()}  # fmt: skip
+        return cls(
+            told.exchanges, told.bad_exchanges, dict(told.latency_all), told.degraded_s > 0,
+            told.units, told.bad_units, dict(told.latency), groups, list(told.scores),
+            told.right, told.wrong, told.tokens,
+        )  # fmt: skip
+
+
+def bounded(key: str, groups: Mapping[str, Any]) -> str:
+    """The group that counts for `key`: itself, or `other` where there are too many."""
+    if key in groups or len(groups) < GROUPS_MAX - KEYS_MAX:
+        return key
+    return f"{key.partition('=')[0]}={OTHER}"
+
+
+def _of_row(groups: tuple[tuple[str, ...], ...], row: int) -> tuple[str, ...]:
+    if not groups:
+        return ()
+    return groups[row] if row < len(groups) else groups[0]
+
+
+@dataclass(slots=True)
+class PairCount:
+    """`PairCounts`, while it grows."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, name: str, by: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + by
+
+    def take_group(self, key: str, seen: Pair) -> None:
+        group = self.groups.setdefault(bounded(key, self.groups), [0, 0, 0])
+        for place, count in enumerate((seen.rows, seen.gained, seen.lost)):
+            group[place] += count
+
+    def made(self) -> PairCounts:
+        groups = {key: PairGroup(*told) for key, told in self.groups.items()}
+        return PairCounts(**self.counts, groups=groups)
+
+    @classmethod
+    def of(cls, told: PairCounts) -> PairCount:
+        names = [name for name in PairCounts.__dataclass_fields__ if name != "groups"]
+        counts = {name: value for name in names if (value := getattr(told, name))}
+        groups = {key: [one.decisions, one.gained, one.lost] for key, one in told.groups.items()}
+        return cls(counts, groups)
+
+
+@dataclass(slots=True)
+class Open:
+    """One block that is not closed."""
+
+    canary: ArmCount = field(default_factory=ArmCount)
+    control: ArmCount = field(default_factory=ArmCount)
+    pairs: PairCount = field(default_factory=PairCount)
+    late: int = 0
+
+
+class Tally:
+    """`closed`: number of the last block that was closed; blocks are numbered by time."""
+
+    def __init__(self, block_ns: int, units: Units | None, closed: int) -> None:
+        self.block_ns, self.units, self.closed = block_ns, units, closed
+        self.open: dict[int, Open] = {}
+        self.early = 0  # shadows compared whose primary's block is not the one they came in
+
+    @property
+    def units_refused(self) -> int:
+        """Units that were too many to be told apart, and count in no statistic."""
+        return self.units.refused if self.units is not None else 0
+
+    def begin_of(self, number: int) -> int:
+        return number * self.block_ns
+
+    def block_at(self, at: int) -> Open:
+        """Where something of this time counts now: late, if its own block is closed."""
+        number = at // self.block_ns
+        found = self.open.setdefault(max(number, self.closed + 1), Open())
+        found.late += number <= self.closed
+        return found
+
+    def take(self, seen: Observation) -> None:
+        """An exchange of the rule."""
+        if seen.side is None:
+            return
+        found = self.block_at(seen.at)
+        arm: ArmCount = getattr(found, seen.side)
+        arm.take(seen)
+        if self._is_first("arm", seen.unit):
+            arm.take_unit(seen)
+
+    def take_eligible(self, at: int) -> None:
+        """A primary whose shadow should be compared."""
+        self.block_at(at).pairs.add("eligible")
+
+    def take_pair(self, seen: Pair) -> None:
+        """A shadow that was compared, or the second answer that completes a triple."""
+        pairs = self.block_at(seen.at).pairs
+        if seen.triple is not None and self._is_first("triple", seen.unit):
+            pairs.add("triples")
+            pairs.add("n10", seen.triple[0])
+            pairs.add("n01", seen.triple[1])
+        if not seen.rows:
+            return
+        pairs.add("compared")
+        if not self._is_first("pair", seen.unit):
+            return
+        pairs.add("units")
+        pairs.add("disagreements", not seen.agree)
+        pairs.add("flips", seen.flipped)
+        for key in seen.groups:
+            pairs.take_group(key, seen)
+
+    def _is_first(self, kind: str, unit: str | None) -> bool:
+        return unit is None or self.units is None or self.units.is_first(kind, unit)
+
+    def peek(self, number: int, rollout: str, attempt: int, step: int) -> Block:
+        """The block as it would be closed now, with all before it that were never closed."""
+        found = self.open.get(number, Open())
+        span_s = self.block_ns / 1e9
+        pairs = found.pairs.made()
+        shown = min(pairs.compared + self.early, pairs.eligible)
+        return Block(
+            rollout, attempt, number, self.begin_of(number), self.begin_of(number + 1), step,
+            found.canary.counts(span_s), found.control.counts(span_s),
+            replace(pairs, compared=shown), found.late,
+        )  # fmt: skip
+
+    def close(self, number: int) -> None:
+        """This block is closed, and all before it. A shadow may be compared in the block after the
+        one that has its primary: it counts as soon as there is a primary that lacks it."""
+        self.closed = max(self.closed, number)
+        for one in sorted(one for one in self.open if one <= number):
+            counts = self.open.pop(one).pairs.counts
+            self.early += counts.get("compared", 0)
+            self.early -= min(self.early, counts.get("eligible", 0))
+
+    def is_empty(self, number: int) -> bool:
+        return number not in self.open
+
+    def to_json(self, rollout: str, attempt: int) -> dict[str, Any]:
+        """What a snapshot has; the units' file is made durable with it."""
+        blocks = []
+        for number in sorted(self.open):
+            block = self.peek(number, rollout, attempt, 0)
+            compared = self.open[number].pairs.counts.get("compared", 0)
+            plain = replace(block, pairs=replace(block.pairs, compared=0))
+            blocks.append({"block": plain.to_json(), "compared": compared})
+        return {"closed": self.closed, "open": blocks, "early": self.early,
+                "units": self.units.flush() if self.units else 0}  # fmt: skip
+
+    def restore(self, told: Mapping[str, Any]) -> None:
+        self.closed, self.early = told["closed"], told["early"]
+        for one in told["open"]:
+            block = Block.read(one["block"])
+            pairs = replace(block.pairs, compared=one["compared"])
+            self.open[block.number] = Open(
+                ArmCount.of(block.canary), ArmCount.of(block.control), PairCount.of(pairs),
+                block.late,
+            )  # fmt: skip
