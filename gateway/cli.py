@@ -100,18 +100,44 @@ def check(
 
         problems = misfits(checked) + (upstream_misfits(checked) if probe else [])
     each = each_worker(checked.settings) if checked.settings is not None else {}
+    told = warnings(checked) if checked.settings is not None else []
     if json:
-        dump({"problems": problems, "restart_keys": RESTART_KEYS, "each_worker": each})
+        dump(
+            {
+                "problems": problems,
+                "warnings": told,
+                "restart_keys": RESTART_KEYS,
+                "each_worker": each,
+            }
+        )
     else:
         for problem in problems:
             value = f" = {problem['value']}" if problem["value"] else ""
             print(f"{problem['file']}:{problem['line']}: {problem['key']}{value}: "
                   f"{problem['allowed']}")  # fmt: skip
+        for warning in told:
+            print(f"{warning['file']}:{warning['line']}: {warning['key']}: {warning['words']}")
         for key, share in each.items():
             print(f"each worker: {key} = {share}")
         print(f"{config}: {len(problems)} problems" if problems else f"{config}: fine")
     if problems:
         raise typer.Exit(EXIT_FOUND)
+
+
+def warnings(checked: Any) -> list[dict[str, Any]]:
+    """What is odd about rules without being wrong."""
+    from gateway.drafts import compile_draft
+    from gateway.routing.lint import oddities
+
+    table = compile_draft(checked)
+    return [
+        {"file": checked.path.name,
+         "line": checked.line_of(("models", name, "rules", oddity.rule)),
+         "key": f"models.{name}.rules.{oddity.rule}",
+         "words": f"rule {model.rules[oddity.rule].name!r} {oddity.words}"}
+        for name, model in table.models.items()
+        for oddity in oddities(model, table.callers)
+    ]  # fmt: skip
 
 
 def each_worker(settings: Any) -> dict[str, int]:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.declaration import duration_text, share_text, size_text
+from gateway.wording import plain_text
 
 
 def history(console: Console, told: Any) -> None:
@@ -27,7 +28,7 @@ def revision(console: Console, told: Any) -> None:
         console.print(f"\n{name}")
         for rule in model["rules"]:
             rest = {key: value for key, value in rule.items() if key != "name"}
-            console.print(f"  {rule['name']}: {escape(_said(rest))}")
+            console.print(f"  {rule['name']}: {escape(plain_text(rest))}")
     if told.get("against"):
         console.print(f"\nagainst {told['against'][:12]}")
         changes(console, told)
@@ -37,19 +38,8 @@ def changes(console: Console, told: Any) -> None:
     if not told["difference"]:
         console.print("no difference")
     for change in told["difference"]:
-        before, after = (escape(_said(change[key])) for key in ("before", "after"))
+        before, after = (escape(plain_text(change[key])) for key in ("before", "after"))
         console.print(f"  {change['key']}: {before} -> {after}")
-
-
-def _said(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(one)}" if not isinstance(one, dict) else
-                         f"{key} ({_said(one)})" for key, one in value.items())  # fmt: skip
-    if isinstance(value, list):
-        return " ".join(map(_said, value))
-    return str(value)
 
 
 def trace(console: Console, told: Any) -> None:
@@ -86,3 +76,30 @@ def trace(console: Console, told: Any) -> None:
     for one in told["shadows"]:
         words = "gets a copy" if one["copied"] else f"gets none: {one['why_not']}"
         console.print(f"shadow {one['version']} ({share_text(one['share_ppm'])}) {escape(words)}")
+
+
+def trial(console: Console, told: Any) -> None:
+    console.print(f"{told['change']} of {told['tried']} requests would change version, "
+                  f"{told['stay']} stay, {told['unknown']} are unknown")  # fmt: skip
+    for name, words in (("refused", "no rule would match"), ("forced", "their caller forced it"),
+                        ("session", "their session's pin decided"),
+                        ("gone", "the draft has no such model")):  # fmt: skip
+        if told[name]:
+            console.print(f"  {told[name]}: {words}")
+    for why, count in told["unknown_because"].items():
+        console.print(f"  unknown, {count}: {escape(why)}")
+    for one in told["changes"]:
+        to = one["to"]
+        where = f"{to['version']} by {to['rule']}" if to["rule"] else "no rule"
+        was = f"{one['from']['version']} by {one['from']['rule']}"
+        console.print(f"{one['model']}: {one['count']} from {was} to {where}; "
+                      f"{', '.join(one['examples'])}")  # fmt: skip
+
+
+def tests(console: Console, told: Any) -> None:
+    for one in told["failed"]:
+        console.print(f"failed: {escape(one['name'])}: {escape(one['words'])}")
+    console.print(f"{told['tests'] - len(told['failed'])} of {told['tests']} tests hold; "
+                  f"{told['coverage']:g}% of rules reached")  # fmt: skip
+    if told["unreached"]:
+        console.print(f"not reached: {', '.join(told['unreached'])}")

@@ -34,7 +34,7 @@ def table_paths() -> dict[str, Any]:
         "/api/v1/table": {
             "get": operation("table", "The table in force; ETag is its revision.", refer("Table")),
             "put": operation("edit_table", "Put rules in the place of models' rules; JSON or YAML.",
-                             refer("Published"), 409, 412, 422, 428, parameters=[wanted],
+                             refer("Published"), 403, 409, 412, 413, 422, 428, parameters=[wanted],
                              requestBody=sent(reason=reason, models=models)),
         },
         "/api/v1/revisions": {
@@ -49,8 +49,8 @@ def table_paths() -> dict[str, Any]:
         },
         "/api/v1/revisions/{revision}/revert": {
             "post": operation("revert", "Bring a revision back into force, as a new one.",
-                              refer("Published"), 400, 404, 412, parameters=[revision, if_match],
-                              requestBody=sent(reason=reason))
+                              refer("Published"), 400, 403, 404, 412,
+                              parameters=[revision, if_match], requestBody=sent(reason=reason))
         },
         "/api/v1/routes/trace": {
             "post": operation("trace", "What a request would meet; nothing is sent.",
@@ -59,6 +59,13 @@ def table_paths() -> dict[str, Any]:
                                   body=of(["string", "object", "array"], "A text, or JSON."),
                                   body_base64=TEXT, exchange=TEXT, revision=TEXT,
                                   draft=of(["string", "object"], "As edit_table takes it.")))
+        },
+        "/api/v1/routes/try": {
+            "post": operation("try_draft", "Recorded requests against a draft of rules; a leaf "
+                              "says that they were read.", refer("Trial"), 400, 404, 422,
+                              requestBody=sent(last=of("integer", "10,000 if absent."),
+                                               draft=of(["string", "object"],
+                                                        "As edit_table takes it.")))
         },
     }  # fmt: skip
 
@@ -78,11 +85,18 @@ def table_schemas() -> dict[str, Schema]:
     compared = {"against": TEXT_OR_NULL, "difference": listed(change)}
     rule = fields(name=TEXT, result=of("string", enum=["matches", "fails", "not reached"]),
                   condition=TEXT_OR_NULL, found={})  # fmt: skip
+    decided = fields(rule=TEXT_OR_NULL, version=TEXT_OR_NULL)
+    moved = {"from": decided, "to": decided}
     return {
+        "Trial": fields(
+            tried=WHOLE, change=WHOLE, stay=WHOLE, unknown=WHOLE, refused=WHOLE, forced=WHOLE,
+            session=WHOLE, gone=WHOLE, unknown_because=keyed(WHOLE), reading=WHOLE,
+            changes=listed(fields(model=TEXT, count=WHOLE, examples=listed(TEXT), **moved)),
+        ),
         "Revision": fields(**about),
         "Table": fields(**about, models=models),
         "Compared": fields(**about, models=models, **compared),
-        "Published": fields(revision=TEXT, changed=FLAG, ended=listed(
+        "Published": fields(revision=TEXT, changed=FLAG, warnings=listed(TEXT), ended=listed(
             of("string", "A rollout that the revert took away."))),
         "Trace": of("object", "How far the request comes.", required=["exchange", "revision"],
                     properties={"exchange": TEXT, "revision": TEXT, "caller": TEXT,
