@@ -115,6 +115,14 @@ def paths() -> dict[str, Any]:
         },
         **alert_paths(),
         **rollout_paths(),
+        "/api/v1/monitor/{model}/backtest": {
+            "post": operation("backtest", "A model's past judged by other settings, beside what "
+                              "was said; a leaf says that it was read.",
+                              refer("Backtest"), 400, 404, 409, parameters=[model],
+                              requestBody=sent(
+                                  since=of("string", "As 7d, or a time."),
+                                  set=of("object", "Keys of `monitor` and values, as texts.")))
+        },
         "/api/v1/monitor/{model}/performance": {
             "get": operation("performance", "Labels by day of prediction: coverage, accuracy, area "
                              "under the curve, Brier score, calibration; and what they would be "
@@ -393,8 +401,23 @@ def monitor_schemas() -> dict[str, Schema]:
         evidence=of("object", "Window, decisions, and what was compared, before and after."),
         last=fields(event=TEXT, at=MOMENT),
     )  # fmt: skip
+    happening = fields(
+        at=WHOLE, event=TEXT, alert=TEXT, severity=TEXT, window=TEXT_OR_NULL
+    )  # fmt: skip
+    would = fields(
+        decisions=WHOLE, windows=keyed(WHOLE), alarms=keyed(WHOLE), events=keyed(WHOLE),
+        happenings=listed(happening), stopped=of("boolean", "There was more than it may read."),
+    )  # fmt: skip
     return {
         "Alert": alert,
+        "Backtest": fields(
+            model=TEXT,
+            first_leaf=of(["integer", "null"]),
+            settings=of("object"),
+            was=fields(windows=keyed(WHOLE), events=keyed(WHOLE)),
+            would={"anyOf": [would, of("null")]},
+            reading=WHOLE,
+        ),
         "Performance": fields(
             model=TEXT,
             labels=labels,
