@@ -41,6 +41,7 @@ from gateway.monitor.alerts import Alerts, Happening
 from gateway.monitor.inference import Inference, is_decided, read_inference
 from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
+from gateway.monitor.segments import Segments, by_features, by_groups
 from gateway.monitor.worker import Windows
 from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
@@ -85,6 +86,7 @@ class Analyst:
         self.webhook = Webhook(
             self._unsent, self._webhook_target, (leaf, ordinal), self.metrics, clock
         )
+        self.segments = Segments(self.catalog.state.get("segments", {}))
         waiting = self.catalog.state.get("waiting", [])
         self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
@@ -174,6 +176,7 @@ class Analyst:
                 "waiting": list(self.labelling.waiting),
                 "alerts": self.alerts.to_json(),
                 "delivered": self.webhook.delivered,
+                "segments": self.segments.to_json(),
             }
             await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
             self.labelling.forget()
@@ -260,6 +263,7 @@ class Analyst:
             self._take(number, leaf)
             if (found := inferences.get(number)) is not None:
                 self._judge(number, leaf, found, said.get(number))
+            self._count_segments(number, leaf, inferences.get(number))
         return len(leaves)
 
     async def _write_outputs(self) -> None:
@@ -305,6 +309,10 @@ class Analyst:
             self._say_explanation(number, leaf["record"], said, found.keys)
             return
         self._say_explanation(number, leaf["record"], said, found.keys)
+        if "rows" in said and any(rule.shadows for rule in found.model.rules):
+            self.segments.explained(leaf["record"], said)
+        if leaf["record"].get("noise"):  # the same decision again is no further one
+            return
         for decision in found.decisions(number, leaf):
             arm = leaf["record"]["arm"]
             for told in self.windows.add(found.model, found.version, arm, decision):
@@ -313,9 +321,34 @@ class Analyst:
                 else:
                     self._say_alerts(number, self.alerts.take_sighting(told))
 
+    def _count_segments(self, number: int, leaf: dict[str, Any], found: Inference | None) -> None:
+        """A shadow's comparison by what its exchange was of; what was counted for long is said."""
+        if leaf["kind"] != "exchange":
+            return
+        if "comparison" in leaf:
+            self.segments.take(leaf, self._segments(leaf, found))
+        for model, told in self.segments.due(leaf["record"]["at"]):
+            self._say(number, {"kind": "compared", "model": model} | told)
+
+    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> dict[str, str]:
+        """By its groups, and by the inputs of what was decided, as far as they can be read."""
+        record = leaf["record"]
+        model = self._table(record["revision"]).models[record["model"]]
+        keys = tuple(model.monitor["groups"])
+        if found is not None and found.why is None and found.version.card is not None:
+            reference = self.windows.reference(model, found.version)
+            inputs = by_features(found.version.card, reference, found.rows)
+            return by_groups(keys, found.groups) | inputs
+        try:
+            context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
+        except (ValueError, OSError, KeyError):
+            return {}
+        return by_groups(keys, orjson.loads(context)["groups"])
+
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
-        if is_decided(leaf) and (found := self._read(leaf)).why is None:
+        noise = leaf["record"].get("noise")
+        if is_decided(leaf) and not noise and (found := self._read(leaf)).why is None:
             for decision in found.decisions(number, leaf):
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 

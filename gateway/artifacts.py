@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import orjson
@@ -18,6 +19,8 @@ import orjson
 from gateway.disk import sync_folder
 
 FILES = ("card.yaml", "model.onnx")
+RANDOM = (b"RandomNormal", b"RandomUniform", b"Multinomial", b"Bernoulli")
+"""Operators that draw; their names stand in a graph's bytes as they are."""
 
 
 def file_digest(path: Path) -> str:
@@ -28,6 +31,12 @@ def file_digest(path: Path) -> str:
 def folder_digest(folder: Path) -> str:
     manifest = {name: file_digest(folder / name) for name in FILES if (folder / name).exists()}
     return hashlib.sha256(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def draws(graph: Path) -> bool:
+    """Whether a graph may hold an operator that draws: then the same input has several answers."""
+    with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return any(data.find(name) >= 0 for name in RANDOM)
 
 
 class Artifacts:

@@ -15,7 +15,9 @@ from gateway.commands.detectors import detectors
 from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
 from gateway.commands.monitor import monitor
+from gateway.commands.rollout import rollout
 from gateway.commands.route import route
+from gateway.commands.shadow import shadow
 from gateway.commands.subject import subject
 from gateway.commands.terminal import (
     CONFIG,
@@ -99,18 +101,44 @@ def check(
 
         problems = misfits(checked) + (upstream_misfits(checked) if probe else [])
     each = each_worker(checked.settings) if checked.settings is not None else {}
+    told = warnings(checked) if checked.settings is not None else []
     if json:
-        dump({"problems": problems, "restart_keys": RESTART_KEYS, "each_worker": each})
+        dump(
+            {
+                "problems": problems,
+                "warnings": told,
+                "restart_keys": RESTART_KEYS,
+                "each_worker": each,
+            }
+        )
     else:
         for problem in problems:
             value = f" = {problem['value']}" if problem["value"] else ""
             print(f"{problem['file']}:{problem['line']}: {problem['key']}{value}: "
                   f"{problem['allowed']}")  # fmt: skip
+        for warning in told:
+            print(f"{warning['file']}:{warning['line']}: {warning['key']}: {warning['words']}")
         for key, share in each.items():
             print(f"each worker: {key} = {share}")
         print(f"{config}: {len(problems)} problems" if problems else f"{config}: fine")
     if problems:
         raise typer.Exit(EXIT_FOUND)
+
+
+def warnings(checked: Any) -> list[dict[str, Any]]:
+    """What is odd about rules without being wrong."""
+    from gateway.drafts import compile_draft
+    from gateway.routing.lint import oddities
+
+    table = compile_draft(checked)
+    return [
+        {"file": checked.path.name,
+         "line": checked.line_of(("models", name, "rules", oddity.rule)),
+         "key": f"models.{name}.rules.{oddity.rule}",
+         "words": f"rule {model.rules[oddity.rule].name!r} {oddity.words}"}
+        for name, model in table.models.items()
+        for oddity in oddities(model, table.callers)
+    ]  # fmt: skip
 
 
 def each_worker(settings: Any) -> dict[str, int]:
@@ -165,6 +193,8 @@ cli.add_typer(journal, name="journal")
 cli.command()(feedback)
 cli.add_typer(alerts, name="alerts")
 cli.add_typer(monitor, name="monitor")
+cli.add_typer(rollout, name="rollout")
+cli.add_typer(shadow, name="shadow")
 cli.add_typer(detectors, name="detectors")
 cli.command()(witness)
 

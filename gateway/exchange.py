@@ -9,6 +9,10 @@ from typing import Literal
 Arm = Literal["stable", "canary", "control", "shadow", "forced", "holdout", "fallback", "explain"]
 
 Headers = list[tuple[bytes, bytes]]
+NEVER_KEPT = frozenset(
+    (b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"api-key", b"x-headworks-session")
+)
+"""Headers that are in no record: whoever has them may act in another's name."""
 
 
 @dataclass(frozen=True, slots=True)

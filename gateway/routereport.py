@@ -86,3 +86,30 @@ def trace(console: Console, told: Any) -> None:
     for one in told["shadows"]:
         words = "gets a copy" if one["copied"] else f"gets none: {one['why_not']}"
         console.print(f"shadow {one['version']} ({share_text(one['share_ppm'])}) {escape(words)}")
+
+
+def trial(console: Console, told: Any) -> None:
+    console.print(f"{told['change']} of {told['tried']} requests would change version, "
+                  f"{told['stay']} stay, {told['unknown']} are unknown")  # fmt: skip
+    for name, words in (("refused", "no rule would match"), ("forced", "their caller forced it"),
+                        ("session", "their session's pin decided"),
+                        ("gone", "the draft has no such model")):  # fmt: skip
+        if told[name]:
+            console.print(f"  {told[name]}: {words}")
+    for why, count in told["unknown_because"].items():
+        console.print(f"  unknown, {count}: {escape(why)}")
+    for one in told["changes"]:
+        to = one["to"]
+        where = f"{to['version']} by {to['rule']}" if to["rule"] else "no rule"
+        was = f"{one['from']['version']} by {one['from']['rule']}"
+        console.print(f"{one['model']}: {one['count']} from {was} to {where}; "
+                      f"{', '.join(one['examples'])}")  # fmt: skip
+
+
+def tests(console: Console, told: Any) -> None:
+    for one in told["failed"]:
+        console.print(f"failed: {escape(one['name'])}: {escape(one['words'])}")
+    console.print(f"{told['tests'] - len(told['failed'])} of {told['tests']} tests hold; "
+                  f"{told['coverage']:g}% of rules reached")  # fmt: skip
+    if told["unreached"]:
+        console.print(f"not reached: {', '.join(told['unreached'])}")

@@ -179,7 +179,7 @@ def agreement(cursor: Any, model: str) -> list[dict[str, Any]]:
         "SELECT p.version, p.arm, s.version, count(*), "
         "  count(*) FILTER (p.outcome IS NOT DISTINCT FROM s.outcome), avg(abs(p.score - s.score)) "
         'FROM decisions s JOIN decisions p ON p.id = s.primary_id AND p."row" = s."row" '
-        "WHERE s.model = ? GROUP BY ALL ORDER BY ALL", [model]
+        "WHERE s.model = ? AND s.version != p.version GROUP BY ALL ORDER BY ALL", [model]
     ).fetchall()  # fmt: skip
     return [
         {"primary": primary, "arm": arm, "shadow": shadow, "decisions": count, "same_outcome": same,

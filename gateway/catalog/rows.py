@@ -18,6 +18,14 @@ def rows_of(number: int, leaf: dict[str, Any]) -> list[Row]:
     if kind == "labelled":
         model = record["model"]
         return [("labelled", (number, model, *counted)) for counted in record["counts"]]
+    if kind == "not_copied":
+        place = (number, record["at"], record["model"])
+        return [("not_copied", (*place, *dropped)) for dropped in record["drops"]]
+    if kind == "compared":
+        place = (number, record["at"], record["model"])
+        return [("segments", (*place, *counted)) for counted in record["counts"]] + [
+            ("likeness", (*place, *sums)) for sums in record["likeness"]
+        ]
     text = orjson.dumps(record).decode()
     if kind == "explanation":
         method, why = record.get("method"), record.get("not_explained")
@@ -61,4 +69,27 @@ def _exchange(number: int, leaf: dict[str, Any], record: dict[str, Any]) -> list
         row = (identity, place, number, arrived, model, version, arm, record.get("rule"), status,
                decision["score"], decision["outcome"], primary)  # fmt: skip
         rows.append(("decisions", row))
+    if (comparison := leaf.get("comparison")) is not None:
+        rows += _comparison(number, record, comparison)
     return rows
+
+
+def _comparison(number: int, record: dict[str, Any], told: dict[str, Any]) -> list[Row]:
+    noise, of, rows = int(told.get("noise", False)), told.get("of", {}), told.get("rows", 0)
+    compared = "agree" in told
+    differing = told.get("disagree", int(not told["agree"])) if compared else None
+    place = (number, record["at"], record["model"], record["version"])
+    found: list[Row] = [("comparisons", (
+        record["id"], number, record["at"], record["model"], record.get("rule"),
+        record.get("caller"), record["version"], record.get("primary"), of.get("version"),
+        of.get("arm"), noise, told.get("kind"), int(told["agree"]) if compared else None,
+        told.get("severity"), told.get("reason"), told.get("direction"), told.get("not_compared"),
+        rows, differing,
+    ))]  # fmt: skip
+    for sort in ("reason", "direction"):
+        counts = told.get(f"{sort}s") or ({told[sort]: 1} if sort in told else {})
+        for word, count in counts.items():
+            found.append(("compared_words", (*place, noise, sort, word, count)))
+    for version, (n10, n01) in told.get("triples", {}).items():
+        found.append(("triples", (number, record["at"], record["model"], version, n10, n01)))
+    return found

@@ -17,7 +17,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-FORMAT = 2
+FORMAT = 3
 MEMORY_LIMIT = "64MB"
 """DuckDB's cache and work area; what does not fit is read again or spilled beside the file. It is
 full after some 150,000 exchanges: the analyst's memory is flat from there on."""
@@ -49,6 +49,34 @@ TABLES: Mapping[str, Sequence[tuple[str, str]]] = {
         ("leaf", "BIGINT"), ("model", "VARCHAR"), ("version", "VARCHAR"), ("arm", "VARCHAR"),
         ("day", "VARCHAR"), ("key", "VARCHAR"), ("value", "VARCHAR"), ("decided", "INTEGER"),
         ("actual", "INTEGER"), ("count", "INTEGER"), ("score", "DOUBLE"),
+    ),
+    "comparisons": (
+        ("id", "UUID"), ("leaf", "BIGINT"), ("arrived", "BIGINT"), ("model", "VARCHAR"),
+        ("rule", "VARCHAR"), ("caller", "VARCHAR"), ("version", "VARCHAR"), ("primary_id", "UUID"),
+        ("of_version", "VARCHAR"), ("of_arm", "VARCHAR"), ("noise", "INTEGER"),
+        ("kind", "VARCHAR"), ("agree", "INTEGER"), ("severity", "DOUBLE"), ("reason", "VARCHAR"),
+        ("direction", "VARCHAR"), ("why", "VARCHAR"), ("row_count", "INTEGER"),
+        ("disagree", "INTEGER"),
+    ),
+    "compared_words": (
+        ("leaf", "BIGINT"), ("arrived", "BIGINT"), ("model", "VARCHAR"), ("version", "VARCHAR"),
+        ("noise", "INTEGER"), ("sort", "VARCHAR"), ("word", "VARCHAR"), ("count", "INTEGER"),
+    ),
+    "triples": (
+        ("leaf", "BIGINT"), ("arrived", "BIGINT"), ("model", "VARCHAR"), ("version", "VARCHAR"),
+        ("n10", "INTEGER"), ("n01", "INTEGER"),
+    ),
+    "not_copied": (
+        ("leaf", "BIGINT"), ("arrived", "BIGINT"), ("model", "VARCHAR"), ("rule", "VARCHAR"),
+        ("version", "VARCHAR"), ("reason", "VARCHAR"), ("count", "INTEGER"),
+    ),
+    "segments": (
+        ("leaf", "BIGINT"), ("arrived", "BIGINT"), ("model", "VARCHAR"), ("version", "VARCHAR"),
+        ("key", "VARCHAR"), ("value", "VARCHAR"), ("n", "INTEGER"), ("disagree", "INTEGER"),
+    ),
+    "likeness": (
+        ("leaf", "BIGINT"), ("arrived", "BIGINT"), ("model", "VARCHAR"), ("version", "VARCHAR"),
+        ("n", "INTEGER"), ("top", "DOUBLE"), ("signs", "DOUBLE"), ("ranks", "DOUBLE"),
     ),
     "alerts": (
         ("leaf", "BIGINT"), ("ordinal", "INTEGER"), ("key", "VARCHAR"), ("model", "VARCHAR"),

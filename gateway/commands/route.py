@@ -205,12 +205,79 @@ def _trace_draft(
 
 def draft_table(draft: Path) -> Any:
     """The table of a file, compiled, with nothing copied and nothing published."""
-    from gateway.check import check
     from gateway.drafts import compile_draft
+
+    return compile_draft(_checked(draft))
+
+
+def _checked(draft: Path) -> Any:
+    from gateway.check import check
 
     checked = check(draft)
     if checked.settings is None:
         for problem in checked.problems:
             print(problem, file=sys.stderr)
         fail(f"{draft}: {len(checked.problems)} problems", EXIT_FOUND)
-    return compile_draft(checked)
+    return checked
+
+
+@route.command("try")
+def try_(
+    draft: Annotated[Path, typer.Option(help="A configuration file not in force: its rules.")],
+    last: Annotated[int, typer.Option(min=1, max=100_000)] = 10_000,
+    config: Config = CONFIG,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Recorded requests against a draft: which would change version, stay, or are unknown."""
+    from gateway import routereport
+
+    words = {"reason": "a trial", "models": _rules_of(draft)}
+    asked = {"last": last, "draft": words}
+    show(post(config, set_, "/api/v1/routes/try", asked), json, routereport.trial)
+
+
+def _rules_of(draft: Path) -> dict[str, Any]:
+    """The rules of a checked file, in a file's words."""
+    from gateway.table import rule_document
+    from gateway.wording import rule_words
+
+    checked = _checked(draft)
+    return {
+        name: {"rules": [rule_words(rule_document(rule.model_dump(mode="json")))
+                         for rule in model.rules]}
+        for name, model in checked.settings.models.items()
+    }  # fmt: skip
+
+
+@route.command("test")
+def hold_against(
+    tests: Annotated[Path, typer.Argument(help="A file of requests and what is expected.")],
+    fail_under: Annotated[
+        float, typer.Option(min=0, max=100, help="Per cent of rules that tests reach.")
+    ] = 0.0,
+    config: Config = CONFIG,
+    json: Json = False,
+) -> None:
+    """Hold the configuration file's rules against tests; needs no gateway."""
+    from gateway import routereport
+    from gateway.routetests import RouteTests, run
+    from gateway.yamlfile import check_document
+
+    if not tests.is_file():
+        fail(f"{tests}: there is no such file")
+    told, _, problems = check_document(tests.read_bytes(), tests.name, RouteTests)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if told is None:
+        fail(f"{tests}: {len(problems)} problems", EXIT_FOUND)
+    result = run(draft_table(config), told)
+    document = {
+        "tests": result.count,
+        "failed": [{"name": name, "words": words} for name, words in result.failed],
+        "coverage": round(result.coverage, 1),
+        "unreached": [f"{model}/{rule}" for model, rule in result.unreached],
+    }
+    show(document, json, routereport.tests)
+    if result.failed or result.coverage < fail_under:
+        raise typer.Exit(EXIT_FOUND)

@@ -54,7 +54,7 @@ def compare_decisions(
     direction = f"{one['outcome']}>{other['outcome']}"
     near = settings["near_tie"]
     if near is not None and _near(score, cards[0], near) and _near(theirs, cards[1], near):
-        return Row(True, severity, "near_tie", direction)
+        return Row(True, severity, "near_tie")
     return Row(False, severity, "flip", direction)
 
 

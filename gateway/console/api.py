@@ -35,6 +35,7 @@ from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
 from gateway.console.performance import SINCE_DAYS, performed
 from gateway.console.reproduce import reproduce
+from gateway.console.shadow import reported
 from gateway.console.tables import Tables
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
@@ -181,7 +182,7 @@ class Api:
     ) -> None:
         self.catalog, self.tables, self.bodies, self.state = catalog, tables, bodies, state
         self._witnesses, self._rebuild = witnesses, rebuild
-        self._governor = Governed(state / "run" / "governor.sock")
+        self.governor = Governed(state / "run" / "governor.sock")
         self._backtesting = asyncio.Lock()
 
     async def decisions(self, request: Request) -> Response:
@@ -189,14 +190,14 @@ class Api:
             filters = read_filters(request.query_params, datetime.now(UTC))  # noqa: TID251
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        rows = await asyncio.to_thread(self._asked, queries.decisions, filters)
+        rows = await asyncio.to_thread(self.asked, queries.decisions, filters)
         return answer({"decisions": rows})
 
     async def decision(self, request: Request) -> Response:
         text = request.path_params["id"]
         try:
             document = await asyncio.to_thread(
-                self._asked, show, self.tables, self.bodies, self.state, text
+                self.asked, show, self.tables, self.bodies, self.state, text
             )
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
@@ -214,7 +215,7 @@ class Api:
         if not parts or shown.status_code != 200:
             return shown
         found = await asyncio.to_thread(
-            self._asked, parts_of, self.bodies, self.state, request.path_params["id"]
+            self.asked, parts_of, self.bodies, self.state, request.path_params["id"]
         )
         told = base64.b64encode(found).decode() if found is not None else None
         return answer(orjson.loads(shown.body) | {"parts": told})
@@ -226,11 +227,11 @@ class Api:
         person = request.headers.get("x-headworks-person", "local")
         record = {"decision": request.path_params["id"], "by": person, "purpose": purpose}
         try:
-            await self._governor.tell("reveal", record)
+            await self.governor.tell("reveal", record)
         except OSError as error:
             return refuse(503, "governor_down", f"reading cannot be recorded now: {error}")
         document = await asyncio.to_thread(
-            self._asked, show, self.tables, self.bodies, self.state, request.path_params["id"], True
+            self.asked, show, self.tables, self.bodies, self.state, request.path_params["id"], True
         )
         return answer(document)
 
@@ -240,14 +241,14 @@ class Api:
         by = request.headers.get("x-headworks-person", "local")
         try:
             identity, _ = split_id(text)
-            found = await asyncio.to_thread(self._asked, queries.exchange, identity)
+            found = await asyncio.to_thread(self.asked, queries.exchange, identity)
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
         if found is None:
             return refuse(404, "unknown_decision", f"no decision {text!r} is in the catalog")
         record = {"job": "reproduce", "decision": identity, "by": by}
         try:
-            leaf = await self._governor.tell("reading", record)
+            leaf = await self.governor.tell("reading", record)
         except OSError as error:
             return refuse(503, "governor_down", f"reading cannot be recorded now: {error}")
         document = await asyncio.to_thread(
@@ -296,9 +297,9 @@ class Api:
     def monitored(self, name: str) -> dict[str, Any]:
         return {
             "model": name,
-            "counts": self._asked(queries.counts, name),
-            "agreement": self._asked(queries.agreement, name),
-            "series": self._asked(queries.monitor, name),
+            "counts": self.asked(queries.counts, name),
+            "agreement": self.asked(queries.agreement, name),
+            "series": self.asked(queries.monitor, name),
         }
 
     async def backtest(self, request: Request) -> Response:
@@ -316,14 +317,12 @@ class Api:
             return refuse(409, "backtest_running", "another backtest is under way")
         by = request.headers.get("x-headworks-person", "local")
         try:
-            leaf = await self._governor.tell(
-                "reading", {"job": "backtest", "model": name, "by": by}
-            )
+            leaf = await self.governor.tell("reading", {"job": "backtest", "model": name, "by": by})
         except OSError as error:
             return refuse(503, "governor_down", f"reading cannot be recorded now: {error}")
         async with self._backtesting:
             told = await asyncio.to_thread(
-                self._asked, backtest, self.state, self.tables, self.bodies, name, moment, changes
+                self.asked, backtest, self.state, self.tables, self.bodies, name, moment, changes
             )
         return answer(told | {"reading": leaf})
 
@@ -332,7 +331,7 @@ class Api:
             model, resolved, limit = read_alert_filters(request.query_params)
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        happened = await asyncio.to_thread(self._asked, queries.happenings)
+        happened = await asyncio.to_thread(self.asked, queries.happenings)
         found = [
             alert | {"last": happened[key]}
             for key, alert in self._alerts().items()
@@ -365,7 +364,7 @@ class Api:
             return refuse(404, "unknown_alert", f"no alert {told['alert'][:80]!r} is open")
         told["by"] = request.headers.get("x-headworks-person", "local")
         try:
-            leaf = await self._governor.tell(kind, told)
+            leaf = await self.governor.tell(kind, told)
         except OSError as error:
             return refuse(503, "governor_down", f"it cannot be recorded now: {error}")
         return answer({"leaf": leaf})
@@ -380,7 +379,21 @@ class Api:
             return refuse(404, "unknown_model", str(error.args[0]))
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        return answer(await asyncio.to_thread(self._asked, performed, model, since))
+        return answer(await asyncio.to_thread(self.asked, performed, model, since))
+
+    async def shadows(self, request: Request) -> Response:
+        """How shadows' answers compare with those given."""
+        name = request.path_params["model"]
+        try:
+            model = await asyncio.to_thread(self._model, name)
+            since = read_since(request.query_params, datetime.now(UTC))  # noqa: TID251
+        except LookupError as error:
+            return refuse(404, "unknown_model", str(error.args[0]))
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        pending = self.catalog().state.get("segments", {})
+        asked = (model, Artifacts(self.state), pending, since)
+        return answer(await asyncio.to_thread(self.asked, reported, *asked))
 
     def _model(self, name: str) -> Model:
         revision = self.tables.current
@@ -389,7 +402,7 @@ class Api:
             raise LookupError(f"model {name!r} is none of {', '.join(models)}")
         return models[name]
 
-    def _asked(self, query: Callable[..., Any], *arguments: Any) -> Any:
+    def asked(self, query: Callable[..., Any], *arguments: Any) -> Any:
         """A query's answer, through a cursor of its own that is closed after it."""
         with closing(self.catalog().cursor()) as cursor:
             return query(cursor, *arguments)
@@ -419,7 +432,7 @@ class Api:
                   "values": asked["values"], "purpose": asked["purpose"]}  # fmt: skip
         path = Path(asked["folder"]) / f"{asked['model']}-{asked['day']}-{identity[:13]}.parquet"
         try:
-            await self._governor.tell("export", record)
+            await self.governor.tell("export", record)
             told = await asyncio.to_thread(
                 write_export, self.catalog(), self.tables, self.bodies, self.state, path,
                 asked["model"], asked["day"], asked["values"],
@@ -451,6 +464,7 @@ def make_app(
             Route("/decisions/{id:path}", pages.decision, methods=["GET"]),
             Route("/decisions/{id:path}", pages.reveal, methods=["POST"]),
             Route("/models/{model}", pages.model),
+            Route("/shadow/{model}", pages.shadow),
             Mount("/static", StaticFiles(packages=[("gateway.console", "static")])),
             Route("/api/openapi.json", api.openapi),
             Route("/api/v1/analyst", api.analyst),
@@ -460,8 +474,9 @@ def make_app(
             Route("/api/v1/decisions/{id:path}", api.decision),
             Route("/api/v1/catalog/rebuild", api.rebuild, methods=["POST"]),
             Route("/api/v1/exports", api.export, methods=["POST"]),
-            *Tables(Revisions(tables, Artifacts(state), clock.wall), clock).routes(),
+            *Tables(Revisions(tables, Artifacts(state), clock.wall), clock, api).routes(),
             Route("/api/v1/models", api.models),
+            Route("/api/v1/shadow/{model}", api.shadows),
             Route("/api/v1/alerts", api.alerts),
             Route("/api/v1/alerts/acknowledge", api.acknowledge, methods=["POST"]),
             Route("/api/v1/alerts/mute", api.mute, methods=["POST"]),

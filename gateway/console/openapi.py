@@ -36,6 +36,7 @@ from gateway.console.schema import (
     sent,
 )
 from gateway.console.tableschema import table_paths, table_schemas
+from gateway.monitor.disagreement import ShadowReport
 from gateway.monitor.outcomes import KeyOutcomes
 from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
@@ -114,6 +115,12 @@ def paths() -> dict[str, Any]:
                              "series.", refer("Monitor"), 404, parameters=[model])
         },
         **alert_paths(),
+        "/api/v1/shadow/{model}": {
+            "get": operation("shadow", "How shadows' answers compare with those given: coverage, "
+                             "raw, noise and corrected disagreement, flips, segments, examples.",
+                             fields(model=TEXT, shadows=listed(refer("ShadowReport"))), 400, 404,
+                             parameters=[model, since])
+        },
         **rollout_paths(),
         "/api/v1/monitor/{model}/backtest": {
             "post": operation("backtest", "A model's past judged by other settings, beside what "
@@ -220,7 +227,7 @@ def schemas() -> dict[str, Schema]:
         kind.__name__: TypeAdapter(kind).json_schema(
             mode="serialization", ref_template=SCHEMAS + "{model}"
         )
-        for kind in (WindowReport, CohortReport, KeyOutcomes)
+        for kind in (WindowReport, CohortReport, KeyOutcomes, ShadowReport)
     }
     parts = [report.pop("$defs") for report in reports.values()]
     return {

@@ -41,8 +41,8 @@ FILTERS = ("model", "version", "arm", "rule", "outcome")
 REACHED = ("model", "version", "artifact", "arm", "rule", "unit", "primary")
 """Parts of a record that an exchange has only if it came so far: a refused one lacks them."""
 
-GOOD = frozenset({"ok", "green"})
-WARNING = frozenset({"watch", "yellow"})
+GOOD = frozenset({"ok", "green", "compared"})
+WARNING = frozenset({"watch", "yellow", "inconclusive"})
 BAD = frozenset({"drift", "fault", "breach", "red"})
 
 
@@ -98,6 +98,11 @@ class Pages:
         status, found = read(await self.api.monitor(request))
         document = found | {"twin": request.url.path.replace("/models/", "/api/v1/monitor/", 1)}
         return self._page("model.html" if status == 200 else "error.html", status, document)
+
+    async def shadow(self, request: Request) -> Response:
+        status, found = read(await self.api.shadows(request))
+        document = found | {"twin": f"/api/v1{request.url.path}"}
+        return self._page("shadow.html" if status == 200 else "error.html", status, document)
 
     async def decision(self, request: Request) -> Response:
         return await self._decision(request, await self.api.decision(request))

@@ -10,7 +10,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import Request
@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.clock import SystemClock, isoformat
+from gateway.console.trial import LAST_MAX, newest, try_draft
 from gateway.difference import difference, shown_rule
 from gateway.edit import read_edit
 from gateway.exchange import exchange_id
@@ -25,8 +26,11 @@ from gateway.revisions import Revisions, put_rules
 from gateway.routing.trace import Described, trace
 from gateway.table import Table, compile_table
 
+if TYPE_CHECKING:
+    from gateway.console.api import Api
+
 LISTED, LISTED_MAX = 50, 1000
-BODY_MAX = 16 * 1024**2
+LAST = 10_000
 
 
 class Wrong(Exception):
@@ -38,9 +42,9 @@ class Wrong(Exception):
 
 
 class Tables:
-    def __init__(self, revisions: Revisions, clock: SystemClock) -> None:
+    def __init__(self, revisions: Revisions, clock: SystemClock, api: Api) -> None:
         """`revisions` is only read."""
-        self.revisions, self.clock = revisions, clock
+        self.revisions, self.clock, self.api = revisions, clock, api
 
     def routes(self) -> list[Route]:
         return [
@@ -48,6 +52,7 @@ class Tables:
             Route("/api/v1/revisions", self.history, methods=["GET"]),
             Route("/api/v1/revisions/{revision}", self.revision, methods=["GET"]),
             Route("/api/v1/routes/trace", self.traced, methods=["POST"]),
+            Route("/api/v1/routes/try", self.tried, methods=["POST"]),
         ]
 
     async def table(self, request: Request) -> Response:
@@ -67,12 +72,40 @@ class Tables:
         body = await request.body()
         return await self._told(lambda: self.trace(body))
 
+    async def tried(self, request: Request) -> Response:
+        """Recorded requests against a draft, once a leaf says that a machine reads them."""
+        asked = await request.body()
+        by = request.headers.get("x-headworks-person", "local")
+        try:
+            last, draft = self._draft_of(asked)
+            leaves = await asyncio.to_thread(self.api.asked, newest, last)
+            record = {"job": "try", "exchanges": len(leaves), "by": by}
+            reading = await self.api.governor.tell("reading", record)
+        except Wrong as wrong:
+            return _refuse(wrong)
+        except OSError as error:
+            words = f"reading cannot be recorded now: {error}"
+            return _refuse(Wrong(503, "governor_down", words))
+        current = self._table({})
+        found = await asyncio.to_thread(
+            try_draft, leaves, draft, current, self.api.state, self.api.bodies
+        )
+        return Response(orjson.dumps(found | {"reading": reading}), media_type="application/json")
+
+    def _draft_of(self, body: bytes) -> tuple[int, Table]:
+        asked = _object(body)
+        last = asked.get("last", LAST)
+        if type(last) is not int or not 0 < last <= LAST_MAX:
+            raise Wrong(400, "bad_parameter", f"last={str(last)[:40]!r}: 1 to {LAST_MAX} is wanted")
+        if asked.get("draft") is None:
+            raise Wrong(400, "bad_parameter", "draft: rules are wanted, as edit_table takes them")
+        return last, self._table({"draft": asked["draft"]})
+
     async def _told(self, tell: Any) -> Response:
         try:
             document = await asyncio.to_thread(tell)
         except Wrong as wrong:
-            told = {"error": str(wrong), "code": wrong.code}
-            return Response(orjson.dumps(told), wrong.status, media_type="application/json")
+            return _refuse(wrong)
         headers = {"etag": f'"{document["revision"]}"'} if "models" in document else None
         return Response(orjson.dumps(document), 200, headers, media_type="application/json")
 
@@ -117,12 +150,7 @@ class Tables:
 
     def trace(self, body: bytes) -> dict[str, Any]:
         """Of the request that `body` describes, through a revision or a draft of rules."""
-        try:
-            asked = orjson.loads(body)
-        except ValueError:
-            asked = None
-        if not isinstance(asked, dict):
-            raise Wrong(400, "bad_parameter", "a JSON object is wanted")
+        asked = _object(body)
         table = self._table(asked)
         return trace(table, read_described(asked, exchange_id(self.clock.wall())))
 
@@ -140,6 +168,21 @@ class Tables:
             return compile_table(orjson.dumps(document))
         except ValueError as error:
             raise Wrong(422, "bad_table", str(error)) from None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        asked = orjson.loads(body)
+    except ValueError:
+        asked = None
+    if not isinstance(asked, dict):
+        raise Wrong(400, "bad_parameter", "a JSON object is wanted")
+    return asked
+
+
+def _refuse(wrong: Wrong) -> Response:
+    told = {"error": str(wrong), "code": wrong.code}
+    return Response(orjson.dumps(told), wrong.status, media_type="application/json")
 
 
 KNOWN = ("method", "path", "headers", "body", "body_base64", "caller", "exchange", "revision",

@@ -60,6 +60,13 @@ def table_paths() -> dict[str, Any]:
                                   body_base64=TEXT, exchange=TEXT, revision=TEXT,
                                   draft=of(["string", "object"], "As edit_table takes it.")))
         },
+        "/api/v1/routes/try": {
+            "post": operation("try_draft", "Recorded requests against a draft of rules; a leaf "
+                              "says that they were read.", refer("Trial"), 400, 404, 422,
+                              requestBody=sent(last=of("integer", "10,000 if absent."),
+                                               draft=of(["string", "object"],
+                                                        "As edit_table takes it.")))
+        },
     }  # fmt: skip
 
 
@@ -78,7 +85,14 @@ def table_schemas() -> dict[str, Schema]:
     compared = {"against": TEXT_OR_NULL, "difference": listed(change)}
     rule = fields(name=TEXT, result=of("string", enum=["matches", "fails", "not reached"]),
                   condition=TEXT_OR_NULL, found={})  # fmt: skip
+    decided = fields(rule=TEXT_OR_NULL, version=TEXT_OR_NULL)
+    moved = {"from": decided, "to": decided}
     return {
+        "Trial": fields(
+            tried=WHOLE, change=WHOLE, stay=WHOLE, unknown=WHOLE, refused=WHOLE, forced=WHOLE,
+            session=WHOLE, gone=WHOLE, unknown_because=keyed(WHOLE), reading=WHOLE,
+            changes=listed(fields(model=TEXT, count=WHOLE, examples=listed(TEXT), **moved)),
+        ),
         "Revision": fields(**about),
         "Table": fields(**about, models=models),
         "Compared": fields(**about, models=models, **compared),

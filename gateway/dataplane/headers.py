@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from gateway.exchange import Headers
+from gateway.exchange import NEVER_KEPT, Headers
 
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
      b"upgrade", b"expect")
 )  # fmt: skip
-NEVER_KEPT = frozenset(
-    (b"authorization", b"cookie", b"set-cookie", b"x-api-key", b"api-key", b"x-headworks-session")
-)
 
 
 def as_dict(headers: Headers) -> dict[bytes, bytes]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from gateway.artifacts import draws
 from gateway.card import Card
 from gateway.dataplane.inline import Inline
 from gateway.errors import Refusal
@@ -36,9 +36,6 @@ RUNTIME = {
 LOOP_NS = 2_000_000
 """A run expected to last longer than this leaves the event loop for a thread."""
 
-RANDOM = (b"RandomNormal", b"RandomUniform", b"Multinomial", b"Bernoulli")
-"""Operators that draw; their names stand in a graph's bytes as they are."""
-
 FEW = 16
 """So many numbers are sooner looked at one by one than by a reduction of numpy's."""
 
@@ -52,7 +49,7 @@ class Session:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         self.model, self.version, self.card = model, version, card
-        self.deterministic = not _draws(folder / "model.onnx")
+        self.deterministic = not draws(folder / "model.onnx")
         self._session: Any = onnxruntime.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
@@ -217,12 +214,6 @@ def _infinite(array: Any) -> bool:
     if array.size <= FEW:
         return any(map(math.isinf, array.ravel().tolist()))
     return bool(np.isinf(array).any())
-
-
-def _draws(graph: Path) -> bool:
-    """Whether a graph may hold an operator that draws: then the same input has several answers."""
-    with graph.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        return any(data.find(name) >= 0 for name in RANDOM)
 
 
 def _check_numbers(tensor: Tensor) -> None:

@@ -76,6 +76,7 @@ class Windows:
         self._told = told
         self._series: dict[str, Series] = {}
         self._references: dict[tuple[str, str], Reference] = {}
+        self._unreadable: set[tuple[str | None, str]] = set()
         self._panels: dict[tuple[Any, ...], Panel | None] = {}
         self.dropped = 0
 
@@ -239,6 +240,18 @@ class Windows:
             log.warning("%s of %r: %s", named, window, error)
             return FamilyVerdict(named, len(rows), why=str(error))
         return verdict_of(named, len(rows), features, said)
+
+    def reference(self, model: Model, version: Version) -> Reference | None:
+        """None: there is none, or it cannot be read."""
+        key = (model.reference, version.artifact or version.name)
+        if model.reference is None or version.card is None or key in self._unreadable:
+            return None
+        try:
+            return self._reference(model, version)
+        except Exception:
+            log.exception("no reference of %s/%s", model.name, version.name)
+            self._unreadable.add(key)
+            return None
 
     def _reference(self, model: Model, version: Version) -> Reference:
         assert model.reference is not None

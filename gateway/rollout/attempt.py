@@ -69,6 +69,7 @@ class Attempt:
         self.alerts: dict[str, str] = {}
         self.moves: list[str] = []
         self.published: dict[str, Any] | None = None  # before the last move
+        self.fitted = 0  # the last move after which the table was seen to say what was wanted
         self.settled = False  # it is over, and the table says so
         self.last_why = ""
 
@@ -193,7 +194,7 @@ class Attempt:
             "asked": [self.asked.what, self.asked.by, self.asked.why, self.asked.at]
             if self.asked else None,
             "alerts": self.alerts, "moves": self.moves, "published": self.published,
-            "settled": self.settled, "last_why": self.last_why,
+            "fitted": self.fitted, "settled": self.settled, "last_why": self.last_why,
         }  # fmt: skip
 
     @classmethod
@@ -211,6 +212,7 @@ class Attempt:
         attempt.finding = _finding(told["finding"])
         attempt.asked = Asked(*told["asked"]) if told["asked"] else None
         attempt.moves, attempt.published = list(told["moves"]), told["published"]
+        attempt.fitted = told["fitted"]
         attempt.settled, attempt.last_why = told["settled"], told["last_why"]
         return attempt
 

@@ -1,5 +1,10 @@
 """One guard between two arms: windows are filled, compared, and bet upon. Pure.
 
+Half of the capital bets on all windows together. The other half bets on each step by itself (and
+begins again each hour), for a version that is well at 5 % and not at 50 %: what was won while it
+was well must not be held against finding that. Sums of e-processes begun at times that the future
+does not know, of weights that sum to 1, are an e-process.
+
 Warm-up blocks and the first window tell how noisy a window is (`scale`), with the arms' names taken
 away, so that knowing it does not tell the sign of anything. Then every full window is one bet.
 """
@@ -13,6 +18,8 @@ from typing import Any
 
 from gateway.rollout.block import Block
 from gateway.rollout.eprocess import (
+    STEADY,
+    Bounded,
     Difference,
     Paired,
     Peak,
@@ -24,6 +31,16 @@ from gateway.rollout.measure import Measure, Rate, factor
 
 V_WORSE, V_SAFE = 30.0, 60.0
 """Windows for which the boundaries are tightest: a version that is worse is to be found early."""
+FAR = 5.0
+"""Deviations between the arms at which a window is far apart, and counts for no more."""
+QUIET = 6
+"""Blocks without such a window, before the next one's sign is counted: a burst is one event."""
+BURST = 0.2
+"""Bad share of the canary's excess in a block: more is what hard limits are for."""
+BURST_UNITS = 100
+"""Units in each arm that make a share of it."""
+RECENT_WINDOWS = 360
+"""Windows after which the bets on recent ones begin again, within a step."""
 PRIOR_UNITS = 50
 """With half an event: what the control's rate is taken for before there is any."""
 BAD_UNITS_AT_LEAST = 5
@@ -53,6 +70,11 @@ class Rules:
         """Whether events are of units in two arms, so that tests of single events can be used."""
         return isinstance(self.measure, Rate) and self.measure.of in ("bad", "wrong")
 
+    @property
+    def may_burst(self) -> bool:
+        """Whether safe has to be shown against rare bursts too."""
+        return isinstance(self.measure, Rate) and self.measure.of == "bad" and self.margin < BURST
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -69,13 +91,27 @@ class Comparison:
     scale: float = 0.0
     """Standard deviation of a window's difference times its factor; 0 until the first window."""
     paired: Paired = Paired()
+    recent: Paired = Paired()
+    """Since `step` began, or the last hour: the bets of the `begun`-th beginning."""
+    step: int = -1
+    begun: int = 1
+    recent_windows: int = 0
+    banked: float = 0.0
+    """log of what earlier beginnings have come to, each by its weight; if there were any."""
     stratified: Stratified | None = None
     difference: Difference | None = None
+    bursts: Bounded | None = None
+    lately: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """As `past`, of evidence that `bursts` has not seen yet."""
+    quiet: int = QUIET
+    """Blocks since a window was far apart."""
+    looked: int = 0
+    """Blocks in evidence."""
     windows: int = 0
     weight: float = 0.0
     weight_squared: float = 0.0
-    weighted_squared: float = 0.0
-    """Sums over windows of w, w^2 and w^2 (value difference - margin), w = factor / scale."""
+    weighted: float = 0.0
+    """Sums over windows of w, w^2 and w d, where w = factor / scale and d is what was bet upon."""
     units: tuple[int, int] = (0, 0)
     """In evidence so far, of canary and control: units, or decisions where these are compared."""
     worse: Peak = Peak()
@@ -95,8 +131,8 @@ class Comparison:
 
 
 _PARTS: dict[str, Any] = {
-    "paired": Paired, "stratified": Stratified, "difference": Difference,
-    "worse": Peak, "safe": Peak,
+    "paired": Paired, "recent": Paired, "stratified": Stratified, "difference": Difference,
+    "bursts": Bounded, "worse": Peak, "safe": Peak,
 }  # fmt: skip
 
 
@@ -111,6 +147,7 @@ def begin(rules: Rules) -> Comparison:
         empty,
         stratified=Stratified() if rules.independent else None,
         difference=Difference() if rules.of_units else None,
+        bursts=Bounded((0.0,) * len(STEADY), STEADY) if rules.may_burst else None,
     )  # fmt: skip
 
 
@@ -119,6 +156,8 @@ def after(state: Comparison, rules: Rules, block: Block, evidence: bool) -> Comp
     measure: Any = rules.measure
     if evidence and not state.started:
         state = replace(state, canary=measure.empty, control=measure.empty, blocks=0, started=True)
+    if evidence:
+        state = _begun_again(state, rules, block.step)
     new_canary, new_control = measure.take(block)
     if isinstance(measure, Rate):
         state = _events(state, rules, new_canary, new_control, evidence)
@@ -130,14 +169,35 @@ def after(state: Comparison, rules: Rules, block: Block, evidence: bool) -> Comp
         blocks = 0
     else:
         blocks = state.blocks + 1
-    state = replace(state, canary=canary, control=control, blocks=blocks)
-    if not evidence:
-        return state
+    worse, safe = state.worse, state.safe
+    if evidence:
+        worse, safe = worse.at(_log_worse(state, rules)), safe.at(_log_safe(state, rules))
     return replace(
-        state,
-        worse=state.worse.at(_log_worse(state, rules)),
-        safe=state.safe.at(_log_safe(state, rules)),
-    )
+        state, canary=canary, control=control, blocks=blocks, worse=worse, safe=safe,
+        looked=state.looked + evidence, quiet=state.quiet + 1,
+    )  # fmt: skip
+
+
+def _begun_again(state: Comparison, rules: Rules, step: int) -> Comparison:
+    """Bets on recent windows at their next beginning, if it is time for one."""
+    if step == state.step and state.recent_windows < RECENT_WINDOWS:
+        return state
+    if not state.recent_windows:
+        return replace(state, step=step)
+    won = _weight(state.begun) + state.recent.log_worse(rules.rho_worse)
+    return replace(
+        state, step=step, recent=Paired(), begun=state.begun + 1, recent_windows=0,
+        banked=_log_sum((state.banked, won)) if state.begun > 1 else won,
+    )  # fmt: skip
+
+
+def _weight(begun: int) -> float:
+    """log of 1 / (n (n + 1)), which sums to 1; 1 / (n + 1) is left after n."""
+    return -math.log(begun * (begun + 1))
+
+
+def _log_sum(logs: tuple[float, ...]) -> float:
+    return log_mean_exp(logs) + math.log(len(logs))
 
 
 def _events(
@@ -156,7 +216,22 @@ def _events(
         tolerated = max(1.0, worse / (1 - worse) * (1 - expected) / expected)
         stratified = stratified.after(n_c, x_c, n_b, x_b, tolerated)
     past = (before[0] + n_c, before[1] + x_c, before[2] + n_b, before[3] + x_b)
-    return replace(state, past=past, stratified=stratified, difference=difference)
+    state = replace(state, past=past, stratified=stratified, difference=difference)
+    if not evidence or state.bursts is None:
+        return state
+    now = state.lately
+    return _burst(state, rules, (now[0] + n_c, now[1] + x_c, now[2] + n_b, now[3] + x_b))
+
+
+def _burst(state: Comparison, rules: Rules, counts: tuple[int, int, int, int]) -> Comparison:
+    """The excess of a stretch of blocks as one value: a bet against it, whatever made it."""
+    n_c, x_c, n_b, x_b = counts
+    if min(n_c, n_b) < BURST_UNITS:
+        return replace(state, lately=counts)
+    assert state.bursts is not None
+    excess = max(-BURST, min(BURST, x_c / n_c - x_b / n_b))
+    bursts = state.bursts.after(-excess, -rules.margin, -BURST)
+    return replace(state, bursts=bursts, lately=(0, 0, 0, 0))
 
 
 def _window(
@@ -173,15 +248,22 @@ def _window(
     if not evidence:
         return state
     scale = state.scale or _scale(state, rules, times)
-    w, less = times / scale, difference - rules.margin
+    w = times / scale
+    # The same bound on either side: a burst says which way, and not more than the bound.
+    bound = max(FAR, 3 * rules.margin * w)
+    d = max(-bound, min(bound, difference * w)) - rules.margin * w
+    far = abs(difference * w) >= bound
     return replace(
         state,
         scale=scale,
-        paired=state.paired.after(less * w),
+        paired=state.paired.after(d, far and state.quiet >= QUIET),
+        recent=state.recent.after(d, far and state.quiet >= QUIET),
+        recent_windows=state.recent_windows + 1,
+        quiet=-1 if far else state.quiet,
         windows=state.windows + 1,
         weight=state.weight + w,
         weight_squared=state.weight_squared + w * w,
-        weighted_squared=state.weighted_squared + w * w * less,
+        weighted=state.weighted + w * d,
         units=(
             state.units[0] + measure.size(canary),
             state.units[1] + measure.size(control),
@@ -200,7 +282,12 @@ def _scale(state: Comparison, rules: Rules, times: float) -> float:
 
 
 def _log_worse(state: Comparison, rules: Rules) -> float:
-    paired = state.paired.log_worse(rules.rho_worse)
+    parts = (
+        _weight(state.begun) + state.recent.log_worse(rules.rho_worse),
+        -math.log(state.begun + 1),
+    )
+    by_step = _log_sum((*parts, state.banked) if state.begun > 1 else parts)
+    paired = log_mean_exp((state.paired.log_worse(rules.rho_worse), by_step))
     if state.stratified is None:
         return paired
     single = state.stratified.log_e() if state.past[1] >= BAD_UNITS_AT_LEAST else 0.0
@@ -208,9 +295,14 @@ def _log_worse(state: Comparison, rules: Rules) -> float:
 
 
 def _log_safe(state: Comparison, rules: Rules) -> float:
-    """Of units, by both tests: one is right if they are independent, one if they come in bursts."""
-    paired = state.paired.log_safe(rules.rho_safe)
-    return paired if state.difference is None else min(paired, state.difference.log_e())
+    """The least of what there is: by windows, right if the arms' noise is alike; by units, right if
+    they are independent; by stretches, right if bursts are rare but never over `BURST`."""
+    parts = [state.paired.log_safe(rules.rho_safe)]
+    if state.difference is not None:
+        parts.append(state.difference.log_e())
+    if state.bursts is not None:
+        parts.append(state.bursts.log_e())
+    return min(parts)
 
 
 def estimate(state: Comparison, rules: Rules) -> float | None:
@@ -233,7 +325,7 @@ def interval(state: Comparison, rules: Rules, level: float) -> tuple[float, floa
     def speaks(difference: float, sign: int) -> bool:
         by = difference - rules.margin
         s = state.paired.s - by * state.weight
-        v = state.paired.v - 2 * by * state.weighted_squared + by * by * state.weight_squared
+        v = state.paired.v - 2 * by * state.weighted + by * by * state.weight_squared
         return Paired(sign * s, max(v, 0.0)).log_self_normalised(rho) >= bound
 
     # From far away, every window is of one sign and size: evidence grows to this and no further.

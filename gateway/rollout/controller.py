@@ -9,7 +9,7 @@ One thread, between two steps of sealing. Invariants:
    after (`narrowing.py`). What was recorded and not published is published at the next look, by
    comparing what the table says with what the attempt's stage asks for.
 4. Who takes a rule away from a rollout by other means (an old revision brought back) has aborted
-   it.
+   it; who gives it a smaller weight has paused it.
 5. A rollout that cannot be judged keeps its exposure, says so, and stops nobody else, least of all
    the sealing of journals.
 """
@@ -26,20 +26,18 @@ import orjson
 
 from gateway.clock import Clock
 from gateway.disk import Occupied, write_durably
-from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.revisions import Revisions, end_rollout, rule_of, set_rollout
 from gateway.rollout.attempt import CONTROLLER, Attempt
 from gateway.rollout.chronicle import Chronicle
-from gateway.rollout.lifecycle import Decision, Move, abort, is_legal
+from gateway.rollout.counting import Counting
+from gateway.rollout.lifecycle import Decision, Move, Phase, abort, hold, is_legal
 from gateway.rollout.narrowing import Narrowings, take_back
-from gateway.rollout.observation import PRIMARY, observe, observe_pair
 from gateway.rollout.units import Units
-from gateway.routing.choice import bucket_ppm
 from gateway.seal.sealer import Sealer
 from gateway.split import Rollout
-from gateway.table import Conflict, Model, Rule, Table
+from gateway.table import Conflict
 from gateway.telemetry.metrics import Metrics
 
 FORMAT = 1
@@ -51,7 +49,6 @@ DEAD_NS = 3 * 10**9
 """A worker that is silent for so long is not waited for."""
 IDLE_NS = 60 * 10**9
 """Between two snapshots while nothing runs."""
-TABLES_MAX = 8
 OVER_MAX = 100
 """Rollouts that are over and still shown; the ledger has all of them."""
 BLOCKS_AT_ONCE = 200
@@ -75,8 +72,8 @@ class Rollouts:
         self.attempts: dict[str, Attempt] = {}
         self.troubles: dict[str, str] = {}
         self.bodies = BodyReader(state, keys)
+        self.counting = Counting(revisions.tables, self.bodies)
         self.reader: LedgerReader
-        self._tables: dict[str, Table | None] = {}
         self._snapped_at = 0
         self.is_dirty = False
         self._fitted: dict[str, tuple[str | None, int]] = {}
@@ -155,7 +152,7 @@ class Rollouts:
         elif kind == EVIDENCE:
             self._fold_evidence(number, record)
         elif kind == "exchange":
-            self._fold_exchange(leaf, record)
+            self._fold_exchange(leaf)
         elif kind == "alert" and "alert" in record:
             for attempt in self._exposed():
                 attempt.take_alert(record)
@@ -187,73 +184,13 @@ class Rollouts:
             except Exception as error:  # a guard's mistake concerns one rollout, never the sealing
                 self._trouble(attempt, error)
 
-    def _fold_exchange(self, leaf: dict[str, Any], record: Mapping[str, Any]) -> None:
+    def _fold_exchange(self, leaf: dict[str, Any]) -> None:
         for attempt in self._exposed():
-            settings = attempt.settings
-            if (record.get("model"), record.get("rule")) != (settings.model, settings.rule):
-                continue
-            found = self._rule(str(record.get("revision")), settings.model, settings.rule)
-            if found is None or found[1].rollout is None:
-                continue
-            model, rule = found
-            assert rule.rollout is not None
-            if (rule.rollout.name, rule.rollout.attempt) != (attempt.name, attempt.number):
-                continue
             try:
-                self._count(attempt, model, rule, leaf)
+                if self.counting.count(attempt, leaf) == "unreadable":
+                    self.metrics.count("headworks_rollout_unreadable", attempt.name)
             except Exception as error:
                 self._trouble(attempt, error)
-
-    def _count(self, attempt: Attempt, model: Model, rule: Rule, leaf: dict[str, Any]) -> None:
-        record = leaf["record"]
-        context = self._context(record["id"], leaf.get("body"))
-        if context is None:
-            self.metrics.count("headworks_rollout_unreadable", attempt.name)
-            return
-        version = model.versions.get(record.get("version", ""))
-        card = version.card if version else None
-        keys = tuple(model.monitor["groups"])
-        if record["arm"] == "shadow":
-            pair = observe_pair(leaf, context, attempt.target, card, keys)
-            if pair is not None:
-                attempt.tally.take_pair(pair)
-            return
-        assert rule.rollout is not None
-        if leaf.get("decisions_at") is not None:
-            leaf["decisions"] = orjson.loads(self.bodies.read(record["id"], leaf["decisions_at"]))
-        seen = observe(leaf, context, rule.rollout, card, keys)
-        if seen is None:
-            return
-        attempt.tally.take(seen)
-        if seen.arm in PRIMARY and seen.inferred and seen.version != attempt.target:
-            drawn = bucket_ppm(rule.salt + b"/shadow/" + attempt.target.encode(), seen.id)
-            if drawn < rule.rollout.shadow_ppm:
-                attempt.tally.take_eligible(seen.at)
-
-    def _context(self, identity: str, place: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """The sealed context of a record; None: erased, gone or unreadable."""
-        if place is None:
-            return None
-        try:
-            found: dict[str, Any] = orjson.loads(decode_parts(self.bodies.read(identity, place))[0])
-        except (ValueError, OSError):
-            return None
-        return found
-
-    def _rule(self, revision: str, model: str, rule: str) -> tuple[Model, Rule] | None:
-        """As the record's own revision says."""
-        if revision not in self._tables:
-            if len(self._tables) >= TABLES_MAX:
-                self._tables.pop(next(iter(self._tables)))
-            try:
-                self._tables[revision] = self.revisions.tables.load(revision)
-            except (OSError, ValueError) as error:
-                log.error("revision %s cannot be read: %s", revision[:12], error)
-                self._tables[revision] = None
-        table = self._tables[revision]
-        found = table.models.get(model) if table is not None else None
-        named = next((one for one in found.rules if one.name == rule), None) if found else None
-        return (found, named) if found is not None and named is not None else None
 
     # What is done about it.
 
@@ -396,7 +333,6 @@ class Rollouts:
         """Let the table say what the stage asks for."""
         if self._fits(attempt):
             return
-        settings = attempt.settings
         _, document = self.revisions.current()
         held = held_by(document, attempt)
         if attempt.is_over:
@@ -404,17 +340,29 @@ class Rollouts:
             return
         wanted = attempt.entry()
         if wanted is not None and held != wanted:
-            if held != attempt.published:
+            fresh = attempt.fitted != attempt.stage.moves
+            narrower = held is not None and is_narrower(held, wanted)
+            paused = attempt.stage.phase is Phase.HELD
+            if fresh and (held == attempt.published or (narrower and not paused)):
+                self._publish(attempt, Rollout.read(wanted))
+            elif not narrower:
                 self._taken_away(attempt, document)
                 return
-            entry = Rollout.read(wanted)
-            self.revisions.change(
-                lambda told: set_rollout(told, settings.model, settings.rule, entry),
-                author=settings.owner or attempt.author, reason=f"rollout {attempt.name}",
-                origin="rollout",
-            )  # fmt: skip
-            self.metrics.set("headworks_rollout_weight_ppm", entry.weight_ppm, attempt.name)
+            elif not paused:
+                self._narrowed(attempt, document)
+                return
+        if attempt.fitted != attempt.stage.moves:
+            attempt.fitted, self.is_dirty = attempt.stage.moves, True
         self._fitted[attempt.name] = self._place(attempt)
+
+    def _publish(self, attempt: Attempt, entry: Rollout) -> None:
+        settings = attempt.settings
+        self.revisions.change(
+            lambda told: set_rollout(told, settings.model, settings.rule, entry),
+            author=settings.owner or attempt.author, reason=f"rollout {attempt.name}",
+            origin="rollout",
+        )  # fmt: skip
+        self.metrics.set("headworks_rollout_weight_ppm", entry.weight_ppm, attempt.name)
 
     def _end(self, attempt: Attempt, held: dict[str, Any] | None) -> None:
         settings = attempt.settings
@@ -433,11 +381,23 @@ class Rollouts:
         why = f"another revision has the rule: {document['reason']}"
         self.move(attempt, abort(attempt.stage, why), by if by != CONTROLLER else "local")
 
+    def _narrowed(self, attempt: Attempt, document: Mapping[str, Any]) -> None:
+        """A revision brought back has a smaller weight: held there, until somebody resumes."""
+        by = str(document["author"])
+        why = f"a revision narrowed it: {document['reason']}"
+        self.move(attempt, hold(attempt.stage, "person", why), by if by != CONTROLLER else "local")
+
     def close(self) -> None:
         """A clean end: the next start reads nothing twice."""
         self.follow()
         self.snapshot()
         self.bodies.close()
+
+
+def is_narrower(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an entry exposes nobody who the wanted one does not."""
+    shares = ("weight_ppm", "shadow_ppm")
+    return all(held[key] <= wanted[key] for key in shares)
 
 
 def held_by(document: Mapping[str, Any], attempt: Attempt) -> dict[str, Any] | None:

@@ -122,16 +122,28 @@ class Paired:
     up: int = 0
     moved: int = 0
     """Windows with d > 0, and with d other than 0."""
+    far_up: int = 0
+    far: int = 0
+    """The same, of windows in which the arms were far apart."""
 
-    def after(self, d: float) -> Paired:
-        return Paired(self.s + d, self.v + d * d, self.up + (d > 0), self.moved + (d != 0))
+    def after(self, d: float, far: bool = False) -> Paired:
+        """`far` must not change when the arms are swapped."""
+        up, moved = d > 0, d != 0
+        return Paired(
+            self.s + d, self.v + d * d, self.up + up, self.moved + moved,
+            self.far_up + (far and up), self.far + (far and moved),
+        )  # fmt: skip
 
     def log_self_normalised(self, rho: float) -> float:
         return log_half_normal(self.s, self.v, rho)
 
     def log_worse(self, rho: float) -> float:
-        """Half self-normalised, which uses sizes, half signs, which no burst can drown."""
-        return log_mean_exp((self.log_self_normalised(rho), log_sign(self.up, self.moved)))
+        """A third each: self-normalised, which uses sizes; signs, which no burst can drown; and
+        signs of windows far apart, which find a version that fails in bursts only."""
+        return log_mean_exp((
+            self.log_self_normalised(rho), log_sign(self.up, self.moved),
+            log_sign(self.far_up, self.far),
+        ))  # fmt: skip
 
     def log_safe(self, rho: float) -> float:
         """That the canary is not worse by the margin or more.
@@ -229,6 +241,8 @@ class Difference:
         return log_mean_exp(self.logs)
 
 
+STEADY = (0.3, 0.95)
+"""Fractions for a bet that nothing but rare bursts can spoil."""
 FRACTIONS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 0.75, 0.95)
 
 
@@ -241,12 +255,12 @@ class Bounded:
     """
 
     logs: tuple[float, ...] = (0.0,) * len(FRACTIONS)
+    fractions: tuple[float, ...] = FRACTIONS
 
     def after(self, x: float, mean: float, low: float) -> Bounded:
         edge = (x - mean) / (mean - low)
-        return Bounded(
-            tuple(log + math.log1p(part * edge) for log, part in zip(self.logs, FRACTIONS))
-        )
+        logs = (log + math.log1p(part * edge) for log, part in zip(self.logs, self.fractions))
+        return replace(self, logs=tuple(logs))
 
     def log_e(self) -> float:
         return log_mean_exp(self.logs)

@@ -7,7 +7,8 @@ machine: that is what `headworks rollout verify` does with the leaves, and a pub
 Two e-processes a guard. *worse*: the canary is worse than the guard tolerates; it convinces at 1 /
 (the guard's part of alpha). *safe*: it is not; it convinces at 1 / beta. Both may be looked at
 after every block, for their highest value ever has that chance of being wrong (Ville). Safe must
-also still hold: where the evidence has gone again (below 1) the guard is undecided again.
+also still hold: where its evidence has gone (below 1), or that of worse is 1 / beta, the guard is
+undecided again.
 """
 
 from __future__ import annotations
@@ -256,13 +257,17 @@ def _verdict(guard: GuardSettings, found: Found, alpha: float, beta: float) -> V
     if found.missing is None:
         if found.worse.top >= -math.log(alpha):
             word = "worse"
-        elif found.safe.top >= -math.log(beta) and found.safe.now >= 0:
+        elif found.safe.top >= -math.log(beta) and _holds(found, beta):
             word = "safe"
     return Verdict(
         guard.name, word, found.worse.now, found.worse.top, 1 / alpha, found.safe.now,
         found.safe.top, 1 / beta, found.units, guard.on_fail, found.missing, found.group,
         found.estimate, found.interval,
     )  # fmt: skip
+
+
+def _holds(found: Found, beta: float) -> bool:
+    return found.safe.now >= 0 and found.worse.now < -math.log(beta)
 
 
 def _over(limit: LimitSettings, before: float, block: Block) -> float:

@@ -23,7 +23,9 @@ BLOCKS_MAX = 12
 """Blocks that close a window of rates, however few the events."""
 PER_UNIT_AT_LEAST = 20
 DECISIONS_AT_LEAST = 100
-"""Of scores, and of each group."""
+"""Of scores."""
+GROUP_AT_LEAST = 50
+"""Decisions of a group, and of all others."""
 
 Pair = tuple[int, int]
 Sides = tuple[tuple[int, int], tuple[int, int]]
@@ -184,12 +186,21 @@ def _stability(counts: Sequence[int], shares: Sequence[float]) -> float:
 Groups4 = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Disadvantage:
-    """How far a group's favourable share is below that of all others; 0 if it is not.
+def of_group(arm: ArmCounts, group: str) -> Groups4:
+    """Decisions and favourable ones of a group, and of all others of its key."""
+    key = group.partition("=")[0] + "="
+    own = arm.groups.get(group, GroupCounts())
+    rest = [one for name, one in arm.groups.items() if name.startswith(key)]
+    return (own.decisions, own.favourable,
+            sum(one.decisions for one in rest) - own.decisions,
+            sum(one.favourable for one in rest) - own.favourable)  # fmt: skip
 
-    Sample: (decisions, favourable) of the group, then of the others. A group that loses an
-    advantage is not a finding; the same kink in both arms keeps the comparison symmetric.
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How far a group's favourable share is below that of all others.
+
+    Sample: (decisions, favourable) of the group, then of the others.
     """
 
     group: str
@@ -197,31 +208,52 @@ class Disadvantage:
     empty = (0, 0, 0, 0)
 
     def take(self, block: Block) -> tuple[Groups4, Groups4]:
-        return self._of(block.canary), self._of(block.control)
-
-    def _of(self, arm: ArmCounts) -> Groups4:
-        key = self.group.partition("=")[0] + "="
-        own = arm.groups.get(self.group, GroupCounts())
-        rest = [one for name, one in arm.groups.items() if name.startswith(key)]
-        return (own.decisions, own.favourable,
-                sum(one.decisions for one in rest) - own.decisions,
-                sum(one.favourable for one in rest) - own.favourable)  # fmt: skip
+        return of_group(block.canary, self.group), of_group(block.control, self.group)
 
     def joined(self, one: Groups4, other: Groups4) -> Groups4:
         a, b, c, d = (x + y for x, y in zip(one, other))
         return a, b, c, d
 
     def is_full(self, canary: Groups4, control: Groups4, blocks: int) -> bool:
-        return min(self.size(canary), self.size(control)) >= DECISIONS_AT_LEAST
+        return min(self.size(canary), self.size(control)) >= GROUP_AT_LEAST
 
     def size(self, sample: Groups4) -> int:
         return min(sample[0], sample[2])
 
     def value(self, sample: Groups4) -> float:
-        return max(0.0, sample[3] / sample[2] - sample[1] / sample[0])
+        return sample[3] / sample[2] - sample[1] / sample[0]
 
 
-Measure = Rate | Latency | PerUnit | Distance | Disadvantage
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The same within the canary alone: all others against the group, each (decisions, favourable).
+
+    It cannot call equal versions worse by itself (they may well treat groups unlike), so it is only
+    used together with `Gap`: a group that loses an advantage is not behind, and not a finding.
+    """
+
+    group: str
+
+    empty = (0, 0)
+
+    def take(self, block: Block) -> Sides:
+        own, own_good, rest, rest_good = of_group(block.canary, self.group)
+        return (rest, rest_good), (own, own_good)
+
+    def joined(self, one: Pair, other: Pair) -> Pair:
+        return one[0] + other[0], one[1] + other[1]
+
+    def is_full(self, others: Pair, own: Pair, blocks: int) -> bool:
+        return min(others[0], own[0]) >= GROUP_AT_LEAST
+
+    def size(self, sample: Pair) -> int:
+        return sample[0]
+
+    def value(self, sample: Pair) -> float:
+        return sample[1] / sample[0]
+
+
+Measure = Rate | Latency | PerUnit | Distance | Gap | Behind
 
 
 def factor(one: int, other: int) -> float:

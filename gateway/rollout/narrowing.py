@@ -10,15 +10,18 @@ exposure narrow, and the ledger complete in the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from gateway.artifacts import Artifacts
 from gateway.disk import sync_folder, write_durably
 from gateway.merge import Document
 from gateway.revisions import Revisions, end_rollout
+from gateway.table import TableStore
 
 Told = dict[str, Any]
 
@@ -53,6 +56,27 @@ def take_back(revisions: Revisions, move: Told) -> bool:
         origin="rollout",
     )  # fmt: skip
     return True
+
+
+def abort_offline(
+    state: Path, name: str, author: str, why: str, steady_ns: int, wall_ns: Callable[[], int]
+) -> dict[str, Any]:
+    """Everybody on `from` again, without a governor; the returning one records it. The move.
+
+    LookupError: no rollout of this name has a rule.
+    """
+    revisions = Revisions(TableStore(state), Artifacts(state), wall_ns)
+    _, document = revisions.current()
+    model, rule, entry = find_rollout(document, name)
+    move = {
+        "name": name, "rollout": name, "attempt": entry["attempt"], "event": "move",
+        "id": str(uuid.uuid4()), "at": steady_ns, "move": "abort", "phase": "aborted", "why": why,
+        "by": author, "held": None, "block": None, "evidence": None, "verdicts": [],
+        "model": model, "rule": rule, "from": entry["from"], "to": entry["to"], "offline": True,
+    }  # fmt: skip
+    Narrowings(state).write(move)
+    take_back(revisions, move)
+    return move
 
 
 def _held(document: Document, move: Told) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.card import Card
+from gateway.protocol.dialects import dialect_of
 from gateway.rollout.slices import Side, side
 from gateway.split import Rollout
 
@@ -74,13 +75,18 @@ def observe(
         failed=status >= FAILED,
         refused=status >= REFUSED,
         unavailable=meant["error"] == UNAVAILABLE,
-        inferred=record.get("operation") == "infer" and status == 200,
+        inferred=_is_inference(record) and status == 200,
         total_us=record["timings"]["total_us"],
         groups=_groups(context.get("groups", ()), keys),
         favourable=tuple(_favourable(one["outcome"], card) for one in decisions),
         scores=tuple(one["score"] for one in decisions),
         tokens=_tokens(leaf),
     )
+
+
+def _is_inference(record: Mapping[str, Any]) -> bool:
+    """Of whatever protocol: what may be copied to shadows."""
+    return record.get("operation") in dialect_of(record.get("protocol")).INFERENCES
 
 
 def _groups(told: Any, keys: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:

@@ -1,7 +1,7 @@
 """What each guard asks, as a fold over blocks: begin, after each block, and what it has found.
 
 Five questions for nine metrics: arms compared by one measure, scores against a reference, each
-group's disadvantage, a shadow's share of disagreement, each group's share of flips in a shadow.
+group's gap, a shadow's share of disagreement, each group's share of flips in a shadow.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 from gateway.declaration import MILLION
 from gateway.rollout import comparison
-from gateway.rollout.block import Block
+from gateway.rollout.block import Block, PairGroup
 from gateway.rollout.comparison import Comparison, Rules
 from gateway.rollout.eprocess import Peak, log_mean_exp
 from gateway.rollout.guardsettings import QUANTILES, GuardSettings
-from gateway.rollout.measure import Disadvantage, Distance, Latency, Measure, PerUnit, Rate
+from gateway.rollout.measure import Behind, Distance, Gap, Latency, Measure, PerUnit, Rate
 from gateway.rollout.wager import Wager
 
 REFERENCE_AT_LEAST = 1000
@@ -164,54 +164,80 @@ def capital(members: Members, peaks: Mapping[str, Peak]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Both:
+    """Of one group: how its gap to the others changed, and whether it is behind in the canary.
+
+    Worse is who is both; the lesser of two e-processes is one against "not this or not that". Safe
+    is who is shown not to be one of them.
+    """
+
+    change: Any
+    behind: Any
+    worse: Peak = Peak()
+    safe: Peak = Peak()
+
+    def after(self, change: Any, behind: Any) -> Both:
+        worse = min(change.worse.now, behind.worse.now)
+        safe = log_mean_exp((change.safe.now, behind.safe.now))
+        return Both(change, behind, self.worse.at(worse), self.safe.at(safe))
+
+
+@dataclass(frozen=True, slots=True)
 class Grouped:
     """State of the questions that are asked of each group."""
 
     members: Members
-    totals: Mapping[str, tuple[int, int]]
-    """Of pairs: decisions and favourable ones of each group by the primary."""
     worse: Peak = Peak()
+
+    def after(self, members: Members) -> Grouped:
+        worse = capital(members, {name: one.worse for name, one in members.groups.items()})
+        return Grouped(members, self.worse.at(worse))
 
 
 @dataclass(frozen=True, slots=True)
 class EachGroup:
-    """Each group's disadvantage in the canary, against that in the control."""
+    """How far each group is behind the others in the canary, against the control."""
 
     key: str
     rules: Rules
     min_per_group: int
 
     def begin(self) -> Grouped:
-        return Grouped(Members({}, {}), {})
+        return Grouped(Members({}, {}))
 
-    def _rules(self, group: str) -> Rules:
-        return replace(self.rules, measure=Disadvantage(group))
+    def _rules(self, group: str) -> tuple[Rules, Rules]:
+        return replace(self.rules, measure=Gap(group)), replace(self.rules, measure=Behind(group))
 
     def after(self, state: Grouped, block: Block, evidence: bool) -> Grouped:
         names = {*block.canary.groups, *block.control.groups}
         own = sorted(name for name in names if name.startswith(f"{self.key}="))
-        members = joined(state.members, own, lambda name: comparison.begin(self._rules(name)))
-        groups = {
-            name: comparison.after(one, self._rules(name), block, evidence)
-            for name, one in members.groups.items()
-        }
-        members = replace(members, groups=groups)
-        worse = capital(members, {name: one.worse for name, one in groups.items()})
-        return replace(state, members=members, worse=state.worse.at(worse))
+        members = joined(state.members, own, self._begin)
+        groups = {}
+        for name, one in members.groups.items():
+            change, behind = self._rules(name)
+            groups[name] = one.after(
+                comparison.after(one.change, change, block, evidence),
+                comparison.after(one.behind, behind, block, evidence),
+            )
+        return state.after(replace(members, groups=groups))
+
+    def _begin(self, group: str) -> Both:
+        change, behind = self._rules(group)
+        return Both(comparison.begin(change), comparison.begin(behind))
 
     def found(self, state: Grouped, *, shown: bool) -> Found:
-        sizes = {name: one.units for name, one in state.members.groups.items()}
+        sizes = {name: one.change.units for name, one in state.members.groups.items()}
         judged = [name for name, size in sizes.items() if min(size) >= self.min_per_group]
         if len(judged) < 2:
             return _no_groups(state, self.key, {n: min(s) for n, s in sizes.items()},
                               self.min_per_group)  # fmt: skip
         groups = {name: state.members.groups[name] for name in judged}
         worst = max(judged, key=lambda name: groups[name].worse.now)
-        rules = self._rules(worst)
+        change, rules = groups[worst].change, self._rules(worst)[0]
         return Found(
             state.worse, _least(one.safe for one in groups.values()), sizes[worst],
-            comparison.estimate(groups[worst], rules) if shown else None,
-            comparison.interval(groups[worst], rules, INTERVAL_LEVEL) if shown else None,
+            comparison.estimate(change, rules) if shown else None,
+            comparison.interval(change, rules, INTERVAL_LEVEL) if shown else None,
             worst,
         )  # fmt: skip
 
@@ -236,10 +262,13 @@ def _least(peaks: Any) -> Peak:
 
 def _grouped(told: Mapping[str, Any], read: Any) -> Grouped:
     members = told["members"]
-    groups = {name: read(one) for name, one in members["groups"].items()}
-    totals = {name: (one[0], one[1]) for name, one in told["totals"].items()}
+    groups = {
+        name: Both(read(one["change"]), read(one["behind"]), Peak(**one["worse"]),
+                   Peak(**one["safe"]))
+        for name, one in members["groups"].items()
+    }  # fmt: skip
     return Grouped(
-        Members(groups, dict(members["weights"]), members["cash"]), totals, Peak(**told["worse"])
+        Members(groups, dict(members["weights"]), members["cash"]), Peak(**told["worse"])
     )
 
 
@@ -276,11 +305,9 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class EachGroupOfPairs:
-    """How much more favour each group loses than the others, when the shadow's answers are taken.
-
-    Betting as Chugg et al. (NeurIPS 2023) do: half the difference of two groups' mean changes in a
-    block. A group that was ahead of the others by more than the margin, by all blocks before, is
-    not bet upon: losing an advantage is not a finding.
+    """How far each group is behind the others, when the shadow's answers are taken for the
+    primary's. Betting as Chugg et al. (NeurIPS 2023) do: half the difference of two groups' means
+    in a block, of changes and of favourable shares.
     """
 
     key: str
@@ -288,54 +315,44 @@ class EachGroupOfPairs:
     min_per_group: int
 
     def begin(self) -> Grouped:
-        return Grouped(Members({}, {}), {})
+        return Grouped(Members({}, {}))
 
     def after(self, state: Grouped, block: Block, evidence: bool) -> Grouped:
         own = {name: one for name, one in block.pairs.groups.items()
                if name.startswith(f"{self.key}=")}  # fmt: skip
-        members = joined(state.members, sorted(own), lambda name: Wager())
+        members = joined(state.members, sorted(own), lambda name: Both(Wager(), Wager()))
         groups = dict(members.groups)
         for name in sorted(groups.keys() & own.keys()) if evidence else ():
-            if self._ahead(state.totals, name) <= self.margin:
-                groups[name] = self._bet(groups[name], block, name)
-        totals = dict(state.totals)
-        for name, one in own.items():
-            before = totals.get(name, (0, 0))
-            totals[name] = (before[0] + one.decisions, before[1] + one.favourable)
-        members = replace(members, groups=groups)
-        worse = capital(members, {name: one.worse for name, one in groups.items()})
-        return Grouped(members, totals, state.worse.at(worse))
+            groups[name] = self._bet(groups[name], own, name)
+        return state.after(replace(members, groups=groups))
 
-    def _ahead(self, totals: Mapping[str, tuple[int, int]], name: str) -> float:
-        own = totals.get(name, (0, 0))
-        rest = [sum(one[i] for other, one in totals.items() if other != name) for i in (0, 1)]
-        if not own[0] or not rest[0]:
-            return 0.0
-        return own[1] / own[0] - rest[1] / rest[0]
-
-    def _bet(self, wager: Wager, block: Block, name: str) -> Wager:
-        own, others = block.pairs.groups[name], [
-            one for other, one in block.pairs.groups.items()
-            if other != name and other.startswith(f"{self.key}=")
-        ]  # fmt: skip
+    def _bet(self, both: Both, groups: Mapping[str, PairGroup], name: str) -> Both:
+        own = groups[name]
+        others = [one for other, one in groups.items() if other != name]
         rest = sum(one.decisions for one in others)
         if not own.decisions or not rest:
-            return wager
-        gained = sum(one.gained - one.lost for one in others) / rest
-        change = gained - (own.gained - own.lost) / own.decisions
+            return both
+        change = sum(one.gained - one.lost for one in others) / rest
+        change -= (own.gained - own.lost) / own.decisions
+        gap = sum(one.favourable for one in others) / rest - own.favourable / own.decisions
+        return both.after(
+            self._wagered(both.change, change, own.decisions),
+            self._wagered(both.behind, max(-1.0, min(1.0, gap + change)), own.decisions),
+        )
+
+    def _wagered(self, wager: Wager, x: float, decisions: int) -> Wager:
         return wager.after(
-            change / 2, mean=self.margin / 2, low=-1.0, high=1.0,
-            units=own.decisions, total=change * own.decisions,
-        )  # fmt: skip
+            x / 2, mean=self.margin / 2, low=-1.0, high=1.0, units=decisions, total=x * decisions
+        )
 
     def found(self, state: Grouped, *, shown: bool) -> Found:
-        sizes = {name: one.units for name, one in state.members.groups.items()}
+        sizes = {name: one.change.units for name, one in state.members.groups.items()}
         judged = [name for name, size in sizes.items() if size >= self.min_per_group]
-        if not judged:
+        if len(judged) < 2:
             return _no_groups(state, self.key, sizes, self.min_per_group)
         groups = {name: state.members.groups[name] for name in judged}
         worst = max(judged, key=lambda name: groups[name].worse.now)
-        one = groups[worst]
+        one = groups[worst].change
         return Found(
             state.worse, _least(other.safe for other in groups.values()), (one.units, one.units),
             one.total / one.units if shown else None, None, worst,
@@ -391,4 +408,4 @@ def _measure(guard: GuardSettings, margin: float) -> Measure:
         case "score":
             return Distance(str(guard.statistic), ())
         case _:
-            return Disadvantage("")
+            return Gap("")

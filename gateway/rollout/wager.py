@@ -26,6 +26,8 @@ class Wager:
     safe: Peak = Peak()
     units: int = 0
     total: float = 0.0
+    looked: int = 0
+    """Blocks that were bet upon."""
 
     def after(
         self, x: float, *, mean: float, low: float, high: float, units: int, total: float
@@ -34,7 +36,7 @@ class Wager:
         below = self.below.after(-x, -mean, -high)
         return Wager(
             above, below, self.worse.at(above.log_e()), self.safe.at(below.log_e()),
-            self.units + units, self.total + total,
+            self.units + units, self.total + total, self.looked + 1,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -45,4 +47,5 @@ class Wager:
         return Wager(
             Bounded(tuple(told["above"]["logs"])), Bounded(tuple(told["below"]["logs"])),
             Peak(**told["worse"]), Peak(**told["safe"]), told["units"], told["total"],
+            told["looked"],
         )  # fmt: skip

@@ -7,7 +7,8 @@ are kept only where no score was read; one that the buffer has no room for is re
 
 Where the primary's own version was asked a second time (`noise`), the leaf that completes a triple
 of first answer, second answer and shadow's answer says so: `triples` has, by shadow, whether the
-shadow alone differed and whether the second answer alone did. McNemar's test needs no more.
+shadow alone differed and whether the second answer alone did. McNemar's test needs no more. A
+version in the process whose graph never draws needs no second call: its second answer is its first.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import orjson
 
+from gateway.artifacts import Artifacts, draws
 from gateway.card import Card
 from gateway.comparison.answer import Answer, Body, compare
 from gateway.comparison.outcome import not_compared
@@ -102,6 +104,8 @@ class Joining:
     ) -> None:  # fmt: skip
         """`model`: of a record's header; `begun`: the first leaf of this start."""
         self._state, self._bodies, self._model = state, bodies, model
+        self._artifacts = Artifacts(state)
+        self._draws: dict[str, bool] = {}
         self._before: int | None = begun
         self._primaries: OrderedDict[str, Primary] = OrderedDict()
         self._held: OrderedDict[str, int] = OrderedDict()
@@ -148,8 +152,23 @@ class Joining:
         if header.get("noise"):
             told["noise"] = True
         if found.why is None:
+            if primary.steady is None and self._is_steady(primary):
+                primary.steady = True
             told |= _triples(primary, header, found.agree)
         return told
+
+    def _is_steady(self, primary: Primary) -> bool:
+        """Whether the same input always has the same answer."""
+        version = primary.model.versions.get(primary.version)
+        if version is None or version.endpoints or version.artifact is None:
+            return False
+        if version.artifact not in self._draws:
+            graph = self._artifacts.path(version.artifact) / "model.onnx"
+            try:
+                self._draws[version.artifact] = draws(graph)
+            except (OSError, ValueError):  # gone, or empty
+                return False
+        return not self._draws[version.artifact]
 
     def _answer(self, primary: Primary) -> Answer:
         def read() -> Body | None:

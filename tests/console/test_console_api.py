@@ -3,7 +3,7 @@
 import httpx2
 import orjson
 import pytest
-from conftest import DENIED
+from conftest import DENIED, WINDOW
 from gateway_process import body
 
 from gateway.ledger.log import LedgerReader
@@ -68,6 +68,27 @@ def test_shadows_stand_beside_their_primary(world):
     assert (record["arm"], record["primary"]) == ("shadow", world.denied)
 
 
+def test_a_shadow_is_compared_with_the_answers_given(world):
+    """All of v3's copies, by its flips, segments and examples, each of which leads to both
+    decisions; v3 denies more."""
+    (report,) = world.get("/api/v1/shadow/mortgage").json()["shadows"]
+    assert (report["version"], report["state"], report["noise_is"]) == ("v3", "compared", "none")
+    coverage, raw = report["coverage"], report["raw"]
+    assert coverage["eligible"] == coverage["compared"] == raw["n"] >= WINDOW
+    assert sum(report["reasons"].values()) == raw["count"] == report["directions"]["approve>deny"]
+    assert raw["interval"][0] <= raw["share"] <= raw["interval"][1]
+    races = {one["value"]: one["disagree"]["n"] for one in report["segments"]
+             if one["key"] == "race"}  # fmt: skip
+    assert races["other"] >= WINDOW
+    assert sum(races.values()) == raw["n"]
+    for example in report["examples"]:
+        given = world.get(f"/api/v1/decisions/{example['primary']}").json()["decision"]
+        shadow = world.get(f"/api/v1/decisions/{example['id']}").json()["decision"]
+        assert (given["outcome"], shadow["outcome"]) == ("approve", "deny")
+        assert abs(given["score"] - shadow["score"]) == pytest.approx(example["severity"], abs=1e-4)
+    assert report["explained"]["n"] > 0
+
+
 def test_filters_hold_together(world):
     """All rows fit all filters, newest first, and no more than asked for."""
     rows = world.get("/api/v1/decisions?version=v3&arm=shadow&since=1h&limit=5").json()["decisions"]
@@ -92,6 +113,7 @@ def test_refused_requests_are_found_by_status(world):
         ("/api/v1/decisions/00000000-0000-7000-8000-000000000000", 404, "unknown_decision",
          ("00000000-0000-7000-8000-000000000000",)),
         ("/api/v1/monitor/nobody", 404, "unknown_model", ("nobody", "mortgage")),
+        ("/api/v1/shadow/nobody", 404, "unknown_model", ("nobody", "mortgage")),
     ],
 )  # fmt: skip
 def test_errors_have_one_shape(world, path, status, code, named):

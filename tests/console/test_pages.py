@@ -14,7 +14,7 @@ from gateway.console import pages
 from gateway.console.pages import FeatureRow, feature_rows, figure, p_value, percent
 
 PAGES = ("/", "/models/mortgage", "/decisions/{denied}", "/decisions/{odd}", "/decisions/{refused}",
-         "/models/nobody", "/decisions/nonsense", "/?status=x")  # fmt: skip
+         "/shadow/mortgage", "/models/nobody", "/decisions/nonsense", "/?status=x")  # fmt: skip
 
 
 class Tags(HTMLParser):
@@ -63,6 +63,7 @@ def test_each_page_keeps_to_its_policy(world, path):
     ("path", "status"),
     [
         ("/", 200), ("/models/mortgage", 200), ("/decisions/{refused}", 200),
+        ("/shadow/mortgage", 200), ("/shadow/nobody", 404),
         ("/models/nobody", 404), ("/decisions/nonsense", 400), ("/?since=tuesday", 400),
         ("/decisions/00000000-0000-7000-8000-000000000000", 404),
     ],

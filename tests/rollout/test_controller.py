@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from site_of_rollouts import Answer, Site
+from site_of_rollouts import ANA, FILE, Answer, Site
+
+from gateway.rollout.chronicle import Chronicle
+from gateway.rollout.recomputation import Unknown, recompute, recorded_blocks
+from gateway.rollout.rolloutsettings import RolloutSettings
+from gateway.rollout.simulation import simulate
+from gateway.rollout.standing import standing
+from gateway.yamlfile import check_document
 
 
 @pytest.fixture
@@ -39,3 +46,90 @@ def test_failures_are_rolled_back_at_once(site):
     assert [path.name for path in (site.state / "rollouts").iterdir() if path.is_file()] == [
         "state.json"
     ]
+
+
+def test_who_observes_moves_nothing(site):
+    """`mode: observe`: the same verdicts, told as what it would do; every move is a person's."""
+    site.start("mode: observe\n" + FILE)
+    site.serve(2)
+    site.serve(4, lambda version, n: Answer(500 if version == "v2" else 200), 400)
+    assert (site.stage.phase, site.stage.step) == ("running", 0)
+    told = standing(site.attempt, site.clock.now, {})
+    assert told["would"].startswith("roll_back: ")
+    site.steward.promote("trees", ANA, "as planned")
+    assert site.entry()["weight_ppm"] == 500_000
+
+
+@pytest.mark.long
+def test_a_biased_version_is_stopped_by_its_groups(site):
+    """v2 denies one group alone: fairness finds it, and the leaf has the group's numbers."""
+    text = FILE.replace("guards: [errors]", "guards: [{name: fairness, by: race, on_fail: rollback,"
+                        " min_per_group: 40}]")  # fmt: skip
+
+    def biased(version, n):
+        race = ("black", "white")[n % 2]
+        denied = n % 10 < 2 or (version == "v2" and race == "black" and n % 4 == 1)
+        return Answer(score=0.9 if denied or (version == "v2" and n % 4 == 0) else 0.1, race=race)
+
+    site.start(text.replace("weight: 10%", "weight: 50%").replace("weight: 50%, min: 3s, "
+               "require: []}\n  - {weight: 50%", "weight: 40%, min: 60s, require: []}\n"
+               "  - {weight: 50%"))  # fmt: skip
+    site.serve(40, biased, 200)
+    last = site.leaves("rollout")[-1]
+    assert (last["phase"], last["why"]) == ("rolled_back", "worse by the evidence: fairness")
+    assert last["verdicts"][0]["verdict"] == "worse"
+
+
+def test_the_ledger_gives_the_same_verdicts_and_counts(site):
+    """`verify`: each verdict, each decision and, while records are kept, each count again; another
+    count in the ledger is found, and so is a move that the evidence does not ask for."""
+    site.start()
+    site.serve(16)
+    report = recompute(site.state, site.keys, "trees")
+    assert report.problems == []
+    assert (report.moves, report.decisions, report.phase) == (5, 3, "promoted")
+    assert report.counts == report.blocks == len(site.leaves("evidence"))
+    assert recompute(site.state, None, "trees").counts == 0
+    with pytest.raises(Unknown):
+        recompute(site.state, None, "bushes")
+
+
+def test_what_was_changed_in_the_ledger_is_found(site, monkeypatch):
+    """Fewer failures in one block, and the rollback is not what follows."""
+    site.start()
+    site.serve(4, lambda version, n: Answer(500 if version == "v2" else 200), 400)
+    assert recompute(site.state, None, "trees").problems == []
+    leaves = Chronicle.leaves
+
+    def changed(self, name, attempt=None):
+        for leaf in leaves(self, name, attempt):
+            if leaf.kind == "evidence":
+                leaf.record["block"]["canary"].pop("bad_exchanges", None)
+            yield leaf
+
+    monkeypatch.setattr(Chronicle, "leaves", changed)
+    found = recompute(site.state, None, "trees").problems
+    assert any("roll_back" in words and "the evidence asks" in words for words in found), found
+
+
+def test_recorded_evidence_under_other_guards(site):
+    """The same traffic, a stricter limit: it says when it would have rolled back."""
+    site.start("mode: observe\n" + FILE)
+    site.serve(6, lambda version, n: Answer(500 if n % 9 == 0 and version == "v2" else 200), 400)
+    strict = "limits: [{metric: bad_ratio, above: 5%, for: 3 blocks}]\n" + FILE
+    settings = check_document(strict.encode(), "x", RolloutSettings)[0]
+    told = simulate(settings, recorded_blocks(site.state, "trees"))
+    assert told["blocks"] == len(site.leaves("evidence"))
+    assert [act["do"] for act in told["acts"]] == ["rollback"]
+
+
+def test_a_unit_counts_once_and_limits_count_all(site):
+    """Returning users: the second exchange of a unit is an exchange and no unit."""
+    site.start(FILE.replace("weight: 10%, min: 3s", "weight: 10%, min: 90s"))
+    site.serve(2)
+    site.units = 0
+    site.serve(2)
+    sums = site.attempt.judging.counts()
+    told = sums["canary"]["exchanges"] + sums["control"]["exchanges"]
+    known = sums["canary"]["units"] + sums["control"]["units"]
+    assert told == 2 * known > 0

@@ -30,15 +30,14 @@ def arm(rng, *, units=100, bad=0.01, slower=1.0, favourable=(0.6, 0.6), shift=0.
 
 
 def pairs(rng, *, units=80, disagree=0.005, flips=0.002, lost=(0.01, 0.01), noise=(0.02, 0.02),
-          compared=1.0, only=(0.05, 0.05)):  # fmt: skip
+          compared=1.0, only=(0.05, 0.05), favourable=(0.6, 0.6)):  # fmt: skip
     eligible = int(rng.poisson(units)) + 2
     n = eligible if compared == 1 else int(rng.binomial(eligible, compared))
     groups = {}
-    for name, size, share in zip("ab", (n - n // 3, n // 3), lost):
-        favourable = int(rng.binomial(size, 0.6))
-        gained, gone = int(rng.binomial(size - favourable, 0.02)), int(
-            rng.binomial(favourable, share))  # fmt: skip
-        groups[f"race={name}"] = PairGroup(size, gained, gone, favourable)
+    for name, size, share, good in zip("ab", (n - n // 3, n // 3), lost, favourable):
+        before = int(rng.binomial(size, good))
+        gained, gone = rng.binomial(size - before, 0.02), rng.binomial(before, share)
+        groups[f"race={name}"] = PairGroup(size, int(gained), int(gone), before)
     n10, n01, _ = rng.multinomial(n // 2, (*noise, 1 - sum(noise)))
     primary, shadow, _ = rng.multinomial(n // 2, (*only, 1 - sum(only)))
     return PairCounts(

@@ -121,6 +121,7 @@ def test_a_shadows_leaf_has_its_comparison(journalist: Journalist) -> None:
     assert journalist.comparison(flip) == {
         "agree": False, "kind": "decision", "reason": "flip", "rows": 1, "severity": 0.8,
         "direction": "approve>deny", "of": {"arm": "stable", "version": "v1"},
+        "triples": {"v3": [1, 0]},
     }  # fmt: skip
     assert journalist.comparison(same)["agree"]
     leaves = [text for _, text in LedgerReader(journalist.folder).read(1 << 30)]
@@ -160,17 +161,35 @@ def test_what_cannot_be_joined_says_so(journalist: Journalist) -> None:
 def test_triples_are_told_by_the_leaf_that_completes_them(journalist: Journalist) -> None:
     """Whichever of second answer and shadow comes last; one count each for the two disagreements
     that McNemar's test is made of."""
-    first = journalist.says("v1", score(0.1))
-    journalist.says("v1", score(0.11), primary=first, noise=True)
-    alone = journalist.says("v3", score(0.9), primary=first)
-    second = journalist.says("v1", score(0.1))
-    before = journalist.says("v3", score(0.1), primary=second)
-    unsteady = journalist.says("v1", score(0.9), primary=second, noise=True)
+    first = journalist.says("a", chat("It is so."), model="talk")
+    journalist.says("a", chat("it is so."), primary=first, noise=True, model="talk")
+    alone = journalist.says("b", chat("no"), primary=first, model="talk")
+    second = journalist.says("a", chat("It is so."), model="talk")
+    before = journalist.says("b", chat("It is so."), primary=second, model="talk")
+    unsteady = journalist.says("a", chat("no"), primary=second, noise=True, model="talk")
     journalist.seal()
-    assert journalist.comparison(alone)["triples"] == {"v3": [1, 0]}
+    assert journalist.comparison(alone)["triples"] == {"b": [1, 0]}
     assert "triples" not in journalist.comparison(before)
     told = journalist.comparison(unsteady)
-    assert (told["noise"], told["agree"], told["triples"]) == (True, False, {"v3": [0, 1]})
+    assert (told["noise"], told["agree"], told["triples"]) == (True, False, {"b": [0, 1]})
+
+
+def test_a_graph_that_never_draws_is_its_own_second_answer(journalist: Journalist) -> None:
+    """Each comparison with it is a triple, without a second call; not so of one that may draw."""
+    given = journalist.says("v1", score(0.1))
+    same = journalist.says("v3", score(0.1), primary=given)
+    journalist.seal()
+    assert journalist.comparison(same)["triples"] == {"v3": [0, 0]}
+
+    artifact = next(iter(journalist.folder.glob("artifacts/*/model.onnx")))
+    for graph in journalist.folder.glob("artifacts/*/model.onnx"):
+        graph.chmod(0o644)
+        graph.write_bytes(graph.read_bytes() + b"RandomNormal")
+    assert artifact.read_bytes().endswith(b"RandomNormal")
+    given = journalist.says("v1", score(0.1))
+    flip = journalist.says("v3", score(0.9), primary=given)
+    journalist.seal()
+    assert "triples" not in journalist.comparison(flip)
 
 
 def test_the_buffer_is_bounded_in_primaries(

@@ -133,8 +133,14 @@ def test_the_tiles_are_handed_out_as_files(gateway):
 
 def test_the_catalog_is_made_again_while_serving(gateway):
     """Every answer of the API is the same before and after."""
+    ask(gateway, "before the rebuild", lvr=2.0)
     gateway.wait_settled()
-    paths = ("/api/v1/decisions?limit=1000", "/api/v1/monitor/mortgage", "/api/v1/models")
+    listed = "/api/v1/decisions?limit=1000"
+    one = [f"/api/v1/decisions/{row['id']}" for row in gateway.api(listed)["decisions"]]
+    asked = ("?outcome=deny", "?arm=shadow", "?status=200", "?version=v1&limit=1")
+    paths = [listed, *one, *(f"/api/v1/decisions{each}" for each in asked), "/api/v1/models",
+             "/api/v1/monitor/mortgage", "/api/v1/monitor/mortgage/performance",
+             "/api/v1/alerts"]  # fmt: skip
     before = [gateway.api(path) for path in paths]
     code, text, words = command(gateway, "ledger", "rebuild-catalog")
 

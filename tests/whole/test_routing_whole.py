@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import orjson
 import pytest
 from gateway_process import KEY, GatewayProcess, body
 
@@ -153,6 +154,31 @@ def test_an_edit_outlives_a_restart_and_meets_the_file(gateway: GatewayProcess) 
     done = gateway.run("reload")
     assert done.returncode == 0, done.stderr
     assert gateway.api("/api/v1/table")["models"]["mortgage"]["rules"][-1]["split"]["v2"] == "12%"
+
+
+def test_recorded_requests_against_a_draft(gateway: GatewayProcess) -> None:
+    """Which would change version; that they were read is a leaf. Traces by command, live and of a
+    draft."""
+    with httpx2.Client(base_url=f"http://{gateway.data}", timeout=30) as client:
+        for number in range(20):
+            headers = KEY | {"x-applicant": f"unit-{number}"}
+            client.post("/v2/models/mortgage/infer", content=body(), headers=headers)
+    gateway.wait_settled()
+    current = gateway.api("/api/v1/table")["models"]["mortgage"]["rules"][-1]
+    draft = gateway.folder / "draft.yaml"
+    text = (gateway.folder / "headworks.yaml").read_text()
+    draft.write_text(text.replace("{v1: 95%, v2: 5%}", "{v3: 100%}"))
+    told = gateway.run("route", "try", "--draft", str(draft), "--last", "20", "--json")
+    assert told.returncode == 0, told.stderr
+    document = orjson.loads(told.stdout)
+    assert (document["tried"], document["change"]) == (20, 20), (document, current)
+    assert {change["to"]["version"] for change in document["changes"]} == {"v3"}
+    assert document["reading"] > 0
+    said = ["POST", "/v2/models/mortgage/infer", "--caller", "loans-app", "-H", "x-applicant: ann"]
+    live = orjson.loads(gateway.run("route", "trace", *said, "--json").stdout)
+    assert live["rule"] == current["name"]
+    tried = gateway.run("route", "trace", *said, "--draft", str(draft), "--json")
+    assert orjson.loads(tried.stdout)["version"] == "v3"
 
 
 def test_a_revert_is_one_command_also_without_the_governor(gateway: GatewayProcess) -> None:

@@ -1,0 +1,95 @@
+"""From leaves to counts: the sealed context of each record of a rollout's rule is opened, and what
+it says is tallied. The governor does it as it seals, and `verify` again from what is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import orjson
+
+from gateway.journal.record import decode_parts
+from gateway.ledger.bodies import BodyReader
+from gateway.rollout.attempt import Attempt
+from gateway.rollout.observation import PRIMARY, observe, observe_pair
+from gateway.routing.choice import bucket_ppm
+from gateway.table import Model, Rule, Table, TableStore
+
+TABLES_MAX = 8
+log = logging.getLogger("headworks.rollout")
+Result = Literal["counted", "unreadable"]
+
+
+class Counting:
+    def __init__(self, tables: TableStore, bodies: BodyReader) -> None:
+        self._store, self._bodies = tables, bodies
+        self._tables: dict[str, Table | None] = {}
+
+    def count(self, attempt: Attempt, leaf: dict[str, Any]) -> Result | None:
+        """Tally an exchange; None: it is not of the attempt. By the record's own revision: a worker
+        may have answered by the one before."""
+        record, settings = leaf["record"], attempt.settings
+        if (record.get("model"), record.get("rule")) != (settings.model, settings.rule):
+            return None
+        found = self._rule(str(record.get("revision")), settings.model, settings.rule)
+        rollout = found[1].rollout if found is not None else None
+        if found is None or rollout is None:
+            return None
+        if (rollout.name, rollout.attempt) != (attempt.name, attempt.number):
+            return None
+        context = self._context(record["id"], leaf.get("body"))
+        if context is None:
+            return "unreadable"
+        self._take(attempt, *found, leaf, context)
+        return "counted"
+
+    def _take(
+        self, attempt: Attempt, model: Model, rule: Rule, leaf: dict[str, Any],
+        context: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        record = leaf["record"]
+        version = model.versions.get(record.get("version", ""))
+        card = version.card if version else None
+        keys = tuple(model.monitor["groups"])
+        if record["arm"] == "shadow":
+            pair = observe_pair(leaf, context, attempt.target, card, keys)
+            if pair is not None:
+                attempt.tally.take_pair(pair)
+            return
+        if leaf.get("decisions_at") is not None:
+            leaf["decisions"] = orjson.loads(self._bodies.read(record["id"], leaf["decisions_at"]))
+        assert rule.rollout is not None
+        seen = observe(leaf, context, rule.rollout, card, keys)
+        if seen is None:
+            return
+        attempt.tally.take(seen)
+        if seen.arm in PRIMARY and seen.inferred and seen.version != attempt.target:
+            drawn = bucket_ppm(rule.salt + b"/shadow/" + attempt.target.encode(), seen.id)
+            if drawn < rule.rollout.shadow_ppm:
+                attempt.tally.take_eligible(seen.at)
+
+    def _context(self, identity: str, place: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """The sealed context of a record; None: erased, gone or unreadable."""
+        if place is None:
+            return None
+        try:
+            parts = self._bodies.read(identity, place)
+            found: dict[str, Any] = orjson.loads(decode_parts(parts)[0])
+        except (ValueError, OSError):
+            return None
+        return found
+
+    def _rule(self, revision: str, model: str, rule: str) -> tuple[Model, Rule] | None:
+        if revision not in self._tables:
+            if len(self._tables) >= TABLES_MAX:
+                self._tables.pop(next(iter(self._tables)))
+            try:
+                self._tables[revision] = self._store.load(revision)
+            except (OSError, ValueError) as error:
+                log.error("revision %s cannot be read: %s", revision[:12], error)
+                self._tables[revision] = None
+        table = self._tables[revision]
+        found = table.models.get(model) if table is not None else None
+        named = next((one for one in found.rules if one.name == rule), None) if found else None
+        return (found, named) if found is not None and named is not None else None

@@ -1,0 +1,50 @@
+"""What one record says to a rollout, of whatever protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.rollout.observation import observe, observe_pair
+from gateway.split import Rollout
+
+ROLLOUT = Rollout("r", 1, "v1", "v2", 100_000, 0, "equal", 0, 0)
+
+
+def leaf(protocol: str, operation: str, **more: Any) -> dict[str, Any]:
+    record = {
+        "id": "x", "at": 1, "model": "m", "version": "v1", "arm": "stable", "status": 200,
+        "error": None, "operation": operation, "protocol": protocol, "unit": "exchange",
+        "timings": {"total_us": 5},
+    }  # fmt: skip
+    return {"kind": "exchange", "record": record | more}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "operation", "inferred"),
+    [("v2", "infer", True), ("openai", "chat", True), ("openai", "embeddings", True),
+     ("openai", "models", False), ("grpc", "infer", True), ("v2", "metadata", False)],
+)  # fmt: skip
+def test_what_may_be_copied_is_an_inference(protocol: str, operation: str, inferred: bool) -> None:
+    """Coverage of shadows counts what a dialect calls an inference, not v2's word for it."""
+    seen = observe(leaf(protocol, operation), {"bucket": 1}, ROLLOUT, None, ())
+    assert seen is not None
+    assert seen.inferred == inferred
+
+
+def test_a_triple_is_read_from_the_leaf_that_completes_it() -> None:
+    """Of the shadow's own leaf with its pair, of the second answer's leaf without one."""
+    said = {"agree": False, "kind": "text", "rows": 1, "severity": 1.0, "reason": "text"}
+    shadow = leaf("openai", "chat", version="v2", arm="shadow", primary="p")
+    shadow["comparison"] = said | {"triples": {"v2": [1, 0]}}
+    pair = observe_pair(shadow, {}, "v2", None, ())
+    assert pair is not None
+    assert (pair.agree, pair.triple, pair.rows) == (False, (1, 0), 1)
+    again = leaf("openai", "chat", arm="shadow", primary="p", noise=True)
+    again["comparison"] = said | {"noise": True, "triples": {"v2": [0, 1]}}
+    pair = observe_pair(again, {}, "v2", None, ())
+    assert pair is not None
+    assert (pair.triple, pair.rows) == ((0, 1), 0)
+    again["comparison"] = {"not_compared": "truncated", "noise": True}
+    assert observe_pair(again, {}, "v2", None, ()) is None

@@ -1,0 +1,157 @@
+"""What people may do with rollouts, alone and together, and what they may not."""
+
+from __future__ import annotations
+
+import pytest
+from site_of_rollouts import ANA, BEN, CONFIG, FILE, Site
+
+from gateway.rollout.narrowing import abort_offline
+from gateway.rollout.steward import Person, Refused
+
+EVE = Person("eve", frozenset({"auditor"}))
+NOBODY = Person("local", None)
+GATED = FILE.replace("  - {weight: 50%", "  - {approval: sre, expires: 20s}\n  - {weight: 50%")
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    yield made
+    made.loop.run_until_complete(made.journal.close())
+    made.loop.close()
+
+
+def refusal(act, *arguments) -> tuple[int, str]:
+    with pytest.raises(Refused) as caught:
+        act(*arguments)
+    return caught.value.status, caught.value.code
+
+
+def test_a_step_waits_for_another_person(site):
+    """Not its author, not without the role; then it goes on at once, and the leaf says who."""
+    site.start(GATED)
+    site.serve(8)
+    assert (site.stage.step, site.entry()["weight_ppm"]) == (1, 100_000)
+    assert refusal(site.steward.approve, "trees", ANA) == (403, "same_person")
+    assert refusal(site.steward.approve, "trees", EVE) == (403, "forbidden")
+    assert refusal(site.steward.promote, "trees", ANA, "hurry") == (409, "not_approved")
+    site.steward.approve("trees", BEN)
+    assert (site.stage.step, site.entry()["weight_ppm"]) == (2, 500_000)
+    approved, moved = site.leaves("rollout")[-2:]
+    assert (approved["event"], approved["by"], moved["by"]) == ("approved", "ben", "ben")
+    assert approved["digest"] == site.attempt.plan.digest
+
+
+def test_an_approval_that_does_not_come_holds(site):
+    """The exposure stays that of the step before, and the file's way out is taken."""
+    site.start(GATED)
+    site.serve(28, a_second=4)
+    assert (site.stage.phase, site.stage.held.kind) == ("held", "inconclusive")
+    assert site.entry()["weight_ppm"] == 100_000
+
+
+def test_widening_may_need_two(site):
+    """`second_person`: start, resume and promote are asked for, and done when another approves;
+    pausing and aborting never wait."""
+    site.start("second_person: true\n" + FILE)
+    assert (site.stage.phase, site.entry()) == ("draft", None)
+    assert refusal(site.steward.approve, "trees", ANA) == (403, "same_person")
+    site.steward.approve("trees", BEN)
+    assert (site.stage.phase, site.entry()["weight_ppm"]) == ("running", 100_000)
+    site.steward.pause("trees", EVE, "lunch")
+    site.steward.resume("trees", BEN, "back")
+    assert site.stage.phase == "held"
+    assert refusal(site.steward.approve, "trees", BEN) == (403, "same_person")
+    site.steward.approve("trees", EVE)
+    assert site.stage.phase == "running"
+    site.steward.abort("trees", EVE, "enough")
+    assert (site.stage.phase, site.entry(), site.split()) == ("aborted", None, [["v1", 1_000_000]])
+
+
+def test_who_is_not_told_apart_approves_nothing(site):
+    """Without `people` in the configuration a file that needs approvals is refused."""
+    with pytest.raises(Refused, match="people"):
+        site.start(GATED, person=NOBODY)
+    assert site.rollouts.attempts == {}
+
+
+def test_a_rule_taken_back_is_an_abort(site):
+    """An old revision brought back over a rollout's head: recorded as that person's abort."""
+    before = site.tables.current
+    site.start()
+    site.serve(2)
+    site.revisions.revert(before, author="eve", reason="revert")
+    site.serve(1)
+    last = site.leaves("rollout")[-1]
+    assert (last["phase"], last["by"], "revert" in last["why"]) == ("aborted", "eve", True)
+    assert site.entry() is None
+
+
+def test_a_smaller_weight_brought_back_is_a_pause(site):
+    """Held at that weight, by whoever did it; `resume` goes on with the step's own."""
+    site.start()
+    before = site.tables.current
+    site.serve(5)
+    assert site.entry()["weight_ppm"] == 500_000
+    site.revisions.revert(before, author="eve", reason="too fast")
+    site.serve(1)
+    assert (site.stage.phase, site.stage.step, site.entry()["weight_ppm"]) == ("held", 1, 100_000)
+    assert "too fast" in site.stage.held.why
+    site.serve(3)
+    assert site.entry()["weight_ppm"] == 100_000
+    site.steward.resume("trees", BEN, "seen")
+    assert (site.stage.phase, site.entry()["weight_ppm"]) == ("running", 500_000)
+
+
+def test_an_abort_without_the_governor_is_recorded_when_it_is_back(site):
+    """The table is narrow at once; the returning governor makes it a leaf, once."""
+    site.start()
+    site.serve(2)
+    site.die()
+    clock = site.clock
+    abort_offline(site.state, "trees", "eve (offline)", "fire", clock.steady(), clock.wall)
+    assert (site.entry(), site.split()) == (None, [["v1", 1_000_000]])
+    site.open()
+    site.serve(1)
+    done = [one for one in site.leaves("rollout") if one.get("move") == "abort"]
+    assert [(one["by"], one["why"]) for one in done] == [("eve (offline)", "fire")]
+    assert site.stage.phase == "aborted"
+    site.start()
+    assert site.attempt.number == 2
+
+
+def test_several_run_at_once_and_one_a_rule(tmp_path):
+    """On rules of their own; a rule has one, a name has one."""
+    rules = "- {name: pilot, when: {header: {x-t: a}}, split: {v1: 100%}}, {name: everyone"
+    site = Site(tmp_path, CONFIG.replace("[{name: everyone", f"[{rules[2:]}"))
+    site.start()
+    other = FILE.replace("trees", "pilot").replace("rule: everyone", "rule: pilot")
+    assert site.steward.start(other.encode(), "p.yaml", ANA).stage.phase == "running"
+    third = FILE.replace("trees", "third")
+    assert refusal(site.steward.start, third.encode(), "t.yaml", ANA) == (409, "rule_taken")
+    assert refusal(site.steward.start, FILE.encode(), "t.yaml", ANA) == (409, "rollout_runs")
+    site.serve(4)
+    assert [one.stage.step for one in site.rollouts.attempts.values()] == [1, 1]
+    site.loop.run_until_complete(site.journal.close())
+    site.loop.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("model: mortgage", "model: credit", "no model 'credit'; known: mortgage"),
+        ("to: v2", "to: v9", "no such version; known: v1, v2, v3"),
+        ("rule: everyone", "rule: all", "no such rule; known: everyone"),
+        ("from: v1", "from: v3", "the rule's stable version is v1"),
+        ("guards: [errors]", "guards: [{name: fairness, by: age}]", "no group of monitor.groups"),
+        ("weight: 10%", "weight: 0%", "above 0%"),
+        ("weight: 10%", "wait: 10%", "wait"),
+    ],
+)
+def test_what_cannot_run_here_is_refused(site, before, after, said):
+    """With the key and the reason; nothing is started, nothing recorded."""
+    with pytest.raises(Refused) as caught:
+        site.start(FILE.replace(before, after))
+    assert caught.value.status == 422
+    assert said in "; ".join(str(one) for one in caught.value.problems)
+    assert (site.rollouts.attempts, site.leaves("rollout"), site.entry()) == ({}, [], None)
