@@ -33,7 +33,7 @@ from gateway.exchange import exchange_id
 from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
-from gateway.journal.record import EMPTY, encode_parts
+from gateway.journal.record import EMPTY, decode_parts, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
