@@ -165,7 +165,7 @@ class Revisions:
             before = copy.deepcopy(document)
             for key in TOLD:
                 document[key] = copy.deepcopy(wanted[key])
-            ended.extend(narrow_rollouts(document, before))
+            ended[:] = narrow_rollouts(document, before)
 
         done = self.change(put, author=author, reason=reason, origin="revert", expected=expected)
         return Published(done.revision, done.changed, tuple(ended))
