@@ -122,14 +122,6 @@ def paths() -> dict[str, Any]:
                              parameters=[model, since])
         },
         **rollout_paths(),
-        "/api/v1/monitor/{model}/backtest": {
-            "post": operation("backtest", "A model's past judged by other settings, beside what "
-                              "was said; a leaf says that it was read.",
-                              refer("Backtest"), 400, 404, 409, parameters=[model],
-                              requestBody=sent(
-                                  since=of("string", "As 7d, or a time."),
-                                  set=of("object", "Keys of `monitor` and values, as texts.")))
-        },
         "/api/v1/monitor/{model}/performance": {
             "get": operation("performance", "Labels by day of prediction: coverage, accuracy, area "
                              "under the curve, Brier score, calibration; and what they would be "
@@ -178,6 +170,15 @@ def alert_paths() -> dict[str, Any]:
         "/api/v1/alerts": {
             "get": operation("alerts", "The newest word on each alert.",
                              fields(alerts=listed(refer("Alert"))), 400, parameters=filters)
+        },
+        "/api/v1/monitor/{model}/backtest": {
+            "post": operation("backtest", "A model's past judged by other settings, beside what "
+                              "was said; a leaf says that it was read.",
+                              refer("Backtest"), 400, 404, 409,
+                              parameters=[in_path("model", "Its name.", "mortgage")],
+                              requestBody=sent(
+                                  since=of("string", "As 7d, or a time."),
+                                  set=of("object", "Keys of `monitor` and values, as texts.")))
         },
         "/api/v1/alerts/acknowledge": {
             "post": operation("acknowledge_alert", "Somebody has seen it.", said, 400, 404,
