@@ -34,7 +34,7 @@ def half_normal(s: Array, v: Array, rho: float) -> Array:
 
 
 def sign(k: Array, n: Array) -> Array:
-    tail = np.log(special.bdtr(k, n + 1, 0.5))
+    tail = np.log(special.betainc(n - k + 1, k + 1, 0.5))
     return np.asarray((n + 1) * LOG_2 + special.betaln(1 + k, 1 + n - k) + tail)
 
 
