@@ -333,20 +333,21 @@ class Analyst:
         for model, told in self.segments.due(leaf["record"]["at"]):
             self._say(number, {"kind": "compared", "model": model} | told)
 
-    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> dict[str, str]:
-        """By its groups, and by the inputs of what was decided, as far as they can be read."""
+    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> list[dict[str, str]]:
+        """By groups, and by the inputs of what was decided, as far as they can be read."""
         record = leaf["record"]
         model = self._table(record["revision"]).models[record["model"]]
         keys = tuple(model.monitor["groups"])
         if found is not None and found.why is None and found.version.card is not None:
-            reference = self.windows.reference(model, found.version)
-            inputs = by_features(found.version.card, reference, found.rows)
-            return by_groups(keys, found.groups) | inputs
+            card, reference = found.version.card, self.windows.reference(model, found.version)
+            told, rows = found.groups, range(len(found.outcomes))
+            return [by_groups(keys, told, row) | by_features(card, reference, found.rows, row)
+                    for row in rows]  # fmt: skip
         try:
             context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
         except (ValueError, OSError, KeyError):
-            return {}
-        return by_groups(keys, orjson.loads(context)["groups"])
+            return []
+        return [by_groups(keys, orjson.loads(context)["groups"])]
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""

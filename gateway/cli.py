@@ -267,7 +267,7 @@ def demo(
     config: Config = CONFIG,
     set_: Set = None,
     once: Annotated[bool, typer.Option("--once", help="End by itself; say what held.")] = False,
-    applications: Annotated[int, typer.Option(min=1, max=100_000)] = 1500,
+    applications: Annotated[int, typer.Option(min=1, max=100_000)] = 12_000,
     seed: Annotated[int, typer.Option()] = 1990,
 ) -> None:
     """Serve the mortgage models, send applications through them, say what happened."""

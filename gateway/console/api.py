@@ -431,13 +431,16 @@ def make_app(
     and says how many leaves it holds (RuntimeError: one is under way)."""
     api = Api(catalog, tables, bodies, state, witnesses, rebuild)
     clock = SystemClock()
-    pages = Pages(api)
+    tables_told = Tables(Revisions(tables, Artifacts(state), clock.wall), clock, api)
+    pages = Pages(api, tables_told)
     return Starlette(
         routes=[
             Route("/", pages.home),
             Route("/decisions/{id:path}", pages.decision, methods=["GET"]),
             Route("/decisions/{id:path}", pages.reveal, methods=["POST"]),
             Route("/models/{model}", pages.model),
+            Route("/table", pages.table),
+            Route("/table/{revision}", pages.table),
             Route("/shadow/{model}", pages.shadow),
             Mount("/static", StaticFiles(packages=[("gateway.console", "static")])),
             Route("/api/openapi.json", api.openapi),
@@ -448,7 +451,7 @@ def make_app(
             Route("/api/v1/decisions/{id:path}", api.decision),
             Route("/api/v1/catalog/rebuild", api.rebuild, methods=["POST"]),
             Route("/api/v1/exports", api.export, methods=["POST"]),
-            *Tables(Revisions(tables, Artifacts(state), clock.wall), clock, api).routes(),
+            *tables_told.routes(),
             Route("/api/v1/models", api.models),
             Route("/api/v1/shadow/{model}", api.shadows),
             Route("/api/v1/alerts", api.alerts),

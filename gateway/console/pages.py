@@ -21,9 +21,11 @@ from starlette.responses import HTMLResponse, Response
 from gateway.card import Card
 from gateway.clock import isoformat
 from gateway.console.governed import check_purpose
+from gateway.wording import plain_text
 
 if TYPE_CHECKING:
     from gateway.console.api import Api
+    from gateway.console.tables import Tables
 
 NEWEST = 25
 """Decisions listed on the first page when the address does not say how many."""
@@ -63,8 +65,8 @@ class FeatureRow:
 
 
 class Pages:
-    def __init__(self, api: Api) -> None:
-        self.api = api
+    def __init__(self, api: Api, tables: Tables) -> None:
+        self.api, self.tables = api, tables
         self._templates = Environment(
             loader=PackageLoader("gateway.console"),
             autoescape=True,
@@ -74,7 +76,7 @@ class Pages:
         )
         self._templates.filters |= {
             "figure": figure, "percent": percent, "p_value": p_value, "moment": isoformat,
-            "tone": tone, "query": urlencode,
+            "said": plain_text, "tone": tone, "query": urlencode,
         }  # fmt: skip
 
     async def home(self, request: Request) -> Response:
@@ -103,6 +105,17 @@ class Pages:
         status, found = read(await self.api.shadows(request))
         document = found | {"twin": f"/api/v1{request.url.path}"}
         return self._page("shadow.html" if status == 200 else "error.html", status, document)
+
+    async def table(self, request: Request) -> Response:
+        """A revision: its rules, what it changed, and the others."""
+        named = request.path_params.get("revision", "current")
+        against = request.query_params.get("against")
+        status, found = read(await self.tables.told(lambda: self.tables.compared(named, against)))
+        twin = f"/api/v1/revisions/{named}" + (f"?against={against}" if against else "")
+        if status != 200:
+            return self._page("error.html", status, found | {"twin": twin})
+        history = read(await self.tables.told(lambda: {"revisions": self.tables.listed({})}))[1]
+        return self._page("table.html", 200, found | history | {"twin": twin, "named": named})
 
     async def decision(self, request: Request) -> Response:
         return await self._decision(request, await self.api.decision(request))

@@ -18,7 +18,7 @@ from gateway.routing.place import Place, locate
 from gateway.table import Model, Rule, Table, Version
 
 TRAFFIC: tuple[Traffic, ...] = ("live", "shadow")
-PLACES_MAX, PATH_KNOWN_MAX = 1024, 256
+PLACES_MAX, PLACE_KNOWN_MAX = 1024, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Live:
     """Where hosts and paths lead, as far as they were asked for."""
 
     def place(self, host: bytes | None, path: str) -> Place:
-        """As `locate`, which the table alone decides: asked once for each short path."""
+        """As `locate`, which the table alone decides: asked once for each short one."""
         place = self.places.get((host, path))
         if place is None:
             name = (host or b"").decode("latin-1").lower().rsplit(":", 1)[0]
             place = locate(self.table, name, path)
-            if len(path) <= PATH_KNOWN_MAX:
+            if len(name) + len(path) <= PLACE_KNOWN_MAX:
                 if len(self.places) >= PLACES_MAX:
                     self.places.clear()
                 self.places[host, path] = place

@@ -321,10 +321,10 @@ class Remote:
             deadline = self._loop.time() + timeout_s
             answer = await server.pool.send(b"GET", path.encode(), headers, b"", deadline)
             try:
-                body = await answer.read(CHECK_BYTES_MAX)
-                return (
-                    body if body is None else Reply(answer.status, to_client(answer.headers), body)
-                )
+                body: bytes | None = await answer.read(CHECK_BYTES_MAX)
+                if body is None:
+                    return None
+                return Reply(answer.status, to_client(answer.headers), body)
             finally:
                 answer.abort()
         except UpstreamOverloaded:

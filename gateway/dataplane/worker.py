@@ -71,6 +71,7 @@ class Worker:
         self.name = str(settings.index)
         self.clock = clock or SystemClock()
         self.metrics = Metrics(f"worker-{self.name}", settings.state / "metrics")
+        self.metrics.gather()
         self.tables = TableStore(settings.state)
         self.artifacts = Artifacts(settings.state)
         self.exit_code = 0
@@ -216,8 +217,8 @@ class Worker:
         except OSError as error:
             log.critical("journal did not close: %s", error)
             self.exit_code = EXIT_JOURNAL
-        self.metrics.tell()
         self._tell_numbers()
+        self.metrics.tell()
 
     async def _tick(self) -> None:
         """Ten times a second the table, once a second everything else."""

@@ -88,12 +88,18 @@ def encode_frame(
     kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
 ) -> tuple[bytes, int]:
     """The frame's bytes, padded, and its checksum, which seeds the next one's."""
+    pieces, checksum = frame_pieces(kind, sequence, header, sealed, seed)
+    return b"".join(pieces), checksum
+
+
+def frame_pieces(
+    kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
+) -> tuple[tuple[bytes, ...], int]:
     length = FRAME_HEAD.size + len(header) + len(sealed)
     head = FRAME_TAIL.pack(kind, FORMAT, 0, len(header), sequence)
     checksum = crc32(sealed, crc32(header, crc32(head, seed)))
     padding = PADDING[-length % 8]
-    frame = (FRAME_START.pack(length, checksum), head, header, sealed, padding)
-    return b"".join(frame), checksum
+    return (FRAME_START.pack(length, checksum), head, header, sealed, padding), checksum
 
 
 def encode_commit(durable_upto: int, salt: int, seed: int) -> tuple[bytes, int]:

@@ -36,7 +36,7 @@ from gateway.journal.allocation import Allocation, OpenSegment, close_segment
 from gateway.journal.directory import JournalFolder
 from gateway.journal.receipt import Receipt, ReceiptKey
 from gateway.journal.recovery import Recovered, begin_behind, recover
-from gateway.journal.segment import START, Kind, encode_commit, encode_frame
+from gateway.journal.segment import START, Kind, encode_commit, frame_pieces
 from gateway.journal.syncer import best_syncer
 from gateway.journal.waiter import Pending, Waiter, ids_of, introduction, reject, resolve, withheld
 from gateway.journal.withheld import WithheldNote
@@ -234,22 +234,20 @@ class Journal:
 
     def _write(self, pending: list[Pending]) -> None:
         marker, checksum = encode_commit(self._durable, self._segment.salt, self._checksum)
-        frames, cipher, sequence = [marker], self._segment.cipher, self._next
+        pieces, cipher, sequence = [marker], self._segment.cipher, self._next
         for each in pending:
             sealed = b""
             if each.kind is Kind.RECORD:
                 sealed = record.seal(cipher, sequence, each.text, each.sealed)
-            frame, checksum = encode_frame(each.kind, sequence, each.text, sealed, checksum)
-            frames.append(frame)
+            frame, checksum = frame_pieces(each.kind, sequence, each.text, sealed, checksum)
+            pieces += frame
             sequence += each.kind is Kind.RECORD
-        data = b"".join(frames)
-        if os.pwrite(self._segment.descriptor, data, self._offset) != len(data):
-            raise OSError("a write to the journal was short")
+        size = self._segment.write(pieces, self._offset)
         self.statistics.records += sequence - self._next
         self._checksum, self._next = checksum, sequence
-        self._offset += len(data)
+        self._offset += size
         self._unmarked = False
-        self.statistics.bytes += len(data)
+        self.statistics.bytes += size
         self.statistics.commits += bool(pending)
 
     def _sign(self, waiters: list[Waiter]) -> None:

@@ -23,6 +23,7 @@ DTYPES: Mapping[str, type[np.generic]] = {
     "BF16": np.float32,
 }  # fmt: skip
 """numpy has no BF16: its two bytes are the upper ones of an FP32, and are widened when read."""
+_NAMES = {np.dtype(found): name for name, found in DTYPES.items() if name != "BF16"}
 
 
 class Unreadable(ValueError):
@@ -139,7 +140,4 @@ def to_binary(array: Any) -> bytes:
 
 
 def datatype_of(dtype: Any) -> str:
-    for name, found in DTYPES.items():
-        if dtype == found:
-            return name
-    return "BYTES"
+    return _NAMES.get(dtype, "BYTES")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -144,27 +144,31 @@ class Metrics:
                 name, text, labels, registry=registry, buckets=BUCKETS
             )
 
-        self._answers: Counter[tuple[str, str, str, str]] = Counter()
+        self.gathers = False
+        self._counted: defaultdict[tuple[str, ...], float] = defaultdict(float)
         self._seconds: dict[tuple[str, str], list[float]] = {}
 
+    def gather(self) -> None:
+        """Count in memory from now on, until `tell`, which writes many for the price of one. Who
+        asks for it calls that several times a second, and at the end."""
+        self.gathers = True
+
+    def tell(self) -> None:
+        for (name, *labels), number in self._counted.items():
+            self._child(name, tuple(labels)).inc(number)
+        self._counted.clear()
+        for named, (*numbers, seconds) in self._seconds.items():
+            self._add(self._child("headworks_exchange_seconds", named), numbers, seconds)
+        self._seconds.clear()
+
     def note_answer(self, model: str, version: str, arm: str, status: int, seconds: float) -> None:
-        """An answer of the data path: kept here until `tell`, which writes many for the price of
-        one."""
-        self._answers[model, version, arm, str(status)] += 1
+        """An answer of the data path, told by the next `tell`."""
+        self._counted["headworks_exchanges", model, version, arm, str(status)] += 1
         times = self._seconds.get((model, version))
         if times is None:
             times = self._seconds[model, version] = [0.0] * (len(BUCKETS) + 2)
         times[bisect_left(BUCKETS, seconds)] += 1
         times[-1] += seconds
-
-    def tell(self) -> None:
-        """Write what was noted; to be called several times a second, and at the end."""
-        for labels, number in self._answers.items():
-            self.count("headworks_exchanges", *labels, by=number)
-        self._answers.clear()
-        for named, (*numbers, seconds) in self._seconds.items():
-            self._add(self._child("headworks_exchange_seconds", named), numbers, seconds)
-        self._seconds.clear()
 
     def _add(self, histogram: Any, numbers: list[float], seconds: float) -> None:
         """`numbers` of observations by bucket, of `seconds` in all: prometheus-client's own parts,
@@ -185,6 +189,9 @@ class Metrics:
         return child
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
+        if self.gathers:
+            self._counted[(name, *labels)] += by
+            return
         self._child(name, labels).inc(by)
 
     def set(self, name: str, value: float, *labels: str) -> None:
