@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gateway.dataplane.account import Account
 from gateway.dataplane.backend import Backend, say_error
 from gateway.dataplane.limits import divided
-from gateway.dataplane.restraint import Breaker, Limit
+from gateway.dataplane.restraint import TOO_LARGE, Breaker, Limit
 from gateway.errors import JournalUnavailable, Refusal
 from gateway.exchange import Reply
 
@@ -137,7 +137,8 @@ class Lane:
             if isinstance(reply, Reply):
                 return reply
             reply[2].abort()
-            raise Dropped("answer_too_large")
+            self.breaker.note(TOO_LARGE, self._loop.time())
+            raise Dropped(TOO_LARGE)
         account.error = refusal.code
         return say_error(refusal.code, refusal.status, refusal.message, account.dialect)
 
