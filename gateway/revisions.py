@@ -16,6 +16,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -186,15 +187,18 @@ class Revisions:
     def find(self, text: str) -> str:
         """A revision by its digest, by the beginning of it, or by `current`, `previous` or its
         number. LookupError where there is none, or more than one."""
-        chain = list(self.history())
-        if text in ("current", "previous"):
-            place = ("current", "previous").index(text)
-            found = [told["revision"] for told in chain[place : place + 1]]
+        if text == "current" and (current := self.tables.current) is not None:
+            return current
+        if len(text) == 64 and self.tables.path(text).is_file():
+            return text
+        if text == "previous":
+            found = [told["parent"] for told in islice(self.history(), 1) if told["parent"]]
         elif text.isdigit() and len(text) < 12:
-            found = [told["revision"] for told in chain if told["number"] == int(text)]
+            found = [told["revision"] for told in self.history() if told["number"] == int(text)]
         else:
-            found = [told["revision"] for told in chain if told["revision"].startswith(text)]
-        if not text or len(found) != 1:
+            chain = (told["revision"] for told in self.history())
+            found = [revision for revision in chain if text and revision.startswith(text)]
+        if len(found) != 1:
             raise LookupError(f"{text[:64]!r} names {len(found)} revisions; one is wanted")
         return str(found[0])
 

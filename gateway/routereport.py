@@ -13,9 +13,12 @@ from gateway.wording import plain_text
 
 
 def history(console: Console, told: Any) -> None:
-    table = Table("number", "revision", "when", "by", "from", "reason", box=None)
+    table = Table(box=None)
+    for name in ("number", "revision", "when", "by", "from"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("reason", overflow="fold")
     for one in told["revisions"]:
-        table.add_row(str(one["number"]), one["revision"][:12], one["created"],
+        table.add_row(str(one["number"]), one["revision"][:12], one["created"][:19] + "Z",
                       escape(one["author"]), one["origin"], escape(one["reason"]))  # fmt: skip
     console.print(table)
 

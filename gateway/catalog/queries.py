@@ -133,6 +133,25 @@ def monitor(cursor: Any, model: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def first_leaf(cursor: Any, model: str, since: int) -> int | None:
+    """The first leaf of a model's exchanges that arrived from `since` (ns) on."""
+    row = cursor.execute(
+        "SELECT min(leaf) FROM exchanges WHERE model = ? AND arrived >= ?", [model, since]
+    ).fetchone()
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def told_since(cursor: Any, model: str, leaf: int) -> dict[str, list[Any]]:
+    """States of the windows that began at a leaf or later, and what happened to alerts since."""
+    windows = cursor.execute(
+        "SELECT state, name FROM windows WHERE model = ? AND first_leaf >= ?", [model, leaf]
+    ).fetchall()
+    events = cursor.execute(
+        "SELECT event FROM alerts WHERE model = ? AND leaf >= ?", [model, leaf]
+    ).fetchall()
+    return {"windows": windows, "events": [event for (event,) in events]}
+
+
 def counts(cursor: Any, model: str) -> list[dict[str, Any]]:
     """Answers by version and arm, with outcomes and the share explained."""
     rows = cursor.execute(

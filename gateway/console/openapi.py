@@ -171,6 +171,15 @@ def alert_paths() -> dict[str, Any]:
             "get": operation("alerts", "The newest word on each alert.",
                              fields(alerts=listed(refer("Alert"))), 400, parameters=filters)
         },
+        "/api/v1/monitor/{model}/backtest": {
+            "post": operation("backtest", "A model's past judged by other settings, beside what "
+                              "was said; a leaf says that it was read.",
+                              refer("Backtest"), 400, 404, 409,
+                              parameters=[in_path("model", "Its name.", "mortgage")],
+                              requestBody=sent(
+                                  since=of("string", "As 7d, or a time."),
+                                  set=of("object", "Keys of `monitor` and values, as texts.")))
+        },
         "/api/v1/alerts/acknowledge": {
             "post": operation("acknowledge_alert", "Somebody has seen it.", said, 400, 404,
                               requestBody=sent(alert=alert))
@@ -400,8 +409,23 @@ def monitor_schemas() -> dict[str, Schema]:
         evidence=of("object", "Window, decisions, and what was compared, before and after."),
         last=fields(event=TEXT, at=MOMENT),
     )  # fmt: skip
+    happening = fields(
+        at=WHOLE, event=TEXT, alert=TEXT, severity=TEXT, window=TEXT_OR_NULL
+    )  # fmt: skip
+    would = fields(
+        decisions=WHOLE, windows=keyed(WHOLE), alarms=keyed(WHOLE), events=keyed(WHOLE),
+        happenings=listed(happening), stopped=of("boolean", "There was more than it may read."),
+    )  # fmt: skip
     return {
         "Alert": alert,
+        "Backtest": fields(
+            model=TEXT,
+            first_leaf=of(["integer", "null"]),
+            settings=of("object"),
+            was=fields(windows=keyed(WHOLE), events=keyed(WHOLE)),
+            would={"anyOf": [would, of("null")]},
+            reading=WHOLE,
+        ),
         "Performance": fields(
             model=TEXT,
             labels=labels,
