@@ -63,6 +63,7 @@ async def traffic(gateway: GatewayProcess, enough, seconds: float = 60) -> None:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_version_comes_to_everybody_though_the_governor_is_killed(gateway):
     """Started by command; the governor is killed -9 in each step; the ledger agrees in the end."""
     gateway.start()
