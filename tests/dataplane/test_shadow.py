@@ -481,3 +481,30 @@ def test_the_end_waits_for_no_shadow(tmp_path: Path) -> None:
 
     with running(tmp_path) as world:
         world.run(story())
+
+
+def test_a_limit_that_shrinks_leaves_nobody_waiting(world: World) -> None:
+    """Two copies are refused at the same moment and the limit falls to one: who waits is taken up
+    all the same, with no further copy to wake anybody."""
+    busy = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+
+    async def story() -> None:
+        gate = asyncio.Event()
+
+        async def refusing(seen: Origin, line: Line) -> None:
+            while (request := await line.request()) is not None:
+                seen.requests.append(request)
+                await gate.wait()
+                line.writer.write(busy)
+
+        async with origin(refusing) as seen:
+            await world.serve(shadowed(seen.url, "{concurrency: 2}"))
+            ids = {(await world.ask(applicants())).id for _ in range(4)}
+            await until(lambda: len(seen.requests) == 2)
+            gate.set()
+            await until(
+                lambda: len([t for t in world.records() if t.header.get("primary") in ids]) == 4
+            )
+            await until(world.idle)
+
+    world.run(story())
