@@ -128,6 +128,16 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
         yield from rule_references(at, model)
         yield from _protocol(at, model, versions)
         yield from _groups(at, model)
+        yield from _compared(at, model, versions)
+
+
+def _compared(at: Key, model: dict[str, Any], versions: dict[str, Any]) -> Iterator[Found]:
+    """Decisions are compared by the cards of both."""
+    kind = _dict(model.get("compare")).get("kind")
+    bare = [name for name, version in versions.items() if not _dict(version).get("artifact")]
+    if kind == "decision" and bare:
+        words = f"each version needs an `artifact` with its card; {', '.join(map(str, bare))}: none"
+        yield (*at, "compare", "kind"), kind, words
 
 
 def rule_references(at: Key, model: dict[str, Any]) -> Iterator[Found]:

@@ -201,3 +201,20 @@ models:
 """
     (problem,) = checked(tmp_path, text).problems
     assert (problem.key, problem.allowed) == ("models.m.retries.one", "unknown key; on is meant?")
+
+
+def test_decisions_are_compared_by_cards(tmp_path: Path) -> None:
+    """A model whose version has none cannot be told to compare decisions; the line says which."""
+    text = f"""\
+models:
+  mortgage:
+    compare: {{kind: KIND, near_tie: 0.01, ignore: [/id]}}
+    versions: {{v1: {{artifact: {MODELS}/v1}}, v2: {{upstream: 'http://127.0.0.1:1'}}}}
+    rules: [{{name: all, split: {{v1: 100%}}, shadow: {{v2: 100%}}}}]
+"""
+    (problem,) = checked(tmp_path, text.replace("KIND", "decision")).problems
+    assert (problem.line, problem.key) == (3, "models.mortgage.compare.kind")
+    assert "v2" in problem.allowed
+    assert checked(tmp_path, text.replace("KIND", "json")).problems == []
+    (problem,) = checked(tmp_path, text.replace("KIND", "nearly")).problems
+    assert problem.key == "models.mortgage.compare.kind"

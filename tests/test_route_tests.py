@@ -63,7 +63,7 @@ def test_a_test_that_fails_says_what_came(tmp_path: Path) -> None:
     done = run(tmp_path, wrong)
     assert done.exit_code == 1
     assert "failed: pilots get v2: rule 'pilot' was expected, None came" in done.output
-    assert "it was refused: no caller None; known: loans-app" in done.output
+    assert "it was refused: a caller is wanted; known: loans-app" in done.output
 
 
 def test_a_file_of_tests_that_is_wrong_says_where(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def revert(
         console.print(f"revision {told['revision'][:12]} {words}")
         for name in told["ended"]:
             console.print(f"rollout {name} has ended: the revision did not know it")
+        for words in told["warnings"]:
+            console.print(f"warning: {words}")
 
     show(told, json, say)
 
@@ -113,7 +115,8 @@ def _revert_offline(
         fail(str(error), EXIT_FOUND)
     except (Conflict, Occupied, ValueError, OSError) as error:
         fail(f"nothing was changed: {error}", EXIT_FOUND)
-    return {"revision": done.revision, "changed": done.changed, "ended": list(done.ended)}
+    return {"revision": done.revision, "changed": done.changed, "ended": list(done.ended),
+            "warnings": []}  # fmt: skip
 
 
 def _revisions(config: Path, set_: list[str] | None) -> Any:

@@ -117,5 +117,6 @@ def rollout_schemas() -> dict[str, Schema]:
             group=TEXT_OR_NULL,
             difference=NUMBER_OR_NULL,
             interval=may_be_null(listed(NUMBER)),
+            words=of("string", "The same in a sentence."),
         ),
     }

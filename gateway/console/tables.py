@@ -57,20 +57,20 @@ class Tables:
 
     async def table(self, request: Request) -> Response:
         """The table in force; its tag is what an edit gives in If-Match."""
-        return await self._told(lambda: self.shown("current"))
+        return await self.told(lambda: self.shown("current"))
 
     async def revision(self, request: Request) -> Response:
         """One revision, and what it changed: against its parent, or `against` another."""
         named = request.path_params["revision"]
         against = request.query_params.get("against")
-        return await self._told(lambda: self.compared(named, against))
+        return await self.told(lambda: self.compared(named, against))
 
     async def history(self, request: Request) -> Response:
-        return await self._told(lambda: {"revisions": self.listed(request.query_params)})
+        return await self.told(lambda: {"revisions": self.listed(request.query_params)})
 
     async def traced(self, request: Request) -> Response:
         body = await request.body()
-        return await self._told(lambda: self.trace(body))
+        return await self.told(lambda: self.trace(body))
 
     async def tried(self, request: Request) -> Response:
         """Recorded requests against a draft, once a leaf says that a machine reads them."""
@@ -101,7 +101,7 @@ class Tables:
             raise Wrong(400, "bad_parameter", "draft: rules are wanted, as edit_table takes them")
         return last, self._table({"draft": asked["draft"]})
 
-    async def _told(self, tell: Any) -> Response:
+    async def told(self, tell: Any) -> Response:
         try:
             document = await asyncio.to_thread(tell)
         except Wrong as wrong:

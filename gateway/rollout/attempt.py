@@ -59,7 +59,7 @@ class Attempt:
         self.author = str(created["by"])
         self.plan: Plan = replace(self.settings.plan(self.author), digest=created["digest"])
         self.stage = Stage()
-        self.judging = Judging(self.settings)
+        self.judging = Judging(self.settings, self.settings.from_, self.settings.to)
         self.block_ns = round(self.settings.evidence.block * BILLION)
         self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns)
         self.finding: Finding | None = None

@@ -15,13 +15,16 @@ from gateway.rollout.block import ArmCounts, Block, added
 from gateway.rollout.guard import Judgement, LimitReached, Verdict
 from gateway.rollout.guardsettings import JudgeSettings
 from gateway.rollout.lifecycle import Finding
+from gateway.rollout.sentences import say
 
 TIMED = {"arm_degraded": "the canary was short of endpoints for {value:.0f} s"}
 
 
 class Judging:
-    def __init__(self, settings: JudgeSettings) -> None:
+    def __init__(self, settings: JudgeSettings, source: str = "", target: str = "") -> None:
+        """`source`, `target`: what the versions are called in sentences."""
         self.plan = guard.Plan(settings)
+        self.names = (source, target)
         self.state: guard.State | None = None
         self.blocks = self.late = 0
         self.canary = self.control = ArmCounts()
@@ -39,7 +42,11 @@ class Judging:
         """Each guard's, with e-values and the difference that was seen."""
         if self.state is None:
             return []
-        return [told(one) for one in guard.readings(self.plan, self.state)]
+        asked = self.plan.settings.guards
+        return [
+            told(one) | {"words": say(each, one, *self.names)}
+            for each, one in zip(asked, guard.readings(self.plan, self.state))
+        ]
 
     def counts(self) -> dict[str, Any]:
         """Of both arms since the attempt began."""

@@ -17,6 +17,8 @@ from gateway.rollout.observation import Observation, Pair
 from gateway.rollout.units import Units
 
 OTHER = "other"
+PATIENCE_NS = 3 * 10**9
+"""How long a shadow may take before it counts as missing: copies wait two seconds at most."""
 KEYS_MAX = 16
 """Keys of groups that are told apart; each may need an `other`."""
 BINS = 40
@@ -181,8 +183,8 @@ class Tally:
             arm.take_unit(seen)
 
     def take_eligible(self, at: int) -> None:
-        """A primary whose shadow should be compared."""
-        self.block_at(at).pairs.add("eligible")
+        """A primary whose shadow should be compared: it is given a little time for it."""
+        self.block_at(at + PATIENCE_NS).pairs.add("eligible")
 
     def take_pair(self, seen: Pair) -> None:
         """A shadow that was compared, or the second answer that completes a triple."""
