@@ -59,6 +59,7 @@ def show(
         "explanation": _explanation(with_numbers(bodies, state, found), row),
         "trace": trace_of(leaf, model),
         "shadows": found.shadows,
+        "comparison": leaf.get("comparison"),
         "windows": found.windows,
         "body": leaf.get("body"),
     }
@@ -206,11 +207,27 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
     if document["trace"] is not None:
         told += words_of(document["trace"])
     for shadow in document["shadows"]:
+        how = "was asked again, for its noise" if shadow["noise"] else "saw it in shadow"
         told.append(
-            f"Version {shadow['version']} saw the same request in shadow: "
+            f"Version {shadow['version']} {how}: "
             f"{shadow['outcome'] or 'status ' + str(shadow['status'])}."
         )
+    if document["comparison"] is not None:
+        told.append(_compared(document["comparison"]))
     return told
+
+
+def _compared(told: dict[str, Any]) -> str:
+    """Of a shadow's answer: how it compares with the one that was given."""
+    if why := told.get("not_compared"):
+        return f"It is not compared with the answer that was given: {why}."
+    of = f"the answer that version {told['of']['version']} gave"
+    note = f" ({told['reason'].replace('_', ' ')})" if "reason" in told else ""
+    if told["agree"]:
+        return f"It agrees with {of}{note}."
+    flip = f" from {told['direction'].replace('>', ' to ')}" if "direction" in told else ""
+    rows = f" in {told['disagree']} of {told['rows']} decisions" if told["rows"] != 1 else ""
+    return f"It differs from {of}{rows}{note}{flip}; severity {told['severity']:.3f} of 1."
 
 
 def _reasons(explanation: dict[str, Any] | None) -> list[str]:

@@ -284,6 +284,7 @@ def status_schemas() -> dict[str, Schema]:
             ),
             governor=may_be_null(
                 fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL,
+                       refused=listed(of("string", "Why the file is not in force.")),
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),
@@ -328,7 +329,8 @@ def status_schemas() -> dict[str, Schema]:
 
 def decision_schemas() -> dict[str, Schema]:
     score = {"score": NUMBER_OR_NULL, "outcome": TEXT_OR_NULL}
-    shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, **score)
+    flag = of(["boolean", "null"])
+    shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, agree=flag, noise=flag, **score)
     reason = fields(code=TEXT, text=TEXT, feature=TEXT, attribution=NUMBER)
     change = fields(
         changes=keyed(of(["number", "string"], "Where the feature would have to be.")),
@@ -361,6 +363,7 @@ def decision_schemas() -> dict[str, Schema]:
             "how it ended, log-probabilities in sum.",
         ),
         shadows=listed(shadow),
+        comparison=of(["object", "null"], "Of a shadow's: with the answer that was given."),
         windows=listed(fields(name=TEXT, state=TEXT)),
         body=of(["object", "null"], "Where the sealed body lies."),
         context=of(["object", "null"], "Path, headers, subjects, groups as sent, once revealed."),

@@ -112,6 +112,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_witness_lag_seconds": ("For how long some leaf waits for it.", ("witness",)),
     "headworks_witness_alarms": ("Logs it says do not go on from what it saw.", ("witness",)),
     "headworks_rollout_weight_ppm": ("Share that the new version answers.", ("rollout",)),
+    "headworks_file_refused": ("1 while the configuration file is not in force.", ()),
     "headworks_process_up": ("1 while the process runs.", ("role",)),
 }
 HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -60,11 +60,18 @@ def test_what_was_sent_is_shown_behind_a_leaf(world):
     ]  # fmt: skip
 
 
+def record_version(world) -> str:
+    return world.get(f"/api/v1/decisions/{world.denied}").json()["record"]["version"]
+
+
 def test_shadows_stand_beside_their_primary(world):
     """The shadow's answer is named by the primary's page and names the primary."""
     (shadow,) = world.get(f"/api/v1/decisions/{world.denied}").json()["shadows"]
     record = world.get(f"/api/v1/decisions/{shadow['id']}").json()["record"]
-    assert shadow["version"] == "v3"
+    assert (shadow["version"], shadow["agree"], shadow["noise"]) == ("v3", True, False)
+    told = world.get(f"/api/v1/decisions/{shadow['id']}").json()
+    assert told["comparison"]["of"]["version"] == record_version(world)
+    assert any("agrees with the answer that version" in words for words in told["words"])
     assert (record["arm"], record["primary"]) == ("shadow", world.denied)
 
 
@@ -85,6 +92,8 @@ def test_a_shadow_is_compared_with_the_answers_given(world):
         given = world.get(f"/api/v1/decisions/{example['primary']}").json()["decision"]
         shadow = world.get(f"/api/v1/decisions/{example['id']}").json()["decision"]
         assert (given["outcome"], shadow["outcome"]) == ("approve", "deny")
+        words = world.get(f"/api/v1/decisions/{example['id']}").json()["words"]
+        assert any("(flip) from approve to deny" in one for one in words)
         assert abs(given["score"] - shadow["score"]) == pytest.approx(example["severity"], abs=1e-4)
     assert report["explained"]["n"] > 0
 
