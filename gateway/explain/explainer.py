@@ -74,7 +74,7 @@ class Explainer:
     def __init__(
         self, card: Card, model: bytes, background: Columns, scorer: Scoring | None = None
     ) -> None:
-        """`scorer`: who gives the scores of a model that is not held; `model` just names it then."""
+        """`scorer`: who scores for a model that is not held; `model` only names it then."""
         self._card = card
         self._features = tuple(feature.name for feature in card.used)
         self._scorer: Scoring = scorer if scorer is not None else Scorer(card, model)
