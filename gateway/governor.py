@@ -154,6 +154,9 @@ class Governor:
         except (Owned, Clashing) as error:
             told["problems"] = [str(problem) for problem in file_problems(checked, error)]
             return told
+        except ValueError as error:
+            told["problems"] = [f"{self.config.name} and what was edited since: {error}"]
+            return told
         except (Conflict, Occupied) as error:
             told["problems"] = [f"somebody else is publishing: {error}"]
             return told
