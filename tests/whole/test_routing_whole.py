@@ -121,6 +121,24 @@ def test_a_write_without_or_with_another_revision_changes_nothing(gateway: Gatew
     assert (bare.status_code, bare.json()["code"]) == (428, "if_match_wanted")
 
 
+def test_rules_are_put_by_command(gateway: GatewayProcess) -> None:
+    """For the revision that they were made for; else what changed is shown, problems have lines."""
+    rules = gateway.folder / "rules.yaml"
+    rules.write_text("reason: by command\nmodels:\n  mortgage:\n    rules:" + RULES)
+    revision = gateway.api("/api/v1/table")["revision"]
+    done = gateway.run("route", "put", str(rules), "--made-for", revision)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert edit(gateway, None, weigh(21)).status_code == 200
+    late = gateway.run("route", "put", str(rules), "--made-for", revision)
+    assert late.returncode == 1
+    assert "models.mortgage.rules.pilot: nothing -> name pilot" in late.stdout
+    assert "% -> 21%" in late.stdout
+    rules.write_text(rules.read_text().replace("split: {v2", "spilt: {v2"))
+    current = gateway.api("/api/v1/table")["revision"]
+    wrong = gateway.run("route", "put", str(rules), "--made-for", current)
+    assert "line 5: models.mortgage.rules.0.spilt: unknown key; split is meant?" in wrong.stdout
+
+
 def test_a_wrong_edit_says_line_and_key(gateway: GatewayProcess) -> None:
     """Of the YAML that was sent; the last good table stays in force."""
     revision = gateway.api("/api/v1/table")["revision"]
