@@ -99,6 +99,9 @@ class UpstreamAuth(Section):
 
 class VersionSettings(Section):
     artifact: str | None = Field(None, description="Folder with model.onnx and card.yaml.")
+    card: str | None = Field(
+        None, description="card.yaml alone, of a version with an upstream whose model is not held."
+    )
     upstream: Url | None = Field(None, description="Server that answers; absent: in the worker.")
     endpoints: tuple[Url, ...] = Field(
         (), max_length=256, description="Servers that answer, in place of `upstream`."
@@ -113,6 +116,8 @@ class VersionSettings(Section):
             raise ValueError("a version has an `upstream` or `endpoints`, not both")
         if self.artifact is None and not self.urls:
             raise ValueError("a version needs an `artifact`, an `upstream` or both")
+        if self.artifact is not None and self.card is not None:
+            raise ValueError("the `artifact` has its card; `card` is for a version without one")
         if len(set(self.endpoints)) < len(self.endpoints):
             raise ValueError("one of `endpoints` stands twice")
         if not self.urls and (self.tls or self.auth):
@@ -266,6 +271,14 @@ class CompareSettings(Section):
     )
 
 
+class RemoteSettings(Section):
+    share: Share = Field(description="Share of the exchanges that are explained.")
+    rows_a_second: int = Field(
+        2000, ge=1, le=1_000_000, description="Rows that the upstream is asked to score, at most."
+    )
+    timeout: Duration = Field(2.0, description="For all calls of one explanation.")
+
+
 class ExplainSettings(Section):
     method: Literal["auto", "off"] = Field("auto", description="auto: exact where possible.")
     background: str | None = Field(
@@ -276,6 +289,9 @@ class ExplainSettings(Section):
         False, description="Reasons in answers of in-process versions: x-headworks-reasons."
     )
     rows_at_most: int = Field(256, ge=1, le=65536, description="Rows of one exchange explained.")
+    remote: RemoteSettings | None = Field(
+        None, description="Versions with a card and no artifact: by calls; absent: not at all."
+    )
 
 
 class WindowSpan(Section):

@@ -71,6 +71,7 @@ def _plan(console: Console, plan: list[dict[str, Any]]) -> None:
 
 
 def _guards(console: Console, document: dict[str, Any]) -> None:
+    ahead = {one["guard"]: one["words"] for one in document["outlook"]}
     for one in document["guards"]:
         console.print(f"  [bold]{one['guard']}[/]: {WORDS[one['verdict']]}", highlight=False)
         for what, words in (("safe", "no worse"), ("worse", "worse   ")):
@@ -78,6 +79,8 @@ def _guards(console: Console, document: dict[str, Any]) -> None:
             console.print(f"    {words} {bar(evidence, need)} {amount(evidence)} of "
                           f"{amount(need)}", highlight=False)  # fmt: skip
         console.print(f"    {escape(one['words'])}", highlight=False)
+        if foreseen := ahead.get(one["guard"]):
+            console.print(f"    {escape(foreseen)}", highlight=False)
 
 
 def history(console: Console, document: dict[str, Any]) -> None:

@@ -368,6 +368,11 @@ def decision_schemas() -> dict[str, Schema]:
         body=of(["object", "null"], "Where the sealed body lies."),
         context=of(["object", "null"], "Path, headers, subjects, groups as sent, once revealed."),
         features=of(["object", "null"], "The row's values as sent, once revealed."),
+        predictions=of(
+            ["array", "null"],
+            "What the version said, one value a row, with or without a card, once revealed: "
+            "the row's, or of rows that nobody told apart the first 256.",
+        ),
         revealed=FLAG,
         words=listed(TEXT),
     )

@@ -58,6 +58,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Answers whose reasons differ from the explanation made later.",
         ("model", "version"),
     ),
+    "headworks_explain_calls": (
+        "Calls to upstreams to explain what they answered, by status.",
+        ("status",),
+    ),
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
     "headworks_alerts": ("What happened to alerts.", ("model", "event")),

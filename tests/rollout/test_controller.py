@@ -133,3 +133,27 @@ def test_a_unit_counts_once_and_limits_count_all(site):
     told = sums["canary"]["exchanges"] + sums["control"]["exchanges"]
     known = sums["canary"]["units"] + sums["control"]["units"]
     assert told == 2 * known > 0
+
+
+def test_labels_join_the_evidence(site):
+    """By the decision's id, once each, over a governor's death; from both arms, right and wrong."""
+    text = FILE.replace("guards: [errors]", "guards: [{name: accuracy, label_delay: 0s}]")
+    site.start(text.replace("weight: 10%, min: 3s", "weight: 40%, min: 90s"))
+    site.serve(2)
+    told = [(identity, 0, "deny") for identity, *_ in site.answered]
+    site.feedback(told)
+    site.serve(1)
+    site.die()
+    site.open()
+    site.feedback(told)
+    site.serve(1)
+    arms = site.attempt.judging
+    for arm, version in ((arms.canary, "v2"), (arms.control, "v1")):
+        known = [score for _, found, score in site.answered[:80] if found == version]
+        assert 0 < arm.right + arm.wrong <= len(known)
+        assert arm.right > 0
+        assert arm.wrong > 0
+    assert recompute(site.state, site.keys, "trees").problems == []
+    site.steward.abort("trees", ANA, "enough")
+    site.turn()
+    assert not list((site.state / "rollouts").glob("*.answers"))
