@@ -23,8 +23,8 @@ AGE_S_MAX = 2.0
 LOCAL = frozenset({"overloaded", "upstream_overloaded"})
 """Refusals of our own limits: the shadow was not asked, and is not judged by them."""
 log = logging.getLogger("headworks.shadow")
-Drop = Callable[[Account, str, str], None]
-"""Of which exchange's copy, to which version, and why."""
+Drop = Callable[[Account, str, str, bool], None]
+"""Of which exchange's copy, to which version, why, and whether it was for its noise."""
 Take = Callable[[Account, Backend], None]
 
 
@@ -109,7 +109,7 @@ class Lane:
             self.backend.users -= 1
 
     def _dropped(self, copy: Copy, reason: str) -> None:
-        self._drop(copy.account, self.backend.version.name, reason)
+        self._drop(copy.account, self.backend.version.name, reason, copy.noise)
 
     async def _send(self, copy: Copy) -> None:
         now = self._loop.time()

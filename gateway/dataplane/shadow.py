@@ -66,7 +66,7 @@ class Shadow:
         if account.operation not in account.dialect.INFERENCES:
             return
         rule = next((rule for rule in model.rules if rule.name == choice.rule), None)
-        if rule is None or not rule.shadows or live.table.models.get(model.name) is not model:
+        if rule is None or not rule.shadows:
             return
         drawn = account.sequence or account.id
         names = shadows(rule, choice.version, drawn, account)
@@ -74,6 +74,10 @@ class Shadow:
         if len(names) < others:
             out = self._sampled_out
             out[model.name] = out.get(model.name, 0) + others - len(names)
+        if live.table.models.get(model.name) is not model:
+            for name in names:
+                self.drop(account, name, "reloaded")
+            return
         offered = [self._offer(account, live.shadow(model, name)) for name in names]
         if any(offered) and asked_again(rule, _noise(account, rule), drawn):
             backend = live.backends.get((model.name, choice.version, "shadow"))
@@ -86,7 +90,7 @@ class Shadow:
         if reason is None:
             reason = lane.refuses(len(account.request))
         if reason is not None:
-            self.drop(account, backend.version.name, reason)
+            self.drop(account, backend.version.name, reason, noise)
             return False
         lane.put(account, noise)
         return True
@@ -125,12 +129,12 @@ class Shadow:
         model, version = backend.model.name, backend.version.name
         self._metrics.count("headworks_exchanges", model, version, "shadow", str(account.status))
 
-    def drop(self, account: Account, version: str, reason: str) -> None:
-        """Count a copy that is not sent, and keep the count for the next record."""
+    def drop(self, account: Account, version: str, reason: str, noise: bool = False) -> None:
+        """Count a copy that is not sent; of a shadow's keep the count for the next record."""
         assert account.model is not None
         assert account.choice is not None
         self._metrics.count("headworks_shadow_dropped", account.model.name, reason)
-        if reason in UNRECORDED:
+        if noise or reason in UNRECORDED:
             return
         drops = self._drops.setdefault(account.model.name, Counter())
         drops[account.choice.rule, version, reason] += 1

@@ -124,8 +124,9 @@ class PairCount:
         self.counts[name] = self.counts.get(name, 0) + by
 
     def take_group(self, key: str, seen: Pair) -> None:
-        group = self.groups.setdefault(bounded(key, self.groups), [0, 0, 0])
-        for place, count in enumerate((seen.rows, seen.gained, seen.lost)):
+        group = self.groups.setdefault(bounded(key, self.groups), [0, 0, 0, 0])
+        counts = (seen.rows, seen.gained, seen.lost, seen.favourable)
+        for place, count in enumerate(counts):
             group[place] += count
 
     def made(self) -> PairCounts:
@@ -136,7 +137,8 @@ class PairCount:
     def of(cls, told: PairCounts) -> PairCount:
         names = [name for name in PairCounts.__dataclass_fields__ if name != "groups"]
         counts = {name: value for name in names if (value := getattr(told, name))}
-        groups = {key: [one.decisions, one.gained, one.lost] for key, one in told.groups.items()}
+        groups = {key: [one.decisions, one.gained, one.lost, one.favourable]
+                  for key, one in told.groups.items()}  # fmt: skip
         return cls(counts, groups)
 
 

@@ -454,6 +454,17 @@ def test_noise_asks_the_same_version_again(world: World) -> None:
             assert first.header(b"x-headworks-traffic") is None
             assert second.header(b"x-headworks-traffic") == b"shadow"
 
+            primary_lane = world.worker.shadow._lanes["mortgage", "v1"]
+            primary_lane.breaker._until = float("inf")  # a second answer that is missing is no gap
+            before = dropped(world, "breaker_open")
+            await world.ask(b"{}")
+            await until(lambda: dropped(world, "breaker_open") == before + 1)
+            await until(world.idle)
+            world.worker.shadow.each_second("0")
+            await asyncio.sleep(0.1)
+            drops = [drop for t in world.records() for drop in t.header.get("drops", ())]
+            assert not [drop for drop in drops if drop[1] == "v1"]
+
             await world.serve(shadowed(seen.url, "{noise: 100%}"))
             reply = await world.ask(applicants())
             await until(told)
@@ -506,5 +517,29 @@ def test_a_limit_that_shrinks_leaves_nobody_waiting(world: World) -> None:
                 lambda: len([t for t in world.records() if t.header.get("primary") in ids]) == 4
             )
             await until(world.idle)
+
+    world.run(story())
+
+
+def test_a_reload_between_answer_and_copy_is_a_counted_gap(world: World) -> None:
+    """What was asked under a table that is in force no more is not copied by the new one."""
+
+    async def story() -> None:
+        gate = asyncio.Event()
+        async with (
+            origin(answering(OK)) as seen,
+            origin(lambda seen, line: gated(gate, seen, line)) as primary,
+        ):
+            versions = f"v1: {{upstream: '{primary.url}'}}, v3: {{upstream: '{seen.url}'}}"
+            rules = "rules: [{name: all, split: {v1: 100%}, shadow: {v3: 100%}}]"
+            await world.serve(config(f"versions: {{{versions}}}\n{rules}"))
+            before = dropped(world, "reloaded")
+            asked = asyncio.get_running_loop().create_task(world.ask(b"{}"))
+            await until(lambda: primary.requests)
+            await world.serve(config(f"retention: 9d\nversions: {{{versions}}}\n{rules}"))
+            gate.set()
+            assert (await asked).status == 200
+            await until(lambda: dropped(world, "reloaded") == before + 1)
+            assert seen.requests == []
 
     world.run(story())
