@@ -196,7 +196,7 @@ class Revisions:
         number. LookupError where there is none, or more than one."""
         if text == "current" and (current := self.tables.current) is not None:
             return current
-        if len(text) == 64 and self.tables.path(text).is_file():
+        if len(text) == 64 and text.isalnum() and self.tables.path(text).is_file():
             return text
         if text == "previous":
             found = [told["parent"] for told in islice(self.history(), 1) if told["parent"]]

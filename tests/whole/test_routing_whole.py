@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
+import yaml
 from gateway_process import KEY, GatewayProcess, body
 
 RULES = """
@@ -195,8 +196,9 @@ def test_recorded_requests_against_a_draft(gateway: GatewayProcess) -> None:
     gateway.wait_settled()
     current = gateway.api("/api/v1/table")["models"]["mortgage"]["rules"][-1]
     draft = gateway.folder / "draft.yaml"
-    text = (gateway.folder / "headworks.yaml").read_text()
-    draft.write_text(text.replace("{v1: 95%, v2: 5%}", "{v3: 100%}"))
+    tree = yaml.safe_load((gateway.folder / "headworks.yaml").read_text())
+    tree["models"]["mortgage"]["rules"][-1]["split"] = {"v3": "100%"}
+    draft.write_text(yaml.safe_dump(tree, sort_keys=False))
     told = gateway.run("route", "try", "--draft", str(draft), "--last", "20", "--json")
     assert told.returncode == 0, told.stderr
     document = orjson.loads(told.stdout)
