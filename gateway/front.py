@@ -161,6 +161,7 @@ class Front:
         journals = (governor or {}).get("journals", {})
         words += [f"the file is not in force: {why}" for why in (governor or {}).get("refused", ())]
         words += self._pressure(journals)
+        words += (governor or {}).get("rollouts", [])
         words += self.stores.words()
         witnesses = (analyst or {}).get("witnesses", {})
         words += witnesses.get("words", [])

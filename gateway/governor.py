@@ -118,7 +118,12 @@ class Governor:
     def _turn(self) -> int:
         self.custody.retire()
         written = self.sealer.turn()
-        self.rollouts.turn()
+        try:
+            self.rollouts.turn()
+        except OSError:
+            raise
+        except Exception:  # whatever is wrong with a rollout, records are sealed
+            log.exception("rollouts had no turn")
         return written
 
     def _tell_numbers(self) -> None:
@@ -175,7 +180,7 @@ class Governor:
             return JSONResponse(
                 {"leaves": self.sealer.ledger.number, "journals": self.sealer.lag(),
                  "ledger": self.sealer.notary.status(), "revision": self.tables.current,
-                 "refused": self.refused}
+                 "refused": self.refused, "rollouts": self.rollouts.words()}
             )  # fmt: skip
 
         async def tell(request: Request) -> JSONResponse:

@@ -90,6 +90,9 @@ def history(console: Console, document: dict[str, Any]) -> None:
         to = f" → {event['phase'].replace('_', ' ')}" if "phase" in event else ""
         console.print(f"{event['at']}  #{event['attempt']} {what.replace('_', ' ')}{to}  by "
                       f"{escape(event['by'])}  {escape(words)}", highlight=False)  # fmt: skip
+        for one in event.get("verdicts", ()):
+            if one["verdict"] == "worse":
+                console.print(f"    {one['guard']}: {escape(one['words'])}", highlight=False)
 
 
 def recomputed(console: Console, document: dict[str, Any]) -> None:

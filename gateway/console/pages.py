@@ -130,7 +130,8 @@ class Pages:
         if status != 200:
             return self._page("error.html", status, found | twin)
         _, history = await self.api.governor.read(f"{path}/history")
-        events = [dict.fromkeys(("move", "event", "phase", "why")) | event
+        blank = dict.fromkeys(("move", "event", "phase", "why")) | {"verdicts": []}
+        events = [blank | event
                   for event in history.get("events", ())]  # fmt: skip
         own = {"self_from": found["from"], "self_evidence": found["evidence"], "events": events}
         return self._page("rollout.html", 200, found | own | twin)

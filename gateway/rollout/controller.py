@@ -84,7 +84,14 @@ class Rollouts:
 
     def resume(self) -> None:
         """Be where the ledger says; complete what a crash left half done."""
-        start = self._load()
+        try:
+            start = self._load()
+        except (ValueError, KeyError, TypeError):
+            log.exception("rollouts' state cannot be read: it is made anew from the ledger")
+            self.attempts.clear()
+            path = self.folder / "state.json"
+            path.rename(path.with_name(f"state.json.{uuid.uuid4().hex[:8]}.set-aside"))
+            start = 0
         self.reader = LedgerReader(self.state, start)
         self.follow()
         self._adopt_narrowings()
@@ -158,7 +165,11 @@ class Rollouts:
         leaf = orjson.loads(text)
         kind, record = leaf["kind"], leaf["record"]
         if kind == ROLLOUT:
-            self._fold_move(record)
+            try:
+                self._fold_move(record)
+            except (ValueError, KeyError, TypeError) as error:  # of another release, perhaps
+                log.exception("leaf %d of a rollout cannot be read", number)
+                self.troubles[str(record.get("rollout"))] = f"leaf {number}: {error}"[:300]
         elif kind == EVIDENCE:
             self._fold_evidence(number, record)
         elif kind == "exchange":
@@ -398,6 +409,18 @@ class Rollouts:
         by = str(document["author"])
         why = f"a revision narrowed it: {document['reason']}"
         self.move(attempt, hold(attempt.stage, "person", why), by if by != CONTROLLER else "local")
+
+    def words(self) -> list[str]:
+        """Rollouts that somebody has to look at; from any thread."""
+        found = []
+        for name, attempt in list(self.attempts.items()):
+            held = attempt.stage.held
+            if (trouble := self.troubles.get(name)) is not None and not attempt.is_over:
+                found.append(f"rollout {name} cannot be judged: {trouble}")
+            elif held is not None:
+                found.append(f"rollout {name} is held: {held.why}")
+        unread = self.troubles.keys() - self.attempts.keys()
+        return found + [f"rollout {name}: {self.troubles[name]}" for name in sorted(unread)]
 
     def close(self) -> None:
         """A clean end: the next start reads nothing twice."""
