@@ -22,7 +22,6 @@ import uvicorn
 
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
-from gateway.card import Card
 from gateway.catalog import queries
 from gateway.catalog.leaves import whole
 from gateway.catalog.rebuild import Rebuild
@@ -31,6 +30,7 @@ from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
 from gateway.detectors.foreign import opened
 from gateway.exchange import exchange_id
+from gateway.explain.remote import Remote
 from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
@@ -39,15 +39,14 @@ from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import Inference, is_decided
+from gateway.monitor.inference import Inference, is_decided, read_inference
 from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
 from gateway.monitor.segments import Segments, by_features, by_groups
 from gateway.monitor.worker import Windows
+from gateway.outbound.scoring import Scores
 from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
-from gateway.protocol.reader import reader_of
-from gateway.protocol.tensor import Unreadable
 from gateway.settings import LedgerSettings
 from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
@@ -76,7 +75,8 @@ class Analyst:
         self.metrics = Metrics(NAME, state / "metrics")
         self.tables = TableStore(state)
         artifacts = Artifacts(state)
-        self.explanations = Explanations(artifacts)
+        self.scores = Scores(self.metrics)
+        self.explanations = Explanations(artifacts, Remote(self.scores, clock.steady))
         self.folder = JournalFolder(state, keys, NAME)
         self.bodies = BodyReader(state, keys)
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")
@@ -333,20 +333,21 @@ class Analyst:
         for model, told in self.segments.due(leaf["record"]["at"]):
             self._say(number, {"kind": "compared", "model": model} | told)
 
-    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> dict[str, str]:
-        """By its groups, and by the inputs of what was decided, as far as they can be read."""
+    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> list[dict[str, str]]:
+        """By groups, and by the inputs of what was decided, as far as they can be read."""
         record = leaf["record"]
         model = self._table(record["revision"]).models[record["model"]]
         keys = tuple(model.monitor["groups"])
         if found is not None and found.why is None and found.version.card is not None:
-            reference = self.windows.reference(model, found.version)
-            inputs = by_features(found.version.card, reference, found.rows)
-            return by_groups(keys, found.groups) | inputs
+            card, reference = found.version.card, self.windows.reference(model, found.version)
+            told, rows = found.groups, range(len(found.outcomes))
+            return [by_groups(keys, told, row) | by_features(card, reference, found.rows, row)
+                    for row in rows]  # fmt: skip
         try:
             context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
         except (ValueError, OSError, KeyError):
-            return {}
-        return by_groups(keys, orjson.loads(context)["groups"])
+            return []
+        return [by_groups(keys, orjson.loads(context)["groups"])]
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
@@ -356,19 +357,7 @@ class Analyst:
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
     def _read(self, leaf: dict[str, Any]) -> Inference:
-        """What an inference was about, from its body, its revision and its version's card."""
-        record = leaf["record"]
-        table = self._table(record["revision"])
-        model = table.models[record["model"]]
-        found = Inference(model, model.versions[record["version"]])
-        found.given = record["arm"] != "shadow"
-        if found.version.card is None:
-            found.why = "no_artifact"
-        elif not leaf.get("decisions"):
-            found.why = "unreadable"
-        else:
-            self._read_body(leaf, found, found.version.card)
-        return found
+        return read_inference(leaf, self._table(leaf["record"]["revision"]), self.bodies)
 
     def _table(self, revision: str) -> Table:
         table = self._tables.get(revision)
@@ -377,26 +366,6 @@ class Analyst:
                 self._tables.pop(next(iter(self._tables)))
             table = self._tables[revision] = self.tables.load(revision)
         return table
-
-    def _read_body(self, leaf: dict[str, Any], found: Inference, card: Card) -> None:
-        try:
-            found.keys, parts = self.bodies.read_sealed(leaf["record"]["id"], leaf["body"])
-            context, request, _ = decode_parts(parts)
-            told = orjson.loads(context)
-            if request.truncated:
-                found.why = "truncated"
-                return
-            reader = reader_of(leaf["record"], found.model)
-            found.rows = reader.columns(card, request.kept, told["request_headers"])
-        except (Unreadable, ValueError, OSError) as error:
-            log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
-            found.why = "unreadable"
-            return
-        found.groups = told["groups"]
-        found.scores = [decision["score"] for decision in leaf["decisions"]]
-        found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
-        if any(len(column) != len(found.outcomes) for column in found.rows.values()):
-            found.why = "rows_differ"
 
     def _say_explanation(
         self, number: int, record: dict[str, Any], said: dict[str, Any], keys: tuple[int, ...]

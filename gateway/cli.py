@@ -14,6 +14,7 @@ from gateway.commands.alerts import alerts
 from gateway.commands.detectors import detectors
 from gateway.commands.feedback import feedback
 from gateway.commands.journal import journal
+from gateway.commands.monitor import monitor
 from gateway.commands.rollout import rollout
 from gateway.commands.route import route
 from gateway.commands.shadow import shadow
@@ -191,6 +192,7 @@ cli.add_typer(ledger, name="ledger")
 cli.add_typer(journal, name="journal")
 cli.command()(feedback)
 cli.add_typer(alerts, name="alerts")
+cli.add_typer(monitor, name="monitor")
 cli.add_typer(rollout, name="rollout")
 cli.add_typer(shadow, name="shadow")
 cli.add_typer(detectors, name="detectors")
@@ -247,27 +249,11 @@ def reproduce(id: str, config: Config = CONFIG, set_: Set = None, json: Json = F
 
 
 @cli.command()
-def monitor(
-    model: str,
-    since: Annotated[str | None, typer.Option(help="Labels of decisions since; as 30d.")] = None,
-    config: Config = CONFIG,
-    set_: Set = None,
-    json: Json = False,
-) -> None:
-    """Answers, shadow agreement, drift, group state and, where labels came, performance."""
-    from gateway import report
-
-    document = ask(config, set_, f"/api/v1/monitor/{model}")
-    performance = ask(config, set_, f"/api/v1/monitor/{model}/performance", since=since)
-    show(document | {"performance": performance}, json, report.monitor)
-
-
-@cli.command()
 def demo(
     config: Config = CONFIG,
     set_: Set = None,
     once: Annotated[bool, typer.Option("--once", help="End by itself; say what held.")] = False,
-    applications: Annotated[int, typer.Option(min=1, max=100_000)] = 1500,
+    applications: Annotated[int, typer.Option(min=1, max=100_000)] = 12_000,
     seed: Annotated[int, typer.Option()] = 1990,
 ) -> None:
     """Serve the mortgage models, send applications through them, say what happened."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.merge import SECTIONS
+from gateway.split import Rollout
 from gateway.wording import rule_words
 
 UNTOLD = ("key_sha256", "token_sha256")
@@ -38,7 +39,7 @@ def tabled(document: Mapping[str, Any]) -> dict[str, Any]:
 def shown_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     """A rule as a file says it, with the rollout that owns it."""
     rollout = rule.get("rollout")
-    return rule_words(rule) | ({"rollout": rollout} if rollout else {})
+    return rule_words(rule) | ({"rollout": Rollout.read(rollout).to_json()} if rollout else {})
 
 
 def _named(section: Any) -> Any:

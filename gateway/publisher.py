@@ -21,10 +21,12 @@ from gateway.difference import difference, shown_rule
 from gateway.disk import Occupied
 from gateway.edit import REASON_MAX, REASON_MIN, Edit, read_edit
 from gateway.revisions import Clashing, Owned, Published, Revisions
+from gateway.routing.lint import oddities
 from gateway.table import Conflict
 from gateway.yamlfile import Key, Problem, dotted
 
 ROLE = "sre"
+EDIT_BYTES_MAX = 1024**2
 log = logging.getLogger("headworks.table")
 
 
@@ -50,6 +52,9 @@ class Publisher:
 
     async def edit(self, request: Request) -> Response:
         body = await request.body()
+        if len(body) > EDIT_BYTES_MAX:
+            told = {"error": f"more than {EDIT_BYTES_MAX} bytes", "code": "request_too_large"}
+            return _answer(told, 413, self.revisions.tables.current)
         return await self._done(request, lambda by, expected: self._edit(body, by, expected))
 
     async def revert(self, request: Request) -> Response:
@@ -70,8 +75,18 @@ class Publisher:
         except Refused as refused:
             told = {"error": str(refused), "code": refused.code, **refused.document}
             return _answer(told, refused.status, self.revisions.tables.current)
-        told = {"revision": done.revision, "changed": done.changed, "ended": list(done.ended)}
+        told = {"revision": done.revision, "changed": done.changed, "ended": list(done.ended),
+                "warnings": self._warnings(done.revision)}  # fmt: skip
         return _answer(told, 200, done.revision)
+
+    def _warnings(self, revision: str) -> list[str]:
+        """What is odd about the table that is in force now."""
+        table = self.revisions.tables.load(revision)
+        return [
+            f"models.{name}.rules.{model.rules[oddity.rule].name} {oddity.words}"
+            for name, model in table.models.items()
+            for oddity in oddities(model, table.callers)
+        ]
 
     def _guarded(
         self, act: Callable[[str, str | None], Published], by: str, expected: str | None

@@ -174,6 +174,24 @@ def counts(console: Console, document: dict[str, Any]) -> None:
                       f"({row['same_outcome'] / row['decisions']:.1%})")  # fmt: skip
 
 
+def backtest(console: Console, document: dict[str, Any]) -> None:
+    would, was = document["would"], document["was"]
+    if would is None:
+        console.print("No decision since then.")
+        return
+    table = Table("", "with these settings", "as it was said", box=None)
+    for kind in ("windows", "events"):
+        for name in sorted({*would[kind], *was[kind]}):
+            cells = (str(told[kind].get(name, 0)) for told in (would, was))
+            table.add_row(f"{kind.removesuffix('s')} {name}", *cells)
+    console.print(table)
+    for told in would["happenings"]:
+        console.print(f"{told['event']} {told['alert']} ({told['severity']}), {told['window']}",
+                      highlight=False)  # fmt: skip
+    stopped = "; it stopped there" if would["stopped"] else ""
+    console.print(f"{would['decisions']} decisions from leaf {document['first_leaf']}{stopped}.")
+
+
 def alerts(console: Console, document: dict[str, Any]) -> None:
     for told in document["alerts"]:
         muted = ", muted" if told["muted_until"] else ""

@@ -16,12 +16,13 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from gateway.artifacts import Artifacts
-from gateway.check import Checked
+from gateway.check import Checked, rule_references
 from gateway.declaration import MILLION
 from gateway.disk import Occupied
 from gateway.edit import Edit
@@ -35,6 +36,8 @@ from gateway.table import (
     compile_table,
     make_document,
 )
+from gateway.wording import rule_words
+from gateway.yamlfile import dotted
 
 TOLD = ("models", *SECTIONS)
 """What a document says, whoever wrote it when."""
@@ -165,18 +168,23 @@ class Revisions:
             before = copy.deepcopy(document)
             for key in TOLD:
                 document[key] = copy.deepcopy(wanted[key])
-            ended.extend(narrow_rollouts(document, before))
+            ended[:] = narrow_rollouts(document, before)
 
         done = self.change(put, author=author, reason=reason, origin="revert", expected=expected)
         return Published(done.revision, done.changed, tuple(ended))
 
     def publish(self, document: Document, parent: str | None) -> Published:
-        """ValueError where it does not compile; a document that says nothing new changes nothing.
+        """ValueError where it does not compile, or names what is not there: what an edit named may
+        be gone by a later file. A document that says nothing new changes nothing.
 
         Its format is today's, whatever the one was that it was made from.
         """
         document = document | {"format": FORMAT}
         compile_table(orjson.dumps(document))
+        for name, model in document["models"].items():
+            tree = {**model, "rules": [rule_words(rule) for rule in model["rules"]]}
+            for key, _, words in rule_references(("models", name), tree):
+                raise ValueError(f"{dotted(key)}: {words}")
         if parent is not None:
             before = orjson.loads(self.tables.read(parent))
             if all(document.get(key) == before.get(key) for key in (*TOLD, "file")):
@@ -186,15 +194,18 @@ class Revisions:
     def find(self, text: str) -> str:
         """A revision by its digest, by the beginning of it, or by `current`, `previous` or its
         number. LookupError where there is none, or more than one."""
-        chain = list(self.history())
-        if text in ("current", "previous"):
-            place = ("current", "previous").index(text)
-            found = [told["revision"] for told in chain[place : place + 1]]
+        if text == "current" and (current := self.tables.current) is not None:
+            return current
+        if len(text) == 64 and text.isalnum() and self.tables.path(text).is_file():
+            return text
+        if text == "previous":
+            found = [told["parent"] for told in islice(self.history(), 1) if told["parent"]]
         elif text.isdigit() and len(text) < 12:
-            found = [told["revision"] for told in chain if told["number"] == int(text)]
+            found = [told["revision"] for told in self.history() if told["number"] == int(text)]
         else:
-            found = [told["revision"] for told in chain if told["revision"].startswith(text)]
-        if not text or len(found) != 1:
+            chain = (told["revision"] for told in self.history())
+            found = [revision for revision in chain if text and revision.startswith(text)]
+        if len(found) != 1:
             raise LookupError(f"{text[:64]!r} names {len(found)} revisions; one is wanted")
         return str(found[0])
 

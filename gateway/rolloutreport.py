@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 PHASES = {"promoted": "green", "running": "green", "shadowing": "green", "baking": "green",
           "held": "yellow", "draft": "yellow", "approved": "yellow", "rolled_back": "bold red",
@@ -24,15 +23,13 @@ def rollouts(console: Console, document: dict[str, Any]) -> None:
     if not document["rollouts"]:
         console.print("no rollouts")
         return
-    table = Table("rollout", "model/rule", "from", "to", "phase", "step", "exposed", "why",
-                  box=None)  # fmt: skip
     for one in document["rollouts"]:
-        table.add_row(
-            one["rollout"], f"{one['model']}/{one['rule']}", one["from"], one["to"],
-            phase(one["phase"]), f"{one['step']} of {one['steps']}", one["exposure"],
-            escape(one["trouble"] or one["why"]),
+        console.print(
+            f"[bold]{one['rollout']}[/]  {phase(one['phase'])}, step {one['step']} of "
+            f"{one['steps']}: {one['exposure']}  {one['model']}/{one['rule']} {one['from']} → "
+            f"{one['to']}", highlight=False,
         )  # fmt: skip
-    console.print(table)
+        console.print(f"  {escape(one['trouble'] or one['why'])}", highlight=False)
 
 
 def bar(evidence: float, need: float) -> str:
@@ -74,33 +71,16 @@ def _plan(console: Console, plan: list[dict[str, Any]]) -> None:
 
 
 def _guards(console: Console, document: dict[str, Any]) -> None:
-    if not document["guards"]:
-        return
-    table = Table("guard", "", "shown no worse", "", "shown worse", "", "of", "seen", box=None)
+    ahead = {one["guard"]: one["words"] for one in document["outlook"]}
     for one in document["guards"]:
-        table.add_row(
-            one["guard"], WORDS[one["verdict"]],
-            bar(one["e_safe"], one["need_safe"]),
-            f"{amount(one['e_safe'])} of {amount(one['need_safe'])}",
-            bar(one["e_worse"], one["need_worse"]),
-            f"{amount(one['e_worse'])} of {amount(one['need_worse'])}",
-            " / ".join(f"{count:,}" for count in one["units"]),
-            seen(one),
-        )  # fmt: skip
-    console.print(table)
-
-
-def seen(verdict: dict[str, Any]) -> str:
-    """What was seen, and how sure, or what is missing."""
-    if verdict["missing"]:
-        return escape(str(verdict["missing"]))
-    if verdict["difference"] is None:
-        return ""
-    words = f"{verdict['difference']:+.4g}"
-    if verdict["interval"]:
-        low, high = verdict["interval"]
-        words += f" [{low:+.3g}, {high:+.3g}]"
-    return escape(words + (f" of {verdict['group']}" if verdict["group"] else ""))
+        console.print(f"  [bold]{one['guard']}[/]: {WORDS[one['verdict']]}", highlight=False)
+        for what, words in (("safe", "no worse"), ("worse", "worse   ")):
+            evidence, need = one[f"e_{what}"], one[f"need_{what}"]
+            console.print(f"    {words} {bar(evidence, need)} {amount(evidence)} of "
+                          f"{amount(need)}", highlight=False)  # fmt: skip
+        console.print(f"    {escape(one['words'])}", highlight=False)
+        if foreseen := ahead.get(one["guard"]):
+            console.print(f"    {escape(foreseen)}", highlight=False)
 
 
 def history(console: Console, document: dict[str, Any]) -> None:
@@ -110,6 +90,9 @@ def history(console: Console, document: dict[str, Any]) -> None:
         to = f" → {event['phase'].replace('_', ' ')}" if "phase" in event else ""
         console.print(f"{event['at']}  #{event['attempt']} {what.replace('_', ' ')}{to}  by "
                       f"{escape(event['by'])}  {escape(words)}", highlight=False)  # fmt: skip
+        for one in event.get("verdicts", ()):
+            if one["verdict"] == "worse":
+                console.print(f"    {one['guard']}: {escape(one['words'])}", highlight=False)
 
 
 def recomputed(console: Console, document: dict[str, Any]) -> None:
@@ -141,7 +124,7 @@ def simulated(console: Console, document: dict[str, Any]) -> None:
     for one in document["guards"]:
         since = one["since"]
         when = f" since {since['at']}, after {since['after_blocks']} blocks" if since else ""
-        console.print(f"  {one['guard']}: {WORDS[one['verdict']]}{when}  {seen(one)}",
-                      highlight=False)  # fmt: skip
+        console.print(f"  {one['guard']}: {WORDS[one['verdict']]}{when}", highlight=False)
+        console.print(f"    {escape(one['words'])}", highlight=False)
     for act in document["acts"]:
         console.print(f"  {act['at']}: would {act['do']}: {escape(act['why'])}", highlight=False)

@@ -9,12 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from gateway.declaration import duration_text, share_text, size_text
+from gateway.wording import plain_text
 
 
 def history(console: Console, told: Any) -> None:
-    table = Table("number", "revision", "when", "by", "from", "reason", box=None)
+    table = Table(box=None)
+    for name in ("number", "revision", "when", "by", "from"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("reason", overflow="fold")
     for one in told["revisions"]:
-        table.add_row(str(one["number"]), one["revision"][:12], one["created"],
+        table.add_row(str(one["number"]), one["revision"][:12], one["created"][:19] + "Z",
                       escape(one["author"]), one["origin"], escape(one["reason"]))  # fmt: skip
     console.print(table)
 
@@ -27,7 +31,7 @@ def revision(console: Console, told: Any) -> None:
         console.print(f"\n{name}")
         for rule in model["rules"]:
             rest = {key: value for key, value in rule.items() if key != "name"}
-            console.print(f"  {rule['name']}: {escape(_said(rest))}")
+            console.print(f"  {rule['name']}: {escape(plain_text(rest))}")
     if told.get("against"):
         console.print(f"\nagainst {told['against'][:12]}")
         changes(console, told)
@@ -37,19 +41,29 @@ def changes(console: Console, told: Any) -> None:
     if not told["difference"]:
         console.print("no difference")
     for change in told["difference"]:
-        before, after = (escape(_said(change[key])) for key in ("before", "after"))
+        before, after = (escape(plain_text(change[key])) for key in ("before", "after"))
         console.print(f"  {change['key']}: {before} -> {after}")
 
 
-def _said(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_said(one)}" if not isinstance(one, dict) else
-                         f"{key} ({_said(one)})" for key, one in value.items())  # fmt: skip
-    if isinstance(value, list):
-        return " ".join(map(_said, value))
-    return str(value)
+def published(console: Console, told: Any) -> None:
+    words = "is in force" if told["changed"] else "as before"
+    console.print(f"revision {told['revision'][:12]} {words}")
+    for name in told["ended"]:
+        console.print(f"rollout {name} has ended: the revision did not know it")
+    for words in told["warnings"]:
+        console.print(f"warning: {escape(words)}")
+
+
+def refused(console: Console, told: Any) -> None:
+    """Why an edit is not in force: problems with their lines, or both sides of a conflict."""
+    console.print(f"nothing was changed: {escape(told['error'])}")
+    for one in told.get("problems", ()):
+        console.print(f"  line {one['line']}: {escape(one['key'])}: {escape(one['allowed'])}")
+    for side in ("ours", "theirs"):
+        if side in told:
+            console.print(f"  {side}: {escape(plain_text(told[side]))}")
+    if told.get("difference") is not None:
+        changes(console, told)
 
 
 def trace(console: Console, told: Any) -> None:

@@ -81,3 +81,17 @@ def rule_words(rule: Mapping[str, Any]) -> dict[str, Any]:
         if not told.get("when"):
             words["shadow"][version] = told.get("share", "100%")
     return {key: value for key, value in words.items() if value != {}}
+
+
+def plain_text(value: Any) -> str:
+    """A value of a file in one line, for people."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{key} ({plain_text(one)})" if isinstance(one, Mapping) else f"{key} {plain_text(one)}"
+            for key, one in value.items()
+        )
+    if isinstance(value, list):
+        return " ".join(map(plain_text, value))
+    return str(value)

@@ -69,6 +69,16 @@ class _Loader(yaml.SafeLoader):
                 self.note(item, (*at, number))
 
 
+class _Sent(_Loader):
+    """Of a text that was sent: without aliases, by which a few lines may be a billion."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases are not taken here", mark)
+        return super().compose_node(parent, index)
+
+
 class YamlFile:
     """One YAML file with the lines of its keys, collecting problems."""
 
@@ -83,7 +93,7 @@ class YamlFile:
             self.add((), "", f"cannot be read: {error.strerror}")
             return
         try:
-            loader = _Loader(self.data)
+            loader = _Sent(source) if isinstance(source, bytes) else _Loader(self.data)
             node = loader.get_single_node()
             if node is not None:
                 loader.note(node, ())

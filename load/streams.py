@@ -72,6 +72,12 @@ def weights(case: Case) -> Array:
     return np.concatenate(told)
 
 
+def steps(case: Case) -> list[int]:
+    """The rollout's step, by block: the shadow is one, each weight is."""
+    lengths = [case.shadow_blocks, *(length for length, _ in case.ramp)]
+    return [step for step, length in enumerate(lengths) for _ in range(length)]
+
+
 def arms(case: Case, rng: np.random.Generator) -> tuple[Arm, Arm]:
     share = weights(case)
     swing = 1 + case.cycle * np.sin(2 * np.pi * np.arange(share.size) / share.size)
@@ -187,13 +193,13 @@ def pairs(case: Case, rng: np.random.Generator) -> list[PairCounts]:
     return told
 
 
-def blocks(sides: tuple[Arm, Arm], shadows: list[PairCounts]) -> Iterator[Block]:
+def blocks(case: Case, sides: tuple[Arm, Arm], shadows: list[PairCounts]) -> Iterator[Block]:
     """What the judge sees of one run."""
     rows = [_histograms(side.latency) for side in sides]
-    for number in range(sides[0].units.size):
+    for number, step in enumerate(steps(case)):
         canary, control = (_arm(side, row[number], number) for side, row in zip(sides, rows))
         yield Block(
-            "load", 1, number, number * BLOCK_S * SECOND, (number + 1) * BLOCK_S * SECOND, 0,
+            "load", 1, number, number * BLOCK_S * SECOND, (number + 1) * BLOCK_S * SECOND, step,
             canary, control, shadows[number] if number < len(shadows) else PairCounts(),
         )  # fmt: skip
 

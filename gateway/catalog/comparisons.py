@@ -18,7 +18,8 @@ Counts = dict[str, int]
 
 @dataclass(slots=True)
 class Compared:
-    """One shadow version's. Exchanges, but for `decisions` (rows: all, disagreeing) and words."""
+    """One shadow version's. Exchanges, but for `decisions` (all, disagreeing), words and segments,
+    which count decisions: rows of exchanges."""
 
     n: int = 0
     disagree: int = 0
@@ -140,7 +141,7 @@ def _sums(cursor: Any, found: dict[str, Compared], model: str, since: int) -> No
 def _segments(cursor: Any, found: dict[str, Compared], model: str, since: int) -> None:
     for key in SEGMENT_KEYS:
         rows = cursor.execute(
-            f"SELECT version, {key}, count(*), count(*) FILTER (agree = 0) {_SHADOWS} "
+            f"SELECT version, {key}, sum(row_count)::BIGINT, sum(disagree)::BIGINT {_SHADOWS} "
             f"AND agree IS NOT NULL AND {key} IS NOT NULL GROUP BY ALL",
             [model, since],
         ).fetchall()
@@ -157,14 +158,14 @@ def _segments(cursor: Any, found: dict[str, Compared], model: str, since: int) -
 
 def _examples(cursor: Any, found: dict[str, Compared], model: str, since: int) -> None:
     rows = cursor.execute(
-        "SELECT version, reason, direction, severity, id, primary_id, arrived "
+        "SELECT version, reason, direction, severity, id, primary_id, arrived, worst_row "
         f"{_SHADOWS} AND agree = 0 QUALIFY row_number() OVER "
         "(PARTITION BY version, reason, direction ORDER BY hash(id)) <= ? "
         "ORDER BY version, reason, direction, severity DESC",
         [model, since, EXAMPLES],
     ).fetchall()
-    for version, reason, direction, severity, identity, primary, arrived in rows:
+    for version, reason, direction, severity, identity, primary, arrived, row in rows:
         found[version].examples.append(
-            {"reason": reason, "direction": direction, "severity": severity, "id": f"{identity}/0",
-             "primary": f"{primary}/0", "at": isoformat(arrived)}
+            {"reason": reason, "direction": direction, "severity": severity,
+             "id": f"{identity}/{row}", "primary": f"{primary}/{row}", "at": isoformat(arrived)}
         )  # fmt: skip

@@ -70,6 +70,9 @@ def _decision(row: tuple[Any, ...]) -> dict[str, Any]:
     return found
 
 
+SHADOW = ("id", "version", "status", "score", "outcome", "agree", "noise")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One exchange's places in the ledger, and the documents that name it."""
@@ -95,8 +98,9 @@ def exchange(cursor: Any, identity: str) -> Found | None:
         "SELECT document, leaf FROM explanations WHERE id = ?", [key]
     ).fetchone()
     shadows = cursor.execute(
-        "SELECT e.id, e.version, e.status, d.score, d.outcome FROM exchanges e "
-        'LEFT JOIN decisions d ON d.id = e.id AND d."row" = 0 WHERE e.primary_id = ?', [key]
+        "SELECT e.id, e.version, e.status, d.score, d.outcome, c.agree = 1, c.noise = 1 "
+        'FROM exchanges e LEFT JOIN decisions d ON d.id = e.id AND d."row" = 0 '
+        "LEFT JOIN comparisons c ON c.id = e.id WHERE e.primary_id = ?", [key]
     ).fetchall()  # fmt: skip
     windows = cursor.execute(
         "SELECT name, state FROM windows WHERE model = ? AND version = ? AND arm = ? "
@@ -109,7 +113,7 @@ def exchange(cursor: Any, identity: str) -> Found | None:
         leaf,
         orjson.loads(explained[0]) if explained else None,
         explained[1] if explained else -1,
-        [dict(zip(("id", "version", "status", "score", "outcome"), map(_plain, row)))
+        [dict(zip(SHADOW, map(_plain, row)))
          for row in shadows],
         [{"name": name, "state": state} for name, state in windows],
         bool(withheld and withheld[0]),
@@ -131,6 +135,25 @@ def monitor(cursor: Any, model: str) -> list[dict[str, Any]]:
          "latest": orjson.loads(document)["report"]}
         for version, arm, document, number in rows
     ]  # fmt: skip
+
+
+def first_leaf(cursor: Any, model: str, since: int) -> int | None:
+    """The first leaf of a model's exchanges that arrived from `since` (ns) on."""
+    row = cursor.execute(
+        "SELECT min(leaf) FROM exchanges WHERE model = ? AND arrived >= ?", [model, since]
+    ).fetchone()
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def told_since(cursor: Any, model: str, leaf: int) -> dict[str, list[Any]]:
+    """States of the windows that began at a leaf or later, and what happened to alerts since."""
+    windows = cursor.execute(
+        "SELECT state, name FROM windows WHERE model = ? AND first_leaf >= ?", [model, leaf]
+    ).fetchall()
+    events = cursor.execute(
+        "SELECT event FROM alerts WHERE model = ? AND leaf >= ?", [model, leaf]
+    ).fetchall()
+    return {"windows": windows, "events": [event for (event,) in events]}
 
 
 def counts(cursor: Any, model: str) -> list[dict[str, Any]]:

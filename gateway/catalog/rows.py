@@ -78,13 +78,15 @@ def _comparison(number: int, record: dict[str, Any], told: dict[str, Any]) -> li
     noise, of, rows = int(told.get("noise", False)), told.get("of", {}), told.get("rows", 0)
     compared = "agree" in told
     differing = told.get("disagree", int(not told["agree"])) if compared else None
+    listed = told.get("differing", ()) if told.get("kind") in ("decision", "number") else ()
+    worst = max(listed, key=lambda row: row[1], default=(0,))[0]
     place = (number, record["at"], record["model"], record["version"])
     found: list[Row] = [("comparisons", (
         record["id"], number, record["at"], record["model"], record.get("rule"),
         record.get("caller"), record["version"], record.get("primary"), of.get("version"),
         of.get("arm"), noise, told.get("kind"), int(told["agree"]) if compared else None,
         told.get("severity"), told.get("reason"), told.get("direction"), told.get("not_compared"),
-        rows, differing,
+        rows, differing, worst,
     ))]  # fmt: skip
     for sort in ("reason", "direction"):
         counts = told.get(f"{sort}s") or ({told[sort]: 1} if sort in told else {})

@@ -17,7 +17,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-FORMAT = 3
+FORMAT = 4
 MEMORY_LIMIT = "64MB"
 """DuckDB's cache and work area; what does not fit is read again or spilled beside the file. It is
 full after some 150,000 exchanges: the analyst's memory is flat from there on."""
@@ -56,7 +56,7 @@ TABLES: Mapping[str, Sequence[tuple[str, str]]] = {
         ("of_version", "VARCHAR"), ("of_arm", "VARCHAR"), ("noise", "INTEGER"),
         ("kind", "VARCHAR"), ("agree", "INTEGER"), ("severity", "DOUBLE"), ("reason", "VARCHAR"),
         ("direction", "VARCHAR"), ("why", "VARCHAR"), ("row_count", "INTEGER"),
-        ("disagree", "INTEGER"),
+        ("disagree", "INTEGER"), ("worst_row", "INTEGER"),
     ),
     "compared_words": (
         ("leaf", "BIGINT"), ("arrived", "BIGINT"), ("model", "VARCHAR"), ("version", "VARCHAR"),

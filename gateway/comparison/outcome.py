@@ -54,9 +54,9 @@ class Comparison:
         }  # fmt: skip
         if worst.reason is not None:
             told["reason"] = worst.reason
-        if len(self.rows) == 1:
-            return told | ({"direction": worst.direction} if worst.direction else {})
-        return told | self._counted()
+        if worst.direction is not None:
+            told["direction"] = worst.direction
+        return told if len(self.rows) == 1 else told | self._counted()
 
     def _counted(self) -> dict[str, Any]:
         """What several rows need beside the worst of them."""

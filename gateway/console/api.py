@@ -28,6 +28,7 @@ from gateway.catalog import queries
 from gateway.catalog.store import Catalog
 from gateway.clock import SystemClock
 from gateway.console import openapi
+from gateway.console.backtests import backtest, read_asked
 from gateway.console.decision import parts_of, show, split_id
 from gateway.console.export import day_range, write_export
 from gateway.console.governed import Governed, check_purpose
@@ -182,6 +183,7 @@ class Api:
         self.catalog, self.tables, self.bodies, self.state = catalog, tables, bodies, state
         self._witnesses, self._rebuild = witnesses, rebuild
         self.governor = Governed(state / "run" / "governor.sock")
+        self._backtesting = asyncio.Lock()
 
     async def decisions(self, request: Request) -> Response:
         try:
@@ -299,6 +301,30 @@ class Api:
             "agreement": self.asked(queries.agreement, name),
             "series": self.asked(queries.monitor, name),
         }
+
+    async def backtest(self, request: Request) -> Response:
+        """What other settings would have said, once a leaf says that a machine reads the past."""
+        name = request.path_params["model"]
+        try:
+            await asyncio.to_thread(self._model, name)
+            since, changes = read_asked(await request.body())
+            moment = read_time("since", since or "7d", datetime.now(UTC))  # noqa: TID251
+        except LookupError as error:
+            return refuse(404, "unknown_model", str(error.args[0]))
+        except ValueError as error:
+            return refuse(400, "bad_parameter", str(error))
+        if self._backtesting.locked():
+            return refuse(409, "backtest_running", "another backtest is under way")
+        by = request.headers.get("x-headworks-person", "local")
+        try:
+            leaf = await self.governor.tell("reading", {"job": "backtest", "model": name, "by": by})
+        except OSError as error:
+            return refuse(503, "governor_down", f"reading cannot be recorded now: {error}")
+        async with self._backtesting:
+            told = await asyncio.to_thread(
+                self.asked, backtest, self.state, self.tables, self.bodies, name, moment, changes
+            )
+        return answer(told | {"reading": leaf})
 
     async def alerts(self, request: Request) -> Response:
         try:
@@ -431,14 +457,19 @@ def make_app(
     and says how many leaves it holds (RuntimeError: one is under way)."""
     api = Api(catalog, tables, bodies, state, witnesses, rebuild)
     clock = SystemClock()
-    pages = Pages(api)
+    tables_told = Tables(Revisions(tables, Artifacts(state), clock.wall), clock, api)
+    pages = Pages(api, tables_told)
     return Starlette(
         routes=[
             Route("/", pages.home),
             Route("/decisions/{id:path}", pages.decision, methods=["GET"]),
             Route("/decisions/{id:path}", pages.reveal, methods=["POST"]),
             Route("/models/{model}", pages.model),
+            Route("/table", pages.table),
+            Route("/table/{revision}", pages.table),
             Route("/shadow/{model}", pages.shadow),
+            Route("/rollouts", pages.rollouts),
+            Route("/rollouts/{name}", pages.rollout),
             Mount("/static", StaticFiles(packages=[("gateway.console", "static")])),
             Route("/api/openapi.json", api.openapi),
             Route("/api/v1/analyst", api.analyst),
@@ -448,7 +479,7 @@ def make_app(
             Route("/api/v1/decisions/{id:path}", api.decision),
             Route("/api/v1/catalog/rebuild", api.rebuild, methods=["POST"]),
             Route("/api/v1/exports", api.export, methods=["POST"]),
-            *Tables(Revisions(tables, Artifacts(state), clock.wall), clock, api).routes(),
+            *tables_told.routes(),
             Route("/api/v1/models", api.models),
             Route("/api/v1/shadow/{model}", api.shadows),
             Route("/api/v1/alerts", api.alerts),
@@ -456,5 +487,6 @@ def make_app(
             Route("/api/v1/alerts/mute", api.mute, methods=["POST"]),
             Route("/api/v1/monitor/{model}", api.monitor),
             Route("/api/v1/monitor/{model}/performance", api.performance),
+            Route("/api/v1/monitor/{model}/backtest", api.backtest, methods=["POST"]),
         ]
     )

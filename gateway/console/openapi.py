@@ -171,6 +171,15 @@ def alert_paths() -> dict[str, Any]:
             "get": operation("alerts", "The newest word on each alert.",
                              fields(alerts=listed(refer("Alert"))), 400, parameters=filters)
         },
+        "/api/v1/monitor/{model}/backtest": {
+            "post": operation("backtest", "A model's past judged by other settings, beside what "
+                              "was said; a leaf says that it was read.",
+                              refer("Backtest"), 400, 404, 409,
+                              parameters=[in_path("model", "Its name.", "mortgage")],
+                              requestBody=sent(
+                                  since=of("string", "As 7d, or a time."),
+                                  set=of("object", "Keys of `monitor` and values, as texts.")))
+        },
         "/api/v1/alerts/acknowledge": {
             "post": operation("acknowledge_alert", "Somebody has seen it.", said, 400, 404,
                               requestBody=sent(alert=alert))
@@ -275,6 +284,8 @@ def status_schemas() -> dict[str, Schema]:
             ),
             governor=may_be_null(
                 fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL,
+                       refused=listed(of("string", "Why the file is not in force.")),
+                       rollouts=listed(of("string", "A rollout that waits for people, and why.")),
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),
@@ -319,7 +330,8 @@ def status_schemas() -> dict[str, Schema]:
 
 def decision_schemas() -> dict[str, Schema]:
     score = {"score": NUMBER_OR_NULL, "outcome": TEXT_OR_NULL}
-    shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, **score)
+    flag = of(["boolean", "null"])
+    shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, agree=flag, noise=flag, **score)
     reason = fields(code=TEXT, text=TEXT, feature=TEXT, attribution=NUMBER)
     change = fields(
         changes=keyed(of(["number", "string"], "Where the feature would have to be.")),
@@ -352,10 +364,16 @@ def decision_schemas() -> dict[str, Schema]:
             "how it ended, log-probabilities in sum.",
         ),
         shadows=listed(shadow),
+        comparison=of(["object", "null"], "Of a shadow's: with the answer that was given."),
         windows=listed(fields(name=TEXT, state=TEXT)),
         body=of(["object", "null"], "Where the sealed body lies."),
         context=of(["object", "null"], "Path, headers, subjects, groups as sent, once revealed."),
         features=of(["object", "null"], "The row's values as sent, once revealed."),
+        predictions=of(
+            ["array", "null"],
+            "What the version said, one value a row, with or without a card, once revealed: "
+            "the row's, or of rows that nobody told apart the first 256.",
+        ),
         revealed=FLAG,
         words=listed(TEXT),
     )
@@ -400,8 +418,23 @@ def monitor_schemas() -> dict[str, Schema]:
         evidence=of("object", "Window, decisions, and what was compared, before and after."),
         last=fields(event=TEXT, at=MOMENT),
     )  # fmt: skip
+    happening = fields(
+        at=WHOLE, event=TEXT, alert=TEXT, severity=TEXT, window=TEXT_OR_NULL
+    )  # fmt: skip
+    would = fields(
+        decisions=WHOLE, windows=keyed(WHOLE), alarms=keyed(WHOLE), events=keyed(WHOLE),
+        happenings=listed(happening), stopped=of("boolean", "There was more than it may read."),
+    )  # fmt: skip
     return {
         "Alert": alert,
+        "Backtest": fields(
+            model=TEXT,
+            first_leaf=of(["integer", "null"]),
+            settings=of("object"),
+            was=fields(windows=keyed(WHOLE), events=keyed(WHOLE)),
+            would={"anyOf": [would, of("null")]},
+            reading=WHOLE,
+        ),
         "Performance": fields(
             model=TEXT,
             labels=labels,

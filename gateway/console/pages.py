@@ -9,9 +9,10 @@ one that slipped through.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,9 +22,11 @@ from starlette.responses import HTMLResponse, Response
 from gateway.card import Card
 from gateway.clock import isoformat
 from gateway.console.governed import check_purpose
+from gateway.wording import plain_text
 
 if TYPE_CHECKING:
     from gateway.console.api import Api
+    from gateway.console.tables import Tables
 
 NEWEST = 25
 """Decisions listed on the first page when the address does not say how many."""
@@ -41,9 +44,9 @@ FILTERS = ("model", "version", "arm", "rule", "outcome")
 REACHED = ("model", "version", "artifact", "arm", "rule", "unit", "primary")
 """Parts of a record that an exchange has only if it came so far: a refused one lacks them."""
 
-GOOD = frozenset({"ok", "green", "compared"})
-WARNING = frozenset({"watch", "yellow", "inconclusive"})
-BAD = frozenset({"drift", "fault", "breach", "red"})
+GOOD = frozenset({"ok", "green", "compared", "safe", "promoted", "running", "shadowing", "baking"})
+WARNING = frozenset({"watch", "yellow", "inconclusive", "held", "draft", "approved"})
+BAD = frozenset({"drift", "fault", "breach", "red", "worse", "rolled_back", "aborted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +66,8 @@ class FeatureRow:
 
 
 class Pages:
-    def __init__(self, api: Api) -> None:
-        self.api = api
+    def __init__(self, api: Api, tables: Tables) -> None:
+        self.api, self.tables = api, tables
         self._templates = Environment(
             loader=PackageLoader("gateway.console"),
             autoescape=True,
@@ -74,7 +77,7 @@ class Pages:
         )
         self._templates.filters |= {
             "figure": figure, "percent": percent, "p_value": p_value, "moment": isoformat,
-            "tone": tone, "query": urlencode,
+            "said": plain_text, "tone": tone, "query": urlencode, "logarithm": math.log,
         }  # fmt: skip
 
     async def home(self, request: Request) -> Response:
@@ -103,6 +106,35 @@ class Pages:
         status, found = read(await self.api.shadows(request))
         document = found | {"twin": f"/api/v1{request.url.path}"}
         return self._page("shadow.html" if status == 200 else "error.html", status, document)
+
+    async def table(self, request: Request) -> Response:
+        """A revision: its rules, what it changed, and the others."""
+        named = request.path_params.get("revision", "current")
+        against = request.query_params.get("against")
+        status, found = read(await self.tables.told(lambda: self.tables.compared(named, against)))
+        twin = f"/api/v1/revisions/{named}" + (f"?against={against}" if against else "")
+        if status != 200:
+            return self._page("error.html", status, found | {"twin": twin})
+        history = read(await self.tables.told(lambda: {"revisions": self.tables.listed({})}))[1]
+        return self._page("table.html", 200, found | history | {"twin": twin, "named": named})
+
+    async def rollouts(self, request: Request) -> Response:
+        status, found = await self.api.governor.read("/rollouts")
+        page = "rollouts.html" if status == 200 else "error.html"
+        return self._page(page, status, found | {"twin": "/api/v1/rollouts"})
+
+    async def rollout(self, request: Request) -> Response:
+        path = f"/rollouts/{quote(request.path_params['name'], safe='')}"
+        status, found = await self.api.governor.read(path)
+        twin = {"twin": f"/api/v1{path}"}
+        if status != 200:
+            return self._page("error.html", status, found | twin)
+        _, history = await self.api.governor.read(f"{path}/history")
+        blank = dict.fromkeys(("move", "event", "phase", "why")) | {"verdicts": []}
+        events = [blank | event
+                  for event in history.get("events", ())]  # fmt: skip
+        own = {"self_from": found["from"], "self_evidence": found["evidence"], "events": events}
+        return self._page("rollout.html", 200, found | own | twin)
 
     async def decision(self, request: Request) -> Response:
         return await self._decision(request, await self.api.decision(request))

@@ -93,6 +93,8 @@ def rollout_schemas() -> dict[str, Schema]:
         "evidence": fields(alpha=NUMBER, beta=NUMBER, block_s=NUMBER, blocks=WHOLE, late=WHOLE,
                            units_refused=WHOLE),
         "guards": listed(refer("GuardVerdict")),
+        "outlook": listed(fields(guard=TEXT, detectable=NUMBER_OR_NULL, safe_in_s=NUMBER_OR_NULL,
+                                 within_s=NUMBER, words=TEXT)),
         "counts": keyed(fields(exchanges=WHOLE, failed=WHOLE, units=WHOLE, bad_units=WHOLE,
                                labels=WHOLE)),
         "pairs": keyed(WHOLE),
@@ -117,5 +119,6 @@ def rollout_schemas() -> dict[str, Schema]:
             group=TEXT_OR_NULL,
             difference=NUMBER_OR_NULL,
             interval=may_be_null(listed(NUMBER)),
+            words=of("string", "The same in a sentence."),
         ),
     }

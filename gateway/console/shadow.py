@@ -16,6 +16,7 @@ from gateway.monitor.disagreement import (
     Explained,
     Segment,
     ShadowReport,
+    Share,
     correct,
     covered,
     segment,
@@ -66,6 +67,7 @@ def report_of(
     """`steady`: versions without noise of their own."""
     coverage = covered(one.n, dict(sorted(one.missing.items())))
     raw = share_of(one.disagree, one.n)
+    decisions = share_of(one.decisions[1], one.decisions[0])
     reasons = one.words["reason"]
     own = [noise[name] for name in one.against if name in noise]
     report = ShadowReport(
@@ -74,7 +76,7 @@ def report_of(
         against=one.against,
         coverage=coverage,
         raw=raw,
-        decisions=share_of(one.decisions[1], one.decisions[0]),
+        decisions=decisions,
         noise_is=_noise_is(one, steady, bool(own)),
         noise=share_of(sum(n.disagree for n in own), sum(n.n for n in own)),
         corrected=correct(*one.triples),
@@ -84,7 +86,7 @@ def report_of(
         severity=one.severity,
         apart=one.apart,
         explained=_explained(one),
-        segments=_segments(one, raw),
+        segments=_segments(one, decisions),
         examples=[Example(**example) for example in one.examples],
         words=(),
     )
@@ -106,11 +108,11 @@ def _explained(one: Compared) -> Explained | None:
     return Explained(n, top / n, signs / n, ranks / n) if n else None
 
 
-def _segments(one: Compared, raw: Any) -> list[Segment]:
+def _segments(one: Compared, whole: Share) -> list[Segment]:
     """Of what has one value alone there is nothing to compare."""
     values = Counter(key for key, _ in one.segments)
     made = [
-        segment(key, value, *counts, raw)
+        segment(key, value, *counts, whole)
         for (key, value), counts in one.segments.items()
         if values[key] > 1
     ]

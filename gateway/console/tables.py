@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LISTED, LISTED_MAX = 50, 1000
 LAST = 10_000
+ASKED_BYTES_MAX = 4 * 1024**2
 
 
 class Wrong(Exception):
@@ -57,27 +58,27 @@ class Tables:
 
     async def table(self, request: Request) -> Response:
         """The table in force; its tag is what an edit gives in If-Match."""
-        return await self._told(lambda: self.shown("current"))
+        return await self.told(lambda: self.shown("current"))
 
     async def revision(self, request: Request) -> Response:
         """One revision, and what it changed: against its parent, or `against` another."""
         named = request.path_params["revision"]
         against = request.query_params.get("against")
-        return await self._told(lambda: self.compared(named, against))
+        return await self.told(lambda: self.compared(named, against))
 
     async def history(self, request: Request) -> Response:
-        return await self._told(lambda: {"revisions": self.listed(request.query_params)})
+        return await self.told(lambda: {"revisions": self.listed(request.query_params)})
 
     async def traced(self, request: Request) -> Response:
         body = await request.body()
-        return await self._told(lambda: self.trace(body))
+        return await self.told(lambda: self.trace(body))
 
     async def tried(self, request: Request) -> Response:
         """Recorded requests against a draft, once a leaf says that a machine reads them."""
         asked = await request.body()
         by = request.headers.get("x-headworks-person", "local")
         try:
-            last, draft = self._draft_of(asked)
+            last, draft = await asyncio.to_thread(self._draft_of, asked)
             leaves = await asyncio.to_thread(self.api.asked, newest, last)
             record = {"job": "try", "exchanges": len(leaves), "by": by}
             reading = await self.api.governor.tell("reading", record)
@@ -86,7 +87,7 @@ class Tables:
         except OSError as error:
             words = f"reading cannot be recorded now: {error}"
             return _refuse(Wrong(503, "governor_down", words))
-        current = self._table({})
+        current = await asyncio.to_thread(self._table, {})
         found = await asyncio.to_thread(
             try_draft, leaves, draft, current, self.api.state, self.api.bodies
         )
@@ -101,7 +102,7 @@ class Tables:
             raise Wrong(400, "bad_parameter", "draft: rules are wanted, as edit_table takes them")
         return last, self._table({"draft": asked["draft"]})
 
-    async def _told(self, tell: Any) -> Response:
+    async def told(self, tell: Any) -> Response:
         try:
             document = await asyncio.to_thread(tell)
         except Wrong as wrong:
@@ -171,6 +172,8 @@ class Tables:
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    if len(body) > ASKED_BYTES_MAX:
+        raise Wrong(413, "request_too_large", f"more than {ASKED_BYTES_MAX} bytes")
     try:
         asked = orjson.loads(body)
     except ValueError:

@@ -34,7 +34,7 @@ def table_paths() -> dict[str, Any]:
         "/api/v1/table": {
             "get": operation("table", "The table in force; ETag is its revision.", refer("Table")),
             "put": operation("edit_table", "Put rules in the place of models' rules; JSON or YAML.",
-                             refer("Published"), 409, 412, 422, 428, parameters=[wanted],
+                             refer("Published"), 403, 409, 412, 413, 422, 428, parameters=[wanted],
                              requestBody=sent(reason=reason, models=models)),
         },
         "/api/v1/revisions": {
@@ -49,12 +49,12 @@ def table_paths() -> dict[str, Any]:
         },
         "/api/v1/revisions/{revision}/revert": {
             "post": operation("revert", "Bring a revision back into force, as a new one.",
-                              refer("Published"), 400, 404, 412, parameters=[revision, if_match],
-                              requestBody=sent(reason=reason))
+                              refer("Published"), 400, 403, 404, 412,
+                              parameters=[revision, if_match], requestBody=sent(reason=reason))
         },
         "/api/v1/routes/trace": {
             "post": operation("trace", "What a request would meet; nothing is sent.",
-                              refer("Trace"), 400, 404, 422, requestBody=sent(
+                              refer("Trace"), 400, 404, 413, 422, requestBody=sent(
                                   method=TEXT, path=TEXT, headers=keyed(TEXT), caller=TEXT,
                                   body=of(["string", "object", "array"], "A text, or JSON."),
                                   body_base64=TEXT, exchange=TEXT, revision=TEXT,
@@ -62,7 +62,7 @@ def table_paths() -> dict[str, Any]:
         },
         "/api/v1/routes/try": {
             "post": operation("try_draft", "Recorded requests against a draft of rules; a leaf "
-                              "says that they were read.", refer("Trial"), 400, 404, 422,
+                              "says that they were read.", refer("Trial"), 400, 413, 422,
                               requestBody=sent(last=of("integer", "10,000 if absent."),
                                                draft=of(["string", "object"],
                                                         "As edit_table takes it.")))
@@ -96,7 +96,7 @@ def table_schemas() -> dict[str, Schema]:
         "Revision": fields(**about),
         "Table": fields(**about, models=models),
         "Compared": fields(**about, models=models, **compared),
-        "Published": fields(revision=TEXT, changed=FLAG, ended=listed(
+        "Published": fields(revision=TEXT, changed=FLAG, warnings=listed(TEXT), ended=listed(
             of("string", "A rollout that the revert took away."))),
         "Trace": of("object", "How far the request comes.", required=["exchange", "revision"],
                     properties={"exchange": TEXT, "revision": TEXT, "caller": TEXT,

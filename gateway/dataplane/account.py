@@ -29,7 +29,7 @@ from gateway.exchange import (
 )
 from gateway.journal.receipt import Receipt
 from gateway.journal.record import EMPTY, SALT_BYTES, Part, commitment, encode_parts
-from gateway.protocol import v2
+from gateway.protocol import explainer, v2
 from gateway.protocol.dialect import Dialect
 from gateway.protocol.message import Message
 from gateway.routing.body import NoDocument, read_document
@@ -44,12 +44,12 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 
 class Account:
     __slots__ = (
-        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context",
-        "deadline", "dialect", "error", "extra", "first", "frugal", "headers", "id", "inference",
-        "kind", "limits", "method", "model", "operation", "parent", "parsed", "path",
-        "patience_s", "pin", "primary", "query", "receipt", "request", "response",
-        "response_headers", "revision", "runtime", "salt", "sequence", "status", "target",
-        "timeouts", "trace", "unread", "upload", "upstream_ns", "version", "wall_ns",
+        "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "deadline",
+        "dialect", "error", "explained", "extra", "first", "frugal", "headers", "id", "inference",
+        "kind", "limits", "method", "model", "operation", "parent", "parsed", "path", "patience_s",
+        "pin", "primary", "query", "receipt", "request", "response", "response_headers", "revision",
+        "runtime", "salt", "sequence", "status", "target", "timeouts", "trace", "unread", "upload",
+        "upstream_ns", "version", "wall_ns",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +94,7 @@ class Account:
         self.runtime: dict[str, Any] | None = None
         self.primary: str | None = None
         self.extra: dict[str, Any] = {}
+        self.explained: dict[str, Any] | None = None  # of an explainer's answer what may be kept
         self.kind = "exchange"  # what its final record is; feedback is one too
         self.receipt: Receipt | None = None
         self.frugal = False
@@ -142,7 +143,13 @@ class Account:
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
         self.status, self.response_headers = reply.status, reply.headers + reply.trailers
-        self.response = Part.of(reply.body, self.kept_bytes())
+        self.response = Part.of(reply.body, self.answer_bytes())
+        if self.operation == "explain" and self.status == 200:
+            self.explained = explainer.told(reply.body)
+
+    def answer_bytes(self) -> int:
+        """How much of the answer is kept: of an explainer's none, it holds other people's rows."""
+        return 0 if self.operation == "explain" else self.kept_bytes()
 
     def kept_bytes(self) -> int:
         """How much of a body is kept: on a disk with little room, nothing that no decision is made
@@ -209,7 +216,7 @@ class Account:
     def parts(self) -> bytes:
         dropped = self.model.dropped if self.model else frozenset[bytes]()
         request_id = self.first.get(b"x-request-id")
-        context = {
+        context: dict[str, Any] = {
             "path": self.path,
             "query": self.query,
             "request_id": request_id.decode("latin-1") if request_id else None,
@@ -222,6 +229,8 @@ class Account:
         }
         if self.choice is not None and self.choice.unit_digest is not None:
             context["unit"] = self.choice.unit_digest
+        if self.explained is not None:
+            context["explained"] = self.explained
         keep = self.kept_bytes()
         request = self.upload.tally.part(keep) if self.upload else Part.of(self.request, keep)
         return encode_parts(context, request, self.response)

@@ -8,8 +8,9 @@ nobody counts. Here:
   a body, a client that reads, the next request. One timer a connection wakes at or before that time
   and looks again, so a request costs no timer of its own.
 * **One way to read a request.** llhttp without leniency, and beyond it: exactly one host, no
-  control characters in values, and no name with underscores that some servers would read as one
-  of ours or of the message's framing (`x_headworks_id`, `content_length`).
+  control characters in values, no transfer coding but chunks, and no name with underscores that
+  some servers would read as one of ours or of the message's framing (`x_headworks_id`,
+  `content_length`). Trailers are dropped: behind the head nothing may join it.
 * **Answers go in the order of requests**, one under way at a time; what cannot be parsed is
   answered by us, in turn, and ends the connection.
 """
@@ -61,8 +62,8 @@ def _split(url: bytes) -> tuple[str, str]:
 
 
 def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> str | None:
-    """What no request of ours has, in words: a name in disguise, a control character, not exactly
-    one host. Each is looked for in all headers at once."""
+    """What no request of ours has, in words: a name in disguise, a control character, a coding of
+    the message other than chunks, not exactly one host. Each is looked for in all headers."""
     if b"_" in b"".join(first):
         for name in first:
             if b"_" in name and _is_disguised(name):
@@ -71,6 +72,10 @@ def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> st
     if len(values.translate(None, CONTROLS)) != len(values):
         name = next(n for n, value in headers if value.translate(None, CONTROLS) != value)
         return f"header {name.decode('latin-1')[:80]!r} is not taken"
+    if b"transfer-encoding" in first:
+        codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+        if codings != [b"chunked"] or version == "1.0":
+            return "transfer-encoding: nothing but chunked is taken"
     host = first.get(b"host")
     several = len(first) != len(headers) and [name for name, _ in headers].count(b"host") > 1
     if (host is None and version != "1.0") or several or (host and HOST_NOT.search(host)):
@@ -95,6 +100,7 @@ class Protocol(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0  # read while a head was not yet whole
+        self._framing_bytes = 0  # read within a body and none of it: extensions, trailers
         self._read_bytes = 0  # at most so many of them belong to a head that is whole now
         self._in_head, self._begun = True, False
         self._resuming = self._refused = self._held_back = False
@@ -133,6 +139,8 @@ class Protocol(asyncio.Protocol):
             self._head_bytes += len(data)
             if not self._awaits and self.turn is None or self._awaits == "idle":
                 self._await("head", self.limits.head_s)
+        else:
+            self._framing_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -144,6 +152,8 @@ class Protocol(asyncio.Protocol):
                 self._head_bytes = self._measure()
             if self._head_bytes > self.limits.head_bytes:
                 self._refuse_size()
+        elif self._framing_bytes > self.limits.head_bytes:
+            self._refuse_size()
 
     def eof_received(self) -> None:
         """Half a connection is none: it closes."""
@@ -188,11 +198,12 @@ class Protocol(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        if self._in_head:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._in_head = self._begun = False
-        self._head_bytes = 0
+        self._head_bytes = self._framing_bytes = 0
         if self._resuming:
             self._resuming = False
             return
@@ -238,6 +249,7 @@ class Protocol(asyncio.Protocol):
             self.hold_back()
 
     def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
         if self.reading is not None and not self._refused:
             self.reading.push(body)
 

@@ -127,7 +127,7 @@ async def _pass(
 ) -> bytes:
     """Relay all but what is withheld, which it gives back; the account says what came of it."""
     assert account.model is not None
-    tally, withheld = Tally(account.kept_bytes()), Withheld(headers, answer.length)
+    tally, withheld = Tally(account.answer_bytes()), Withheld(headers, answer.length)
     events = media_type(headers) == EVENT_TYPE
     meter = openai.Meter() if account.dialect is openai and events else None
     sent = 0

@@ -22,7 +22,7 @@ from gateway.explain.ownership import Graph, Lanes, attributes, lanes_of
 from gateway.explain.tensors import carried_by
 
 _FLOATING = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
-_HEAD = ("Identity", "Cast", "Sigmoid")
+_HEAD = ("Identity", "Cast", "Sigmoid", "Mul", "Div")
 _CLASSIFIERS = ("LinearClassifier", "TreeEnsembleClassifier")
 ESTIMATORS = (*_CLASSIFIERS, "LinearRegressor", "TreeEnsembleRegressor", "TreeEnsemble")
 _POST_TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
@@ -39,6 +39,7 @@ class Reading:
     column: int
     columns: int
     post_transform: str
+    scale: float
 
 
 def read(card: Card, model: Any) -> Reading:
@@ -47,14 +48,13 @@ def read(card: Card, model: Any) -> Reading:
     node = _estimator(graph, card.outputs.score.tensor)
     attribute = attributes(node)
     columns = _score_columns(node, attribute)
-    column, post_transform = _head(card, graph, node, columns, _post_transform(attribute))
+    column, post_transform, scale = _head(card, graph, node, columns, _post_transform(attribute))
     lanes = lanes_of(graph, node.input[0], _input_lanes(card, graph))
     if lanes.ndim != 1 or any(owner is None for owner in lanes):
         raise Unreadable(f"{node.op_type}: its input is not a matrix of features")
     _all_used(card, lanes)
-    return Reading(
-        node.op_type, attribute, node.input[0], tuple(lanes), column, columns, post_transform
-    )
+    told = (column, columns, post_transform, scale)
+    return Reading(node.op_type, attribute, node.input[0], tuple(lanes), *told)
 
 
 def expose(model: Any, tensor: str) -> bytes:
@@ -87,7 +87,7 @@ def combination(reading: Reading, targets: int) -> tuple[Floats, Space]:
         signs[column] = 1.0
     else:
         raise Unreadable(f"{reading.operator}: {post_transform} of {targets} sums is not additive")
-    return signs, space
+    return signs * reading.scale, space
 
 
 def _estimator(graph: Graph, score: str) -> Any:
@@ -117,8 +117,9 @@ def _post_transform(attribute: Mapping[str, Any]) -> str:
 
 def _head(
     card: Card, graph: Graph, node: Any, columns: int, post_transform: str
-) -> tuple[int, str]:
-    """The estimator's column that is the score, and the transform between sum and score."""
+) -> tuple[int, str, float]:
+    """The estimator's column that is the score, the transform between sum and score, and a factor:
+    LightGBM's exporter multiplies probabilities by one, and divides a forest's sum by its trees."""
     output = node.output[1 if node.op_type in _CLASSIFIERS else 0]
     between = _between(graph, output, card.outputs.score.tensor)
     for follower in between:
@@ -135,9 +136,26 @@ def _head(
         if sigmoids > 1 or post_transform != "NONE":
             raise Unreadable("the score passes more than one transform")
         post_transform = "LOGISTIC"
+    scale = _scale(graph, between)
+    if scale != 1 and post_transform != "NONE":
+        raise Unreadable(f"the score is multiplied by {scale:g} beside {post_transform}")
     if (post_transform != "NONE") and card.outputs.score.kind == "quantity":
         raise Unreadable(f"the score is a quantity made by {post_transform}")
-    return int(lanes[column]), post_transform
+    return int(lanes[column]), post_transform, scale
+
+
+def _scale(graph: Graph, between: list[Any]) -> float:
+    """The product of the constants that the score is multiplied with or divided by."""
+    scale = 1.0
+    for node in between:
+        if node.op_type in ("Mul", "Div"):
+            factor = graph.constants.get(node.input[1])
+            if factor is None and node.op_type == "Mul":
+                factor = graph.constants.get(node.input[0])
+            if factor is None or factor.size != 1:
+                raise Unreadable(f"{node.op_type} behind the estimator is not by one constant")
+            scale = scale * factor.item() if node.op_type == "Mul" else scale / factor.item()
+    return scale
 
 
 def _between(graph: Graph, start: str, end: str) -> list[Any]:

@@ -24,6 +24,9 @@ _AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
 MEMBERS = np.arange(31)
 # Paths are copied at each branch, so a chain of nodes would cost its length squared.
 DEPTH_AT_MOST = 256
+# LightGBM's exporter lets several branches of a set of categories lead to one node: a leaf below it
+# is a box for each way, and ways multiply. A ring has no end, and is refused by this too.
+LEAVES_AT_MOST = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -250,9 +253,8 @@ def _ensemble(
 def _leaves(
     root: int, branches: Mapping[int, _Branch], weights: Floats, numbers: dict[Split, int]
 ) -> tuple[Leaf, ...]:
-    """Every leaf of a tree with its path; `numbers` collects the splits of the ensemble."""
-    leaves = []
-    visited = set()
+    """Every way to a leaf; `numbers` collects the splits of the ensemble."""
+    leaves: list[Leaf] = []
     waiting: list[tuple[int, tuple[tuple[int, bool], ...]]] = [(root, ())]
     while waiting:
         node, path = waiting.pop()
@@ -260,11 +262,10 @@ def _leaves(
         if branch is None:
             leaves.append(Leaf(float(weights[node]), path))
             continue
-        if node in visited:
-            raise Unreadable("a node is reached twice")
+        if len(leaves) + len(waiting) > LEAVES_AT_MOST:
+            raise Unreadable(f"a tree has more than {LEAVES_AT_MOST} ways to its leaves")
         if len(path) == DEPTH_AT_MOST:
             raise Unreadable(f"a tree is deeper than {DEPTH_AT_MOST}")
-        visited.add(node)
         split = numbers.setdefault(branch.split, len(numbers))
         waiting.append((branch.when_false, (*path, (split, False))))
         waiting.append((branch.when_true, (*path, (split, True))))

@@ -18,7 +18,7 @@ from gateway.monitor.proportion import CONFIDENCE, Interval, normal_quantile, wi
 
 COVERAGE = 0.95
 SEGMENT_AT_LEAST = 30
-"""Exchanges of a segment before it may stand out: there are many segments, and a few small ones are
+"""Decisions of a segment before it may stand out: there are many segments, and a few small ones are
 always far from the whole."""
 
 

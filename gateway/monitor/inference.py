@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from gateway.card import Card
 from gateway.explain.worker import Asked
+from gateway.journal.record import decode_parts
+from gateway.ledger.bodies import BodyReader
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import decisions_of
-from gateway.table import Model, Version
+from gateway.protocol.reader import reader_of
+from gateway.protocol.tensor import Unreadable
+from gateway.table import Model, Table, Version
+
+log = logging.getLogger("headworks.analyst")
 
 
 @dataclass(slots=True)
@@ -22,12 +32,16 @@ class Inference:
     scores: list[float] = field(default_factory=list)
     outcomes: list[str | None] = field(default_factory=list)
     given: bool = True
+    exchange: str = ""
     why: str | None = None
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
     def asked(self) -> Asked:
-        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes, self.given)
+        return Asked(
+            self.model, self.version, self.rows, self.scores, self.outcomes, self.given,
+            self.exchange,
+        )  # fmt: skip
 
     def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
         assert self.version.card is not None
@@ -45,3 +59,39 @@ def is_decided(leaf: dict[str, Any]) -> bool:
         and record["status"] == 200
         and record.get("version") is not None
     )
+
+
+def read_inference(leaf: dict[str, Any], table: Table, bodies: BodyReader) -> Inference:
+    """What an inference was about, from its body, its revision and its version's card."""
+    record = leaf["record"]
+    model = table.models[record["model"]]
+    found = Inference(model, model.versions[record["version"]])
+    found.given, found.exchange = record["arm"] != "shadow", record["id"]
+    if found.version.card is None:
+        found.why = "no_artifact"
+    elif not leaf.get("decisions"):
+        found.why = "unreadable"
+    else:
+        _read_body(leaf, found, found.version.card, bodies)
+    return found
+
+
+def _read_body(leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyReader) -> None:
+    try:
+        found.keys, parts = bodies.read_sealed(leaf["record"]["id"], leaf["body"])
+        context, request, _ = decode_parts(parts)
+        told = orjson.loads(context)
+        if request.truncated:
+            found.why = "truncated"
+            return
+        reader = reader_of(leaf["record"], found.model)
+        found.rows = reader.columns(card, request.kept, told["request_headers"])
+    except (Unreadable, ValueError, OSError) as error:
+        log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
+        found.why = "unreadable"
+        return
+    found.groups = told["groups"]
+    found.scores = [decision["score"] for decision in leaf["decisions"]]
+    found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
+    if any(len(column) != len(found.outcomes) for column in found.rows.values()):
+        found.why = "rows_differ"

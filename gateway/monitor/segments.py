@@ -1,7 +1,7 @@
 """Where a shadow differs: comparisons counted by group and by feature, as leaves say them.
 
 A fold like windows: the same leaves give the same counts. Groups and inputs are sealed beside the
-ledger, so that which group an exchange was of is nowhere in clear; a leaf says how many of a group,
+ledger, so that which group a decision was of is nowhere in clear; a leaf says how many of a group,
 or of a quarter of a feature's values, were compared and how many disagreed, 500 exchanges or a
 minute at a time. What is not said yet is in the state that goes on over a restart.
 """
@@ -9,7 +9,7 @@ minute at a time. What is not said yet is in the state that goes on over a resta
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -62,20 +62,21 @@ class Segments:
         self._explained: OrderedDict[str, list[dict[str, float]]] = OrderedDict()
         self._spaces: dict[str, str] = {}
 
-    def take(self, leaf: Mapping[str, Any], segments: Mapping[str, str]) -> None:
-        """A shadow's leaf with its comparison; `segments`: by key, what the exchange was of."""
+    def take(self, leaf: Mapping[str, Any], segments: Sequence[Mapping[str, str]]) -> None:
+        """A shadow's leaf with its comparison; `segments`: by key, what each decision was of."""
         comparison, record = leaf.get("comparison"), leaf["record"]
         if comparison is None or "not_compared" in comparison or comparison.get("noise"):
             return
         pending = self._pending.setdefault(record["model"], Pending(record["at"]))
         pending.n += 1
-        for key, value in segments.items():
-            place = (record["version"], key, value)
-            if place not in pending.cells and len(pending.cells) >= VALUES_AT_MOST:
-                place = (record["version"], key, OTHER)
-            cell = pending.cells.setdefault(place, [0, 0])
-            cell[0] += 1
-            cell[1] += not comparison["agree"]
+        for segment, agree in zip(segments, _agreements(comparison, len(segments))):
+            for key, value in segment.items():
+                place = (record["version"], key, value)
+                if place not in pending.cells and len(pending.cells) >= VALUES_AT_MOST:
+                    place = (record["version"], key, OTHER)
+                cell = pending.cells.setdefault(place, [0, 0])
+                cell[0] += 1
+                cell[1] += not agree
 
     def explained(self, record: Mapping[str, Any], said: Mapping[str, Any]) -> None:
         """An explanation: a primary's is kept for a while, a shadow's is compared with it."""
@@ -114,24 +115,35 @@ def _add(sums: dict[str, list[float]], version: str, likeness: Likeness) -> None
         found[place] += value
 
 
-def by_groups(keys: tuple[str, ...], groups: list[dict[str, str]]) -> dict[str, str]:
-    """The watched groups of an exchange; of a batch only where all its rows share it."""
-    found = {}
-    for key in keys:
-        values = {group.get(key) or UNKNOWN for group in groups} or {UNKNOWN}
-        found[key] = values.pop() if len(values) == 1 else OTHER
-    return found
+def _agreements(comparison: Mapping[str, Any], rows: int) -> list[bool]:
+    """Whether each decision agrees; none of a batch whose leaf does not say all that differ."""
+    if rows == 1:
+        return [comparison["agree"]]
+    if comparison["rows"] != rows:
+        return []
+    if comparison["disagree"] == rows:
+        return [False] * rows
+    differing = {row for row, *_ in comparison["differing"]}
+    if comparison["disagree"] > len(differing):
+        return []
+    return [row not in differing for row in range(rows)]
+
+
+def by_groups(keys: tuple[str, ...], groups: list[dict[str, str]], row: int = 0) -> dict[str, str]:
+    """The watched groups of a decision: one for all rows, or one a row."""
+    told = groups[row if len(groups) > 1 else 0] if groups else {}
+    return {key: told.get(key) or UNKNOWN for key in keys}
 
 
 def by_features(
-    card: Card, reference: Reference | None, rows: Mapping[str, list[Any]]
+    card: Card, reference: Reference | None, rows: Mapping[str, list[Any]], row: int = 0
 ) -> dict[str, str]:
     """The place of one decision's inputs: categories, and quarters of the reference's numbers."""
-    if reference is None or any(len(column) != 1 for column in rows.values()):
+    if reference is None:
         return {}
     found = {}
     for feature in card.used:
-        value = rows[feature.name][0]
+        value = rows[feature.name][row]
         if value is None:
             found[feature.name] = "missing"
         elif feature.type == "category":

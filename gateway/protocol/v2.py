@@ -38,7 +38,8 @@ NAME = "v2"
 ERROR_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
 INFERENCE_HEADER = b"inference-header-content-length"
-METHODS: Mapping[str, str] = {"infer": "POST", "metadata": "GET", "ready": "GET", "control": "POST"}
+METHODS: Mapping[str, str] = {"infer": "POST", "explain": "POST", "metadata": "GET", "ready": "GET",
+                              "control": "POST"}  # fmt: skip
 """`control` (load, unload) changes what answers: it is for callers who may force."""
 INFERENCES = frozenset(("infer",))
 SERVER = ("/v2/repository", "/v2/models/stats", "/v2/systemsharedmemory", "/v2/cudasharedmemory",

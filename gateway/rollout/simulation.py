@@ -17,7 +17,7 @@ from gateway.rollout.judging import Judging
 def simulate(settings: JudgeSettings, blocks: Iterable[Block]) -> dict[str, Any]:
     """For each guard the first time that it was sure, and how it stands in the end; when a limit
     would have rolled back, and what would have held it."""
-    judging = Judging(settings)
+    judging = Judging(settings, "from", "to")
     sure: dict[str, dict[str, Any]] = {}
     acts: list[dict[str, Any]] = []
     seen: set[str] = set()

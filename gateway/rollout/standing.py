@@ -14,6 +14,8 @@ from gateway.rollout.attempt import Attempt
 from gateway.rollout.lifecycle import Phase, Step, lacks
 
 SECOND = 1_000_000_000
+AHEAD_BLOCKS = 360
+"""How far ahead is looked: an hour of blocks of ten seconds."""
 
 
 def summary(attempt: Attempt, troubles: Mapping[str, str]) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def summary(attempt: Attempt, troubles: Mapping[str, str]) -> dict[str, Any]:
         "rollout": attempt.name, "attempt": attempt.number, "model": settings.model,
         "rule": settings.rule, "from": settings.from_, "to": settings.to,
         "phase": stage.phase, "step": stage.step + 1, "steps": len(attempt.plan.steps),
-        "exposure": exposure(step) if step is not None else "nobody",
+        "exposure": _exposure(attempt, step),
         "weight_ppm": step.weight_ppm if step is not None and attempt.is_exposed else 0,
         "mode": settings.mode, "why": why(attempt), "trouble": troubles.get(attempt.name),
     }  # fmt: skip
@@ -39,7 +41,10 @@ def standing(attempt: Attempt, now: int, troubles: Mapping[str, str]) -> dict[st
         "ticket": settings.ticket, "digest": attempt.plan.digest,
         "began": isoformat(attempt.created["at"]),
         "since": isoformat(stage.since) if stage.since else None, "lasted_s": lasted,
-        "plan": [_step(step, place, stage.step) for place, step in enumerate(attempt.plan.steps)],
+        "plan": [
+            _step(step, place, stage.step + (stage.phase is Phase.PROMOTED))
+            for place, step in enumerate(attempt.plan.steps)
+        ],
         "held": {"kind": stage.held.kind, "why": stage.held.why, "causes": list(stage.held.causes)}
         if stage.held else None,
         "overruled": sorted(stage.overruled),
@@ -53,11 +58,19 @@ def standing(attempt: Attempt, now: int, troubles: Mapping[str, str]) -> dict[st
             "late": attempt.judging.late, "units_refused": attempt.tally.units_refused,
         },
         "guards": attempt.judging.verdicts(),
+        "outlook": attempt.judging.outlooks(AHEAD_BLOCKS * settings.evidence.block)
+        if attempt.is_exposed else [],
         "counts": attempt.judging.counts(),
         "pairs": attempt.judging.pairs(),
         "unhealthy": dict(attempt.finding.unhealthy) if attempt.finding else {},
         "would": would(attempt),
     }  # fmt: skip
+
+
+def _exposure(attempt: Attempt, step: Step | None) -> str:
+    if attempt.stage.phase is Phase.PROMOTED:
+        return "everybody"
+    return exposure(step) if step is not None and not attempt.is_over else "nobody"
 
 
 def exposure(step: Step) -> str:

@@ -86,7 +86,8 @@ def _caller(table: Table, name: str | None) -> Caller:
     found = next((caller for caller in table.callers.values() if caller.name == name), None)
     if found is None:
         known = ", ".join(sorted(caller.name for caller in table.callers.values()))
-        raise Refusal("unauthorised", f"no caller {name!r}; known: {known}")
+        words = "a caller is wanted" if name is None else f"no caller {name!r}"
+        raise Refusal("unauthorised", f"{words}; known: {known}")
     return found
 
 

@@ -117,7 +117,7 @@ def test_rows_are_compared_one_by_one() -> None:
     found = told(answer((0.1, 0.45, 0.6, 0.9)), answer((0.1, 0.7, 0.1, 0.95)))
     assert found == {
         "agree": False, "kind": "decision", "rows": 4, "severity": 0.5, "reason": "flip",
-        "disagree": 2, "reasons": {"flip": 2, "jitter": 1},
+        "direction": "deny>approve", "disagree": 2, "reasons": {"flip": 2, "jitter": 1},
         "directions": {"approve>deny": 1, "deny>approve": 1},
         "differing": [[1, 0.25, "flip"], [2, 0.5, "flip"]],
     }  # fmt: skip

@@ -14,7 +14,8 @@ from gateway.console import pages
 from gateway.console.pages import FeatureRow, feature_rows, figure, p_value, percent
 
 PAGES = ("/", "/models/mortgage", "/decisions/{denied}", "/decisions/{odd}", "/decisions/{refused}",
-         "/shadow/mortgage", "/models/nobody", "/decisions/nonsense", "/?status=x")  # fmt: skip
+         "/shadow/mortgage", "/table", "/table/0?against=current", "/table/nowhere",
+         "/models/nobody", "/decisions/nonsense", "/?status=x")  # fmt: skip
 
 
 class Tags(HTMLParser):
@@ -63,7 +64,8 @@ def test_each_page_keeps_to_its_policy(world, path):
     ("path", "status"),
     [
         ("/", 200), ("/models/mortgage", 200), ("/decisions/{refused}", 200),
-        ("/shadow/mortgage", 200), ("/shadow/nobody", 404),
+        ("/shadow/mortgage", 200), ("/shadow/nobody", 404), ("/table", 200), ("/table/0", 200),
+        ("/table/nowhere", 404), ("/table?against=nowhere", 404),
         ("/models/nobody", 404), ("/decisions/nonsense", 400), ("/?since=tuesday", 400),
         ("/decisions/00000000-0000-7000-8000-000000000000", 404),
     ],

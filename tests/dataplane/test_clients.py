@@ -55,6 +55,41 @@ def test_one_host_and_no_disguise(world: World, lines: bytes) -> None:
     world.run(story())
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [b"transfer-encoding: gzip, chunked", b"transfer-encoding: chunked, chunked",
+     b"transfer-encoding: gzip\r\ntransfer-encoding: chunked",
+     b"transfer-encoding: identity"])  # fmt: skip
+def test_no_coding_of_a_message_but_chunks(world: World, lines: bytes) -> None:
+    """What we would not undo would reach the version undone by half: 400, and the end."""
+
+    async def story() -> None:
+        client = await world.connect()
+        await client.say(HEAD + b"host: a\r\n" + lines + b"\r\n\r\n0\r\n\r\n")
+        reply = await soon(client.answer())
+        assert (reply.status, reply.error) == (400, "bad_request")
+        assert await client.ended()
+
+    world.run(story())
+
+
+@pytest.mark.parametrize("endless", [b"1;a=", b"0\r\nx: ", b"0\r\n" + b"x: y\r\n" * 99])
+def test_what_is_no_body_within_one_has_an_end(world: World, limited: Any, endless: bytes) -> None:
+    """Extensions and trailers without end are a head that is too long, though none is kept."""
+
+    async def story() -> None:
+        limited(head_bytes=2048)
+        client = await world.connect()
+        await client.say(chunked([applicants()]).removesuffix(b"0\r\n\r\n") + endless)
+        for _ in range(5):
+            await client.say(b"y" * 1024)
+            await asyncio.sleep(0.01)
+        reply = await soon(client.answer())
+        assert (reply.status, reply.error) == (431, "headers_too_large")
+
+    world.run(story())
+
+
 @pytest.mark.parametrize("length", [True, False])
 def test_a_slow_body_is_a_408(world: World, limited: Any, length: bool) -> None:
     """However steadily it drips: the time is of the whole body; recorded, and the last answer."""

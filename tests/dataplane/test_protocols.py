@@ -354,3 +354,31 @@ def test_what_a_shadow_cannot_read_is_not_copied(world: World) -> None:
 
 def _dropped(world: World, model: str, reason: str) -> float:
     return world.count("headworks_shadow_dropped", model=model, reason=reason)
+
+
+def test_an_explainer_s_answer_is_recorded_without_other_people_s_rows(world: World) -> None:
+    """`:explain` of V1 and `/explain` of MLServer pass byte for byte; the record names the
+    operation, keeps the question, and of the answer digest, length and what is about it."""
+    rows = [[39, 7, 1, 1]]
+    answer = orjson.dumps({"meta": {"name": "AnchorTabular"},
+                           "data": {"anchor": ["a <= 1"], "raw": {"examples": rows}}})  # fmt: skip
+
+    async def story() -> None:
+        server = Server(said(answer, b"content-type: application/json\r\n"))
+        async with origin(server) as at:
+            await world.serve(
+                models(f"iris: {remote(url(at), 'protocol: v1')}", f"rose: {remote(url(at))}")
+            )
+            for target in (b"/v1/models/iris:explain", b"/v2/models/rose/explain"):
+                reply = await world.ask(b'{"instances": [[1]]}', target=target)
+                told = await world.record_of(reply)
+                assert (reply.status, reply.body) == (200, answer)
+                assert told.header["operation"] == "explain"
+                assert told.request.kept == b'{"instances": [[1]]}'
+                assert (told.response.length, told.response.kept) == (len(answer), b"")
+                assert told.context["explained"] == {
+                    "explanations": [{"name": "AnchorTabular", "data": {"anchor": ["a <= 1"]}}],
+                    "redacted": 1,
+                }
+
+    world.run(story())

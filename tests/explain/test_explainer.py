@@ -230,14 +230,39 @@ def test_two_estimators_are_refused():
     assert fallback_reason(nodes) == "2 estimators make the score"
 
 
-def test_post_processing_is_refused():
+@pytest.mark.parametrize(
+    ("operator", "constant", "reason"),
+    [
+        ("Add", [2], "operator Add may mix features"),
+        ("Mul", [1, 2], "Mul behind the estimator is not by one constant"),
+        ("Pow", [2], "operator Pow may mix features"),
+    ],
+)
+def test_post_processing_is_refused(operator, constant, reason):
     """Arithmetic behind the estimator changes the score, and is not overlooked."""
     nodes = [
         linear_node([1, 2, 3], "X", "A"),
-        helper.make_node("Mul", ["A", "two"], ["score"]),
+        helper.make_node(operator, ["A", "by"], ["score"]),
     ]
-    reason = fallback_reason(nodes, constants=[("two", np.float32([2]))])
-    assert reason == "operator Mul may mix features"
+    assert fallback_reason(nodes, constants=[("by", np.float32(constant))]) == reason
+
+
+@pytest.mark.parametrize(("operator", "factor"), [("Mul", 0.5), ("Div", 4.0), ("Mul", 1.0)])
+def test_a_constant_factor_is_part_of_the_score(operator, factor):
+    """LightGBM's exporter multiplies or divides what the trees add up to: attributions follow."""
+    nodes = [
+        linear_node([1, -2, 3], "X", "A"),
+        helper.make_node(operator, ["A", "by"], ["score"]),
+    ]
+    model = graph_of(nodes, {"X": 3}, ["score"], constants=[("by", np.float32([factor]))])
+    card = card_of(model, one_tensor(3), score="score", column=0, kind="quantity")
+    rows = columns(np.random.default_rng(0).normal(size=(30, 3)))
+    explainer = Explainer(card, model, rows)
+    assert explainer.fallback_reason is None
+    values, base = Oracle(card, model, "output").shapley(rows, explainer._background)
+    explained = explainer.explain(rows)
+    np.testing.assert_allclose(explained.values, values, atol=FLOAT32)
+    assert explained.base == pytest.approx(base, abs=FLOAT32)
 
 
 def test_a_reading_that_onnxruntime_contradicts_is_not_believed():

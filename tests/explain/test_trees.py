@@ -9,7 +9,9 @@ from onnx import helper
 from oracle import Oracle, card_of, columns, graph_of, one_tensor, part
 
 from gateway.explain import tables, treeshap
+from gateway.explain.attribution import Unreadable
 from gateway.explain.explainer import Explainer
+from gateway.explain.trees import Split, _Branch, _leaves
 
 FEATURES = 5
 GRID = np.array([-1.5, -1.0, 0.0, 0.5, 1.0, 2.0], np.float32)
@@ -285,3 +287,34 @@ def test_trees_too_large_are_refused(monkeypatch):
     monkeypatch.setattr(treeshap, "TABLE_BYTES_AT_MOST", 0)
     monkeypatch.setattr(treeshap, "PAIRS_AT_MOST", 3)
     assert fallback_reason(regressor(grown(3, 5, 2, MODES))).startswith("trees too large")
+
+
+def test_a_node_that_several_branches_lead_to():
+    """LightGBM's sets of categories: 1, 4 or 8 in f0 lead to one subtree, which is there once."""
+    node = helper.make_node(
+        "TreeEnsembleRegressor",
+        ["X"],
+        ["score"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0] * 7,
+        nodes_nodeids=list(range(7)),
+        nodes_modes=["BRANCH_EQ"] * 3 + ["BRANCH_LEQ"] + ["LEAF"] * 3,
+        nodes_featureids=[0, 0, 0, 1, 0, 0, 0],
+        nodes_values=[-1.0, 0.5, 2.0, 0.0, 0.0, 0.0, 0.0],
+        nodes_truenodeids=[3, 3, 3, 4, 0, 0, 0],
+        nodes_falsenodeids=[1, 2, 6, 5, 0, 0, 0],
+        target_treeids=[0] * 3,
+        target_nodeids=[4, 5, 6],
+        target_ids=[0] * 3,
+        target_weights=[1.0, -2.0, 0.5],
+    )
+    check(graph_of([node], {"X": FEATURES}, ["score"]), 9, "output")
+
+
+def test_a_ring_of_nodes_is_refused():
+    """A graph whose branches lead back to themselves has no leaves to explain from."""
+    question = Split(0, "LEQ", (0.0,), False)
+    ring = {0: _Branch(question, 1, 1), 1: _Branch(question, 0, 0)}
+    with pytest.raises(Unreadable, match="ways to its leaves|deeper than"):
+        _leaves(0, ring, np.zeros(2), {})

@@ -178,6 +178,40 @@ def test_what_is_wrong_is_named(gateway, path, sent, status, said):
     assert gateway.api("/api/v1/status")["governor"]["leaves"] - before <= 1  # a heartbeat
 
 
+def test_a_backtest_says_what_other_settings_would_have_said(gateway):
+    """The same windows by the settings in force; other ones by others; the reading is a leaf."""
+    path = f"http://{gateway.admin}/api/v1/monitor/mortgage/backtest"
+    same = httpx2.post(path, json={"since": "1h"}, timeout=60).json()
+    assert same["would"]["windows"] == same["was"]["windows"]
+    assert same["would"]["decisions"] == 7 * WINDOW
+    stuck = [one for one in same["would"]["happenings"] if "quality/lvr/stuck" in one["alert"]]
+    assert [one["event"] for one in stuck] == ["opened", "resolved"]
+    done = gateway.run("monitor", "backtest", "mortgage", "--since", "1h", "--json",
+                       "--try", "window.count=350", "--try", "drift.running=1")  # fmt: skip
+    other = orjson.loads(done.stdout)
+    assert sum(other["would"]["windows"].values()) == 2
+    assert other["settings"] == {"window": {"count": 350}, "drift": {"running": 1}}
+    shown = gateway.run("monitor", "backtest", "mortgage", "--since", "1h")
+    assert (shown.returncode, "as it was said" in shown.stdout) == (0, True), shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"set": {"drift.alpha": "7"}}, "drift.alpha=7"),
+        ({"set": {"drift.alpah": "0.1"}}, "drift.alpah"),
+        ({"set": {"reference": "x.parquet"}}, "reference=x.parquet"),
+        ({"since": "soon"}, "since='soon'"),
+        ({"until": "1d"}, "{since, set}"),
+    ],
+)
+def test_a_backtest_of_wrong_settings_is_refused(gateway, sent, said):
+    """The key and its value; nothing is read."""
+    path = f"http://{gateway.admin}/api/v1/monitor/mortgage/backtest"
+    answer = httpx2.post(path, json=sent, timeout=30)
+    assert (answer.status_code, said in answer.json()["error"]) == (400, True), answer.text
+
+
 def test_alerts_of_a_wrong_filter_are_refused(gateway):
     """The parameter and its value."""
     told = gateway.api("/api/v1/alerts", resolved="maybe")

@@ -4,6 +4,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import httpx2
 import orjson
@@ -135,3 +136,43 @@ def test_a_shadow_over_a_restart_and_its_noise(make_gateway, make_server):
     assert sum(one["n"] for one in lvr) == 40
     (row,) = gateway.api("/api/v1/monitor/mortgage")["agreement"]
     assert (row["shadow"], row["same_outcome"]) == ("v3", 0)
+
+
+def memory_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * 4096 / 2**20
+
+
+@pytest.mark.long
+def test_long_bodies_to_a_black_hole_leave_memory_bounded(make_gateway, make_server):
+    """270 MiB are asked while copies wait for a shadow that never answers: the worker grows by
+    little more than what the queue may hold, and every application is answered."""
+    primary, hole = make_server(0.1), make_server(None)
+    bounds = "shadow: {bytes: 16MiB, concurrency: 4, timeout: 30s}\n    limits: {keep: 1KiB}"
+    gateway = make_gateway(
+        edit=lambda text: (
+            text.replace(
+                "v1: {artifact: models/mortgage/v1}",
+                f"v1: {{upstream: '{primary.url}', artifact: models/mortgage/v1}}",
+            )
+            .replace(
+                "v3: {artifact: models/mortgage/v3}",
+                f"v3: {{upstream: '{hole.url}', artifact: models/mortgage/v3}}",
+            )
+            .replace("protocol: v2", f"protocol: v2\n    {bounds}")
+            .replace("split: {v1: 95%, v2: 5%}", "split: {v1: 100%}")
+        )
+    ).start()
+    send(gateway, 20)
+    worker = gateway.child("worker-0")
+    before = memory_mib(worker)
+    long = orjson.loads(body()) | {"id": "x" * 900_000}
+    url = f"http://{gateway.data}/v2/models/mortgage/infer"
+    most = before
+    with httpx2.Client(headers=KEY, timeout=20) as client:
+        for _ in range(300):
+            assert client.post(url, content=orjson.dumps(long)).status_code == 200
+            most = max(most, memory_mib(worker))
+    dropped = httpx2.get(f"http://{gateway.admin}/metrics").text
+    assert 'reason="queue_bytes"' in dropped
+    assert most - before < 16 + 40
