@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from gateway.declaration import (
     MILLION,
@@ -179,13 +179,23 @@ class ShadowRule(Section):
     when: Condition = Field(Condition(), description="Condition; absent: always.")
 
 
+def _share_alone(value: Any) -> Any:
+    """`v3: 5%` is short for `v3: {share: 5%}`."""
+    return {"share": value} if isinstance(value, str) else value
+
+
+ShareOrShadow = Annotated[
+    ShadowRule, BeforeValidator(_share_alone, json_schema_input_type=Share | ShadowRule)
+]
+
+
 class RuleSettings(Section):
     name: Name = Field(description="Name that records carry.")
     when: Condition = Field(Condition(), description="Condition; absent: always.")
     split: dict[Name, Share | None] = Field(
         description="Versions and shares; the first is stable and takes what is left."
     )
-    shadow: dict[Name, ShadowRule] = Field(
+    shadow: dict[Name, ShareOrShadow] = Field(
         {}, description="Versions that get a copy: of which share, or of which share when."
     )
     holdout: Share = Field(0, description="Buckets at the end that stay on the stable version.")
@@ -198,16 +208,6 @@ class RuleSettings(Section):
     priority: Literal["critical", "default", "batch"] = Field(
         "default", description="Who is shed last and first, when there is too much."
     )
-
-    @field_validator("shadow", mode="before")
-    @classmethod
-    def share_alone(cls, value: Any) -> Any:
-        """`v3: 5%` is short for `v3: {share: 5%}`."""
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: {"share": told} if isinstance(told, str) else told for name, told in value.items()
-        }
 
     @model_validator(mode="after")
     def leaves_the_holdout(self) -> RuleSettings:
