@@ -30,6 +30,7 @@ from gateway.catalog.store import open_catalog
 from gateway.clock import SystemClock
 from gateway.detectors.foreign import opened
 from gateway.exchange import exchange_id
+from gateway.explain.remote import Remote
 from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
@@ -43,6 +44,7 @@ from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
 from gateway.monitor.segments import Segments, by_features, by_groups
 from gateway.monitor.worker import Windows
+from gateway.outbound.scoring import Scores
 from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
 from gateway.settings import LedgerSettings
@@ -73,7 +75,8 @@ class Analyst:
         self.metrics = Metrics(NAME, state / "metrics")
         self.tables = TableStore(state)
         artifacts = Artifacts(state)
-        self.explanations = Explanations(artifacts)
+        self.scores = Scores(self.metrics)
+        self.explanations = Explanations(artifacts, Remote(self.scores, clock.steady))
         self.folder = JournalFolder(state, keys, NAME)
         self.bodies = BodyReader(state, keys)
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")

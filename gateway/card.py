@@ -142,7 +142,7 @@ class Card(Strict):
     model: Name
     version: Name
     summary: str
-    artifact: ArtifactFile
+    artifact: ArtifactFile | None = None
     features: tuple[Feature, ...] = Field(min_length=1, max_length=1024)
     outputs: Outputs
     training: Training

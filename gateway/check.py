@@ -60,7 +60,7 @@ def check(path: Path, overrides: Mapping[str, str] | None = None) -> Checked:
     settings = file.validate(Settings, file.tree)
     for key, value, words in _references(file.tree):
         file.add(key, value, words)
-    for model, version, key, name in _artifacts(file.tree):
+    for model, version, key, name in _cards(file.tree):
         card = _card(checked, file, key, name)
         if card is not None:
             checked.cards[model, version] = card
@@ -134,9 +134,13 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
 def _compared(at: Key, model: dict[str, Any], versions: dict[str, Any]) -> Iterator[Found]:
     """Decisions are compared by the cards of both."""
     kind = _dict(model.get("compare")).get("kind")
-    bare = [name for name, version in versions.items() if not _dict(version).get("artifact")]
+    bare = [
+        name
+        for name, version in versions.items()
+        if not (_dict(version).get("artifact") or _dict(version).get("card"))
+    ]
     if kind == "decision" and bare:
-        words = f"each version needs an `artifact` with its card; {', '.join(map(str, bare))}: none"
+        words = f"each version needs an `artifact` or a `card`; {', '.join(map(str, bare))}: none"
         yield (*at, "compare", "kind"), kind, words
 
 
@@ -254,13 +258,12 @@ def _principals(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
         yield ("listen", "admin"), admin, "beyond loopback the admin port needs `people`"
 
 
-def _artifacts(tree: dict[str, Any]) -> Iterator[tuple[str, str, Key, str]]:
+def _cards(tree: dict[str, Any]) -> Iterator[tuple[str, str, Key, str]]:
     for name, model in _models(tree):
         for version, settings in _dict(model.get("versions")).items():
-            artifact = _dict(settings).get("artifact")
-            if isinstance(artifact, str):
-                key = ("models", name, "versions", version, "artifact")
-                yield name, str(version), key, artifact
+            for what in ("artifact", "card"):
+                if isinstance(value := _dict(settings).get(what), str):
+                    yield name, str(version), ("models", name, "versions", version, what), value
 
 
 def _inline(
@@ -299,6 +302,12 @@ def _tls_files(at: Key, section: dict[Any, Any]) -> Iterator[tuple[Key, str]]:
 
 
 def _card(checked: Checked, file: YamlFile, key: Key, name: str) -> Card | None:
+    """From an artifact's folder, whose model must be the card's; or from a file of its own."""
+    if key[-1] == "card":
+        if not checked.resolve(name).is_file():
+            file.add(key, name, "there is no such file")
+            return None
+        return _read_card(checked, checked.resolve(name), name)[1]
     folder = checked.resolve(name)
     if not folder.is_dir():
         file.add(key, name, "there is no such folder")
@@ -306,14 +315,14 @@ def _card(checked: Checked, file: YamlFile, key: Key, name: str) -> Card | None:
     if not (folder / "card.yaml").is_file():
         file.add(key, name, "the folder has no card.yaml")
         return None
-    card_file = YamlFile(folder / "card.yaml", f"{name}/card.yaml", checked.problems)
-    card: Card | None = card_file.validate(Card, card_file.tree) if card_file.tree else None
+    card_file, card = _read_card(checked, folder / "card.yaml", f"{name}/card.yaml")
     if card is None:
         return None
-    model = folder / card.artifact.file
-    if card.artifact.file != "model.onnx":
+    if card.artifact is None:
+        card_file.add((), "", "`artifact` with the digest of model.onnx is missing")
+    elif card.artifact.file != "model.onnx":
         card_file.add(("artifact", "file"), card.artifact.file, "model.onnx is wanted")
-    elif not model.is_file():
+    elif not (model := folder / card.artifact.file).is_file():
         file.add(key, name, "the folder has no model.onnx")
     elif (found := file_digest(model)) != card.artifact.sha256:
         words = f"the file's digest is {found}"
@@ -321,3 +330,9 @@ def _card(checked: Checked, file: YamlFile, key: Key, name: str) -> Card | None:
     else:
         return card
     return None
+
+
+def _read_card(checked: Checked, path: Path, name: str) -> tuple[YamlFile, Card | None]:
+    file = YamlFile(path, name, checked.problems)
+    card: Card | None = file.validate(Card, file.tree) if file.tree else None
+    return file, card

@@ -159,7 +159,9 @@ class Front:
         analyst = await self._ask("analyst", "/api/v1/analyst")
         words = [f"{role} is down" for role, state in processes.items() if not state["running"]]
         journals = (governor or {}).get("journals", {})
+        words += [f"the file is not in force: {why}" for why in (governor or {}).get("refused", ())]
         words += self._pressure(journals)
+        words += (governor or {}).get("rollouts", [])
         words += self.stores.words()
         witnesses = (analyst or {}).get("witnesses", {})
         words += witnesses.get("words", [])

@@ -24,6 +24,7 @@ from gateway.asgi import Server
 from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
+from gateway.disk import Occupied
 from gateway.publisher import Publisher, file_problems
 from gateway.revisions import Clashing, Owned, Revisions
 from gateway.rollout.controller import Rollouts
@@ -31,7 +32,7 @@ from gateway.rollout.routes import rollout_routes
 from gateway.seal.custody import Custody
 from gateway.seal.sealer import Sealer
 from gateway.settings import RESTART_KEYS, LedgerSettings
-from gateway.table import TableStore
+from gateway.table import Conflict, TableStore
 from gateway.telemetry.metrics import Metrics
 
 IDLE_S = 0.02
@@ -58,6 +59,7 @@ class Governor:
         self.sealer = Sealer(state, keys, self.clock, self.metrics, ledger)
         self.custody = Custody(self.sealer)
         self.rollouts = Rollouts(state, keys, self.sealer, self.revisions, self.clock, self.metrics)
+        self.refused: list[str] = []  # what keeps the file as it is out of force
         self.stopping = False
         self._publishing = asyncio.Lock()
 
@@ -116,7 +118,12 @@ class Governor:
     def _turn(self) -> int:
         self.custody.retire()
         written = self.sealer.turn()
-        self.rollouts.turn()
+        try:
+            self.rollouts.turn()
+        except OSError:
+            raise
+        except Exception:  # whatever is wrong with a rollout, records are sealed
+            log.exception("rollouts had no turn")
         return written
 
     def _tell_numbers(self) -> None:
@@ -129,7 +136,10 @@ class Governor:
     async def publish(self, author: str, reason: str) -> dict[str, Any]:
         """Bring the file into force if it is right and new: what happened, in words."""
         async with self._publishing:
-            return await asyncio.to_thread(self._publish, author, reason)
+            told = await asyncio.to_thread(self._publish, author, reason)
+        self.refused = told["problems"]
+        self.metrics.set("headworks_file_refused", bool(self.refused))
+        return told
 
     def _publish(self, author: str, reason: str) -> dict[str, Any]:
         checked = check(self.config, self.overrides)
@@ -149,6 +159,12 @@ class Governor:
         except (Owned, Clashing) as error:
             told["problems"] = [str(problem) for problem in file_problems(checked, error)]
             return told
+        except ValueError as error:
+            told["problems"] = [f"{self.config.name} and what was edited since: {error}"]
+            return told
+        except (Conflict, Occupied) as error:
+            told["problems"] = [f"somebody else is publishing: {error}"]
+            return told
         told |= {"revision": done.revision, "changed": done.changed}
         if done.changed:
             log.info("revision %s by %s: %s", done.revision[:12], author, reason)
@@ -163,7 +179,8 @@ class Governor:
         async def status(request: Request) -> JSONResponse:
             return JSONResponse(
                 {"leaves": self.sealer.ledger.number, "journals": self.sealer.lag(),
-                 "ledger": self.sealer.notary.status(), "revision": self.tables.current}
+                 "ledger": self.sealer.notary.status(), "revision": self.tables.current,
+                 "refused": self.refused, "rollouts": self.rollouts.words()}
             )  # fmt: skip
 
         async def tell(request: Request) -> JSONResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from gateway.declaration import (
     MILLION,
@@ -99,6 +99,9 @@ class UpstreamAuth(Section):
 
 class VersionSettings(Section):
     artifact: str | None = Field(None, description="Folder with model.onnx and card.yaml.")
+    card: str | None = Field(
+        None, description="card.yaml alone, of a version with an upstream whose model is not held."
+    )
     upstream: Url | None = Field(None, description="Server that answers; absent: in the worker.")
     endpoints: tuple[Url, ...] = Field(
         (), max_length=256, description="Servers that answer, in place of `upstream`."
@@ -113,6 +116,8 @@ class VersionSettings(Section):
             raise ValueError("a version has an `upstream` or `endpoints`, not both")
         if self.artifact is None and not self.urls:
             raise ValueError("a version needs an `artifact`, an `upstream` or both")
+        if self.artifact is not None and self.card is not None:
+            raise ValueError("the `artifact` has its card; `card` is for a version without one")
         if len(set(self.endpoints)) < len(self.endpoints):
             raise ValueError("one of `endpoints` stands twice")
         if not self.urls and (self.tls or self.auth):
@@ -174,13 +179,23 @@ class ShadowRule(Section):
     when: Condition = Field(Condition(), description="Condition; absent: always.")
 
 
+def _share_alone(value: Any) -> Any:
+    """`v3: 5%` is short for `v3: {share: 5%}`."""
+    return {"share": value} if isinstance(value, str) else value
+
+
+ShareOrShadow = Annotated[
+    ShadowRule, BeforeValidator(_share_alone, json_schema_input_type=Share | ShadowRule)
+]
+
+
 class RuleSettings(Section):
     name: Name = Field(description="Name that records carry.")
     when: Condition = Field(Condition(), description="Condition; absent: always.")
     split: dict[Name, Share | None] = Field(
         description="Versions and shares; the first is stable and takes what is left."
     )
-    shadow: dict[Name, ShadowRule] = Field(
+    shadow: dict[Name, ShareOrShadow] = Field(
         {}, description="Versions that get a copy: of which share, or of which share when."
     )
     holdout: Share = Field(0, description="Buckets at the end that stay on the stable version.")
@@ -193,16 +208,6 @@ class RuleSettings(Section):
     priority: Literal["critical", "default", "batch"] = Field(
         "default", description="Who is shed last and first, when there is too much."
     )
-
-    @field_validator("shadow", mode="before")
-    @classmethod
-    def share_alone(cls, value: Any) -> Any:
-        """`v3: 5%` is short for `v3: {share: 5%}`."""
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: {"share": told} if isinstance(told, str) else told for name, told in value.items()
-        }
 
     @model_validator(mode="after")
     def leaves_the_holdout(self) -> RuleSettings:
@@ -266,6 +271,14 @@ class CompareSettings(Section):
     )
 
 
+class RemoteSettings(Section):
+    share: Share = Field(description="Share of the exchanges that are explained.")
+    rows_a_second: int = Field(
+        2000, ge=1, le=1_000_000, description="Rows that the upstream is asked to score, at most."
+    )
+    timeout: Duration = Field(2.0, description="For all calls of one explanation.")
+
+
 class ExplainSettings(Section):
     method: Literal["auto", "off"] = Field("auto", description="auto: exact where possible.")
     background: str | None = Field(
@@ -276,6 +289,9 @@ class ExplainSettings(Section):
         False, description="Reasons in answers of in-process versions: x-headworks-reasons."
     )
     rows_at_most: int = Field(256, ge=1, le=65536, description="Rows of one exchange explained.")
+    remote: RemoteSettings | None = Field(
+        None, description="Versions with a card and no artifact: by calls; absent: not at all."
+    )
 
 
 class WindowSpan(Section):

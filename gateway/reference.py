@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from gateway.declaration import duration_text, share_text, size_text
 from gateway.errors import CODES
+from gateway.rollout.guardsettings import DEFAULTS
+from gateway.rollout.rolloutsettings import RolloutSettings
 from gateway.settings import Settings
 from gateway.telemetry.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
@@ -61,6 +63,7 @@ def pages() -> dict[str, str]:
         "configuration.md": configuration_page(),
         "errors.md": errors_page(),
         "metrics.md": metrics_page(),
+        "rollout-settings.md": rollout_page(),
     }
 
 
@@ -122,18 +125,37 @@ def configuration_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def rollout_page() -> str:
+    rows = [
+        f"| `{key}` | {_shown(field) if _is_plain(field) else ''} | {field.description} |"
+        for key, field, _ in fields(RolloutSettings)
+    ]
+    names = ", ".join(f"`{name}`" for name in DEFAULTS)
+    return "\n".join([
+        "# The file of a rollout",
+        "",
+        "Made from `gateway/rollout/rolloutsettings.py` and `guardsettings.py` beside it by",
+        "`scripts/docs`; do not edit. `docs/rollouts.md` says how a rollout works. Unknown keys",
+        f"are errors. These guards are known by name alone: {names}.",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+        *rows,
+    ]) + "\n"  # fmt: skip
+
+
 def _shown(field: Any) -> str:
     if field.is_required():
         return "*needed*"
     value = field.default
     if value is None or value == () or value == {}:
         return "absent"
-    if isinstance(value, float):
+    if isinstance(value, float) and "_duration" in str(field.metadata):
         return f"`{duration_text(value)}`"
     if isinstance(value, int) and "_size" in str(field.metadata):
         return f"`{size_text(value)}`"
     if isinstance(value, int) and "share_ppm" in str(field.metadata):
         return f"`{share_text(value)}`"
     if isinstance(value, tuple):
-        return "`[" + ", ".join(value) + "]`"
+        return "`[" + ", ".join(str(getattr(one, "name", one)) for one in value) + "]`"
     return f"`{value}`"

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from gateway.artifacts import Artifacts
-from gateway.check import Checked
+from gateway.check import Checked, rule_references
 from gateway.declaration import MILLION
 from gateway.disk import Occupied
 from gateway.edit import Edit
@@ -36,6 +36,8 @@ from gateway.table import (
     compile_table,
     make_document,
 )
+from gateway.wording import rule_words
+from gateway.yamlfile import dotted
 
 TOLD = ("models", *SECTIONS)
 """What a document says, whoever wrote it when."""
@@ -172,12 +174,17 @@ class Revisions:
         return Published(done.revision, done.changed, tuple(ended))
 
     def publish(self, document: Document, parent: str | None) -> Published:
-        """ValueError where it does not compile; a document that says nothing new changes nothing.
+        """ValueError where it does not compile, or names what is not there: what an edit named may
+        be gone by a later file. A document that says nothing new changes nothing.
 
         Its format is today's, whatever the one was that it was made from.
         """
         document = document | {"format": FORMAT}
         compile_table(orjson.dumps(document))
+        for name, model in document["models"].items():
+            tree = {**model, "rules": [rule_words(rule) for rule in model["rules"]]}
+            for key, _, words in rule_references(("models", name), tree):
+                raise ValueError(f"{dotted(key)}: {words}")
         if parent is not None:
             before = orjson.loads(self.tables.read(parent))
             if all(document.get(key) == before.get(key) for key in (*TOLD, "file")):
@@ -189,7 +196,7 @@ class Revisions:
         number. LookupError where there is none, or more than one."""
         if text == "current" and (current := self.tables.current) is not None:
             return current
-        if len(text) == 64 and self.tables.path(text).is_file():
+        if len(text) == 64 and text.isalnum() and self.tables.path(text).is_file():
             return text
         if text == "previous":
             found = [told["parent"] for told in islice(self.history(), 1) if told["parent"]]

@@ -71,6 +71,7 @@ def _plan(console: Console, plan: list[dict[str, Any]]) -> None:
 
 
 def _guards(console: Console, document: dict[str, Any]) -> None:
+    ahead = {one["guard"]: one["words"] for one in document["outlook"]}
     for one in document["guards"]:
         console.print(f"  [bold]{one['guard']}[/]: {WORDS[one['verdict']]}", highlight=False)
         for what, words in (("safe", "no worse"), ("worse", "worse   ")):
@@ -78,6 +79,8 @@ def _guards(console: Console, document: dict[str, Any]) -> None:
             console.print(f"    {words} {bar(evidence, need)} {amount(evidence)} of "
                           f"{amount(need)}", highlight=False)  # fmt: skip
         console.print(f"    {escape(one['words'])}", highlight=False)
+        if foreseen := ahead.get(one["guard"]):
+            console.print(f"    {escape(foreseen)}", highlight=False)
 
 
 def history(console: Console, document: dict[str, Any]) -> None:
@@ -87,6 +90,9 @@ def history(console: Console, document: dict[str, Any]) -> None:
         to = f" → {event['phase'].replace('_', ' ')}" if "phase" in event else ""
         console.print(f"{event['at']}  #{event['attempt']} {what.replace('_', ' ')}{to}  by "
                       f"{escape(event['by'])}  {escape(words)}", highlight=False)  # fmt: skip
+        for one in event.get("verdicts", ()):
+            if one["verdict"] == "worse":
+                console.print(f"    {one['guard']}: {escape(one['words'])}", highlight=False)
 
 
 def recomputed(console: Console, document: dict[str, Any]) -> None:

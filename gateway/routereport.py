@@ -45,6 +45,27 @@ def changes(console: Console, told: Any) -> None:
         console.print(f"  {change['key']}: {before} -> {after}")
 
 
+def published(console: Console, told: Any) -> None:
+    words = "is in force" if told["changed"] else "as before"
+    console.print(f"revision {told['revision'][:12]} {words}")
+    for name in told["ended"]:
+        console.print(f"rollout {name} has ended: the revision did not know it")
+    for words in told["warnings"]:
+        console.print(f"warning: {escape(words)}")
+
+
+def refused(console: Console, told: Any) -> None:
+    """Why an edit is not in force: problems with their lines, or both sides of a conflict."""
+    console.print(f"nothing was changed: {escape(told['error'])}")
+    for one in told.get("problems", ()):
+        console.print(f"  line {one['line']}: {escape(one['key'])}: {escape(one['allowed'])}")
+    for side in ("ours", "theirs"):
+        if side in told:
+            console.print(f"  {side}: {escape(plain_text(told[side]))}")
+    if told.get("difference") is not None:
+        changes(console, told)
+
+
 def trace(console: Console, told: Any) -> None:
     for rule in told.get("rules", ()):
         why = ""

@@ -130,7 +130,7 @@ class Field:
                 self.contenders[name] = Contender(
                     name, title, running, data, paths, {"authorization": f"Bearer {KEY}"}, True
                 )
-        time.sleep(2.0)  # the table is published, artifacts are loaded
+        running.wait_until_ready(f"http://127.0.0.1:{data}/-/ready", PATIENCE_S)
         running.freeze()
 
 

@@ -27,7 +27,7 @@ from gateway.monitor.panel import panel_of
 from gateway.monitor.sequential import advance, begin
 from gateway.monitor.twosample import binned, stability
 from gateway.monitor.window import Decision
-from load.streams import (
+from load.synthetic import (
     CARD,
     FEATURES,
     HOUR_NS,

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
+
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 
 
@@ -128,8 +130,22 @@ class Running:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.05)
-        end = self.log.read_text(errors="replace").strip()[-600:]
-        raise RuntimeError(f"{self.name} does not listen on {port}: {end}")
+        raise RuntimeError(f"{self.name} does not listen on {port}: {self._end_of_log()}")
+
+    def wait_until_ready(self, url: str, seconds: float) -> None:
+        """Until the probe at `url` says 200. RuntimeError, with the end of its log, if never."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self.process.poll() is None:
+            try:
+                if httpx2.get(url, timeout=5).status_code == 200:
+                    return
+            except httpx2.HTTPError:
+                pass
+            time.sleep(0.05)
+        raise RuntimeError(f"{self.name} is not ready at {url}: {self._end_of_log()}")
+
+    def _end_of_log(self) -> str:
+        return self.log.read_text(errors="replace").strip()[-600:]
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)

@@ -1,13 +1,14 @@
 """The benchmark of verdicts: python -m load.verdicts [--runs N] [--only WORD] [--write]
 
-Seeded, on one core, without network: the judge that ships sees streams of blocks from healthy and
-from faulty versions, and others judge the same streams. `--write` puts the tables into
-docs/verdicts.md; 2,000 runs take about half an hour.
+Seeded, on one core, without network: the judge sees streams of blocks from healthy and from faulty
+versions (in `load.batch`, which the tests hold to be the judge that ships), and others judge the
+same streams. `--write` puts the tables into docs/verdicts.md; 2,000 runs take some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 import zlib
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gateway.rollout.block import Block
+from gateway.rollout.block import PairCounts
 from gateway.rollout.eprocess import Stratified
 from gateway.rollout.guard import Plan, judge
 from gateway.rollout.guardsettings import JudgeSettings
 from gateway.rollout.outlook import blocks_until_worse
-from load import judges
-from load.streams import Case, arms, blocks, pairs
+from load import batch, judges
+from load.streams import Arm, Case, arms, blocks, pairs
 
+Array = NDArray[np.int64]
 PAGE = Path(__file__).parents[1] / "docs" / "verdicts.md"
 ALPHA = 0.02
 RAMP = ((30, 0.05), (60, 0.1), (150, 0.25))
@@ -109,29 +112,33 @@ TOLERATED = (
 
 @dataclass
 class Runs:
-    """Of one case: when each guard first said a word, by run; and the counts that others judge."""
+    """Of one case: the block after which each guard first said a word, by run, 0 for never; and the
+    counts that others judge."""
 
     count: int
-    said: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    any_worse: int = 0
+    said: dict[tuple[str, str], Array] = field(default_factory=dict)
     single: list[int] = field(default_factory=list)
     """Blocks at which single events alone (the stratified test) would have rolled back."""
-    horizon: list[float] = field(default_factory=list)
-    counts: list[list[Any]] = field(default_factory=lambda: [[], [], [], []])
+    counts: list[Any] = field(default_factory=list)
+
+    @property
+    def any_worse(self) -> int:
+        """Runs in which any guard said worse."""
+        worse = [at > 0 for (_, word), at in self.said.items() if word == "worse"]
+        return int(np.any(worse, axis=0).sum())
 
     def share(self, guard: str, word: str) -> float:
-        return len(self.said.get((guard, word), ())) / self.count
+        return float((self.said[guard, word] > 0).mean())
 
     def median(self, guard: str, word: str) -> float | None:
         """Over all runs; those without the word are never."""
-        told = [*self.said.get((guard, word), ())]
-        if len(told) * 2 <= self.count:
-            return None
-        return float(np.median(told + [10**9] * (self.count - len(told))))
+        at = self.said[guard, word]
+        middle = np.median(np.where(at > 0, at, 10**9))
+        return float(middle) if middle < 10**8 else None
 
     def others(self) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
         """Bad and all exchanges of both arms, runs x blocks."""
-        bad_c, bad_b, all_c, all_b = (np.stack(one) for one in self.counts)
+        bad_c, bad_b, all_c, all_b = (np.stack(one) for one in zip(*self.counts))
         return (bad_c, bad_b), (all_c, all_b)
 
 
@@ -141,59 +148,55 @@ def plan_of(guards: Sequence[Any], alpha: float = ALPHA, warmup: str = "60s") ->
     ))  # fmt: skip
 
 
-def run(
-    case: Case, plan: Plan, count: int, *, others: bool = False, faulty: Faulty | None = None
-) -> Runs:
-    """`others`: keep what the other judges need. A faulty case ends when it was found."""
+def drawn(case: Case, number: int) -> tuple[tuple[Arm, Arm], list[PairCounts]]:
+    """The traffic of one run: the case's name and the run's number are its seed."""
+    rng = np.random.default_rng([zlib.crc32(case.name.encode()), number])
+    return arms(case, rng), pairs(case, rng)
+
+
+CHUNK = 100
+
+
+def run(case: Case, plan: Plan, count: int, *, others: bool = False, single: bool = False) -> Runs:
+    """`others`, `single`: keep what the other judges, and single events alone, need."""
     runs = Runs(count)
-    for number in range(count):
-        rng = np.random.default_rng([zlib.crc32(case.name.encode()), number])
-        sides, shadows = arms(case, rng), pairs(case, rng)
-        said = _judged(plan, blocks(sides, shadows), runs, faulty)
-        runs.any_worse += any(word == "worse" for _, word in said)
-        for key, block in said.items():
-            runs.said.setdefault(key, []).append(block)
+    parts: dict[tuple[str, str], list[Array]] = {}
+    for start in range(0, count, CHUNK):
+        traffic = [drawn(case, number) for number in range(start, min(start + CHUNK, count))]
+        sides, shadows = [one for one, _ in traffic], [one for _, one in traffic]
+        for guard, said in batch.judged(plan, case, sides, shadows).items():
+            for word, at in said.first.items():
+                parts.setdefault((guard, word), []).append(at)
         if others:
-            counts = (sides[0].bad, sides[1].bad, sides[0].exchanges, sides[1].exchanges)
-            for kept, one in zip(runs.counts, counts):
-                kept.append(one)
-            runs.single.append(_stratified(sides))
+            runs.counts += [(canary.bad, control.bad, canary.exchanges, control.exchanges)
+                            for canary, control in sides]  # fmt: skip
+        if single:
+            runs.single += [_stratified(one) for one in sides]
+    runs.said = {key: np.concatenate(one) for key, one in parts.items()}
     return runs
 
 
-HORIZON_AT = 30
+HORIZON_AT, HORIZON_RUNS = 30, 30
 
 
-def _judged(
-    plan: Plan, stream: Any, runs: Runs, faulty: Faulty | None
-) -> dict[tuple[str, str], int]:
-    state, said = None, {}
-    for place, block in enumerate(stream, 1):
-        assert isinstance(block, Block)
-        state, judgement = judge(plan, state, block)
-        for verdict in judgement.verdicts:
-            if verdict.word != "undecided":
-                said.setdefault((verdict.guard, verdict.word), place)
-        if faulty is None:
-            continue
-        if place == HORIZON_AT and faulty.difference is not None:
-            _printed(plan, state, faulty, runs)
-        if (faulty.guard, "worse") in said:
-            break
-    return said
-
-
-def _printed(plan: Plan, state: Any, faulty: Faulty, runs: Runs) -> None:
+def horizon(faulty: Faulty, plan: Plan) -> str:
     """When, as told at block 30, a version so much worse will have been called worse."""
     place = [guard.name for guard in plan.settings.guards].index(faulty.guard)
     rules: Any = plan.questions[place]
-    assert faulty.difference is not None
-    more = blocks_until_worse(state.guards[place], rules.rules, faulty.difference)
-    if more is not None:
-        runs.horizon.append(HORIZON_AT + more)
+    if faulty.difference is None:
+        return ""
+    told = []
+    for number in range(HORIZON_RUNS):
+        state = None
+        for block in itertools.islice(blocks(faulty.case, *drawn(faulty.case, number)), HORIZON_AT):
+            state, _ = judge(plan, state, block)
+        assert state is not None
+        more = blocks_until_worse(state.guards[place], rules.rules, faulty.difference)
+        told.append(math.inf if more is None else HORIZON_AT + more)
+    return f"{np.median(told):.0f}"
 
 
-def _stratified(sides: Any) -> int:
+def _stratified(sides: tuple[Arm, Arm]) -> int:
     state = Stratified()
     table = zip(*(one.tolist() for side in sides for one in (side.units, side.bad_units)))
     for place, (n_c, x_c, n_b, x_b) in enumerate(table):
@@ -201,6 +204,9 @@ def _stratified(sides: Any) -> int:
         if state.log_e() >= -math.log(ALPHA):
             return place
     return -1
+
+
+SINGLE_RUNS = 200
 
 
 OTHERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -233,10 +239,11 @@ def healthy_table(count: int, only: str) -> list[str]:
             continue
         began = time.perf_counter()
         runs = run(case, plan_of(GUARDS), count, others=True)
+        single = run(case, plan_of(["errors"]), min(count, SINGLE_RUNS), single=True).single
         bad, total = runs.others()
         bound = percent(upper(runs.any_worse, count))
         told = [f"**{percent(runs.any_worse / count)}** (≤ {bound})",
-                percent(sum(at >= 0 for at in runs.single) / count)]  # fmt: skip
+                percent(sum(at >= 0 for at in single) / len(single))]  # fmt: skip
         told += [percent(float((ask(bad, total) >= 0).mean())) for ask in OTHERS.values()]
         rows.append(f"| {case.name} | {' | '.join(told)} |")
         print(rows[-1], f"{time.perf_counter() - began:.0f} s", flush=True)
@@ -244,33 +251,33 @@ def healthy_table(count: int, only: str) -> list[str]:
 
 
 def faulty_table(count: int, only: str) -> list[str]:
-    rows = ["| faulty version | found | median block | study | printed at block 30 |",
+    rows = ["| faulty version | found in an hour | median block | study | outlook at block 30 |",
             "|---|---|---|---|---|"]  # fmt: skip
     for faulty in FAULTY:
         if only not in faulty.case.name:
             continue
         plan = plan_of(faulty.guards, faulty.alpha, "0s" if faulty.expected else "60s")
-        runs = run(faulty.case, plan, count, faulty=faulty)
-        horizon = f"{np.median(runs.horizon):.0f}" if runs.horizon else ""
+        runs = run(faulty.case, plan, count)
         median = runs.median(faulty.guard, "worse")
         rows.append(
             f"| {faulty.case.name} | {percent(runs.share(faulty.guard, 'worse'))} "
             f"| {'' if median is None else f'{median:.0f}'} "
-            f"| {faulty.expected or ''} | {horizon} |"
+            f"| {faulty.expected or ''} | {horizon(faulty, plan)} |"
         )
         print(rows[-1], flush=True)
     return rows
 
 
 def others_table(count: int, only: str) -> list[str]:
-    """What the other judges find on the streams of 2 % instead of 1 % errors."""
-    rows = ["| faulty version | judge | found | median block |", "|---|---|---|---|"]
+    """What the other judges find on the streams of faults that errors show."""
+    rows = ["| faulty version | judge | found in an hour | median block |", "|---|---|---|---|"]
     for faulty in FAULTY:
         if faulty.guard != "errors" or faulty.guards is not GUARDS or only not in faulty.case.name:
             continue
-        ours = run(faulty.case, plan_of(GUARDS), count, others=True, faulty=faulty)
-        bad, total = ours.others()
-        found = {"single events (P1) alone": np.array(ours.single)}
+        runs = run(faulty.case, plan_of(["errors"]), count, others=True)
+        some = run(faulty.case, plan_of(["errors"]), min(count, SINGLE_RUNS), single=True)
+        bad, total = runs.others()
+        found = {"single events (P1) alone": np.array(some.single)}
         found |= {name: ask(bad, total) for name, ask in OTHERS.items()}
         for name, at in found.items():
             share = float((at >= 0).mean())
@@ -302,8 +309,8 @@ def written(page: str, name: str, rows: Sequence[str]) -> str:
     """The page with the table between its two marks."""
     begin, end = f"<!-- {name}: made by load.verdicts -->\n", f"<!-- end of {name} -->\n"
     before, _, rest = page.partition(begin)
-    _, _, after = rest.partition(end)
-    assert after, f"{PAGE} has no place for the table {name}"
+    _, found, after = rest.partition(end)
+    assert found, f"{PAGE} has no place for the table {name}"
     return before + begin + "\n".join(rows) + "\n" + end + after
 
 
@@ -315,10 +322,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/verdicts.md")
     told = parser.parse_args()
     for name in told.table or TABLES:
-        count = told.runs if name == "healthy" else min(told.runs, 500)
-        rows = TABLES[name](count, told.only)
+        rows = TABLES[name](told.runs, told.only)
         if told.write:
-            rows.append(f"\n{count:,} runs a row.")
+            rows.append(f"\n{told.runs:,} runs a row; single events {SINGLE_RUNS}.")
             PAGE.write_text(written(PAGE.read_text(), name, rows))
 
 

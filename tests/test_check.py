@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -218,3 +220,30 @@ models:
     assert checked(tmp_path, text.replace("KIND", "json")).problems == []
     (problem,) = checked(tmp_path, text.replace("KIND", "nearly")).problems
     assert problem.key == "models.mortgage.compare.kind"
+
+
+def test_a_card_alone_is_for_a_version_that_is_served_elsewhere(tmp_path: Path) -> None:
+    """With an upstream and no artifact: read and kept. An artifact's card must have the digest of
+    its model; beside an artifact, or where there is no such file, it is refused."""
+    card = yaml.safe_load((ROOT / "models" / "mortgage" / "v1" / "card.yaml").read_text())
+    del card["artifact"]
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    (tmp_path / "v1").mkdir()
+    shutil.copy(tmp_path / "card.yaml", tmp_path / "v1" / "card.yaml")
+
+    def problems(version: str) -> Checked:
+        file = tmp_path / "headworks.yaml"
+        file.write_text(f"models: {{mortgage: {{versions: {{v1: {version}}}, "
+                        "rules: [{name: all, split: {v1: 100%}}]}}")  # fmt: skip
+        return check(file)
+
+    fine = problems("{upstream: 'http://127.0.0.1:9', card: card.yaml}")
+    assert fine.problems == []
+    assert fine.cards["mortgage", "v1"].artifact is None
+    for version, words in (
+        ("{upstream: 'http://127.0.0.1:9', card: none.yaml}", "there is no such file"),
+        ("{artifact: v1}", "`artifact` with the digest of model.onnx is missing"),
+        ("{artifact: v1, card: card.yaml}", "`card` is for a version without one"),
+        ("{card: card.yaml}", "needs an `artifact`, an `upstream` or both"),
+    ):
+        assert words in " ".join(map(str, problems(version).problems))

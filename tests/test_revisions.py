@@ -187,6 +187,23 @@ def test_a_file_that_changes_what_was_edited_is_refused(place: Place) -> None:
     assert place.rule("pilot")[1].stable == "v1"
 
 
+def test_a_file_may_not_take_away_what_an_edit_names(place: Place) -> None:
+    """The version that only an edited rule has: the last good table stays, the rule is named."""
+    edited(place, PILOT_V2.replace("{v2: 100%}", "{v3: 100%}").replace("pilot,", "beta,"))
+    before = place.revisions.tables.current
+    without = TEXT.replace(", v3: {upstream: 'http://c'}", "").replace("{v3: 100%}", "{v1: 100%}")
+    with pytest.raises((ValueError, Clashing)):
+        place.adopt(without)
+    assert place.revisions.tables.current == before
+    kept = TEXT.replace("pilot, when", "beta, when")
+    place.adopt(kept)
+    with pytest.raises(ValueError, match="rules.0.split.v3: no such version; known: v1, v2"):
+        place.revisions.change(
+            lambda document: document["models"]["mortgage"]["versions"].pop("v3"),
+            author="ana", reason="v3 is gone", origin="api",
+        )  # fmt: skip
+
+
 def test_an_edit_may_not_touch_a_rollout(place: Place) -> None:
     """It may change another rule; the rollout that it was shown may be sent back as it was."""
     place.roll(TREES)
@@ -262,7 +279,7 @@ def test_revisions_are_found_by_what_people_say(place: Place) -> None:
         second,
     ]
     assert find(first[:20]) == first
-    for text in ("7", "zz", ""):
+    for text in ("7", "zz", "", "../" * 21 + "x"):
         with pytest.raises(LookupError, match="names"):
             find(text)
     assert [told["author"] for told in place.revisions.history()] == ["rollout trees", "ana"]

@@ -73,3 +73,21 @@ def test_a_file_of_tests_that_is_wrong_says_where(tmp_path: Path) -> None:
     assert (
         "routes_test.yaml:11: tests.2.expect.refuse: unknown key; refused is meant?" in done.output
     )
+
+
+def test_check_warns_of_odd_rules_and_refuses_none(tmp_path: Path) -> None:
+    """With line and rule, exit code 0; the schema takes a share alone for a shadow."""
+    text = CONFIG.replace(
+        "{name: everyone,", "{name: all, split: {v1: 100%}}\n      - {name: everyone,"
+    )
+    (tmp_path / "headworks.yaml").write_text(text)
+    done = CliRunner().invoke(cli, ["check", "-c", str(tmp_path / "headworks.yaml")])
+    assert done.exit_code == 0, done.output
+    where = "headworks.yaml:10: models.mortgage.rules.3: rule 'everyone'"
+    assert f"{where} is never reached: all it matches falls to 'all' before it" in done.output
+    assert "overlaps with 'pilot', which wins" not in done.output
+    schema = orjson.loads(CliRunner().invoke(cli, ["check", "--schema"]).stdout)
+    (shadow,) = schema["$defs"]["RuleSettings"]["properties"]["shadow"][
+        "patternProperties"
+    ].values()
+    assert {"string", None} == {one.get("type") for one in shadow["anyOf"]}

@@ -70,6 +70,9 @@ def _decision(row: tuple[Any, ...]) -> dict[str, Any]:
     return found
 
 
+SHADOW = ("id", "version", "status", "score", "outcome", "agree", "noise")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """One exchange's places in the ledger, and the documents that name it."""
@@ -95,8 +98,9 @@ def exchange(cursor: Any, identity: str) -> Found | None:
         "SELECT document, leaf FROM explanations WHERE id = ?", [key]
     ).fetchone()
     shadows = cursor.execute(
-        "SELECT e.id, e.version, e.status, d.score, d.outcome FROM exchanges e "
-        'LEFT JOIN decisions d ON d.id = e.id AND d."row" = 0 WHERE e.primary_id = ?', [key]
+        "SELECT e.id, e.version, e.status, d.score, d.outcome, c.agree = 1, c.noise = 1 "
+        'FROM exchanges e LEFT JOIN decisions d ON d.id = e.id AND d."row" = 0 '
+        "LEFT JOIN comparisons c ON c.id = e.id WHERE e.primary_id = ?", [key]
     ).fetchall()  # fmt: skip
     windows = cursor.execute(
         "SELECT name, state FROM windows WHERE model = ? AND version = ? AND arm = ? "
@@ -109,7 +113,7 @@ def exchange(cursor: Any, identity: str) -> Found | None:
         leaf,
         orjson.loads(explained[0]) if explained else None,
         explained[1] if explained else -1,
-        [dict(zip(("id", "version", "status", "score", "outcome"), map(_plain, row)))
+        [dict(zip(SHADOW, map(_plain, row)))
          for row in shadows],
         [{"name": name, "state": state} for name, state in windows],
         bool(withheld and withheld[0]),

@@ -78,7 +78,8 @@ def _comparison(number: int, record: dict[str, Any], told: dict[str, Any]) -> li
     noise, of, rows = int(told.get("noise", False)), told.get("of", {}), told.get("rows", 0)
     compared = "agree" in told
     differing = told.get("disagree", int(not told["agree"])) if compared else None
-    worst = max(told.get("differing", ()), key=lambda row: row[1], default=(0,))[0]
+    listed = told.get("differing", ()) if told.get("kind") in ("decision", "number") else ()
+    worst = max(listed, key=lambda row: row[1], default=(0,))[0]
     place = (number, record["at"], record["model"], record["version"])
     found: list[Row] = [("comparisons", (
         record["id"], number, record["at"], record["model"], record.get("rule"),

@@ -17,6 +17,7 @@ from gateway.commands.terminal import (
     Config,
     Json,
     Set,
+    admin,
     ask,
     fail,
     overrides,
@@ -71,6 +72,31 @@ def diff(
 
 
 @route.command()
+def put(
+    rules: Annotated[Path, typer.Argument(help="YAML or JSON: reason, and rules by model.")],
+    made_for: Annotated[str, typer.Option(help="The revision, whole, that it was made for.")],
+    config: Config = CONFIG,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Put rules in the place of models' rules. If another revision is in force by now, nothing is
+    changed, and what it changed is shown."""
+    from gateway import routereport
+    from gateway.adminclient import Refused, Unreachable
+
+    if not rules.is_file():
+        fail(f"{rules}: there is no such file")
+    try:
+        told = admin(config, set_).put("/api/v1/table", rules.read_bytes(), made_for)
+    except Unreachable as error:
+        fail(f"no gateway answers: {error}", EXIT_FOUND)
+    except Refused as error:
+        show(error.document, json, routereport.refused)
+        raise typer.Exit(EXIT_FOUND) from None
+    show(told, json, routereport.published)
+
+
+@route.command()
 def revert(
     revision: Annotated[str, typer.Argument(help="Digest, number or previous.")],
     reason: Reason,
@@ -82,20 +108,14 @@ def revert(
     json: Json = False,
 ) -> None:
     """Bring a revision back into force, as a new one. A rollout is never widened by it."""
+    from gateway import routereport
+
     if offline:
         told = _revert_offline(revision, reason, config, set_)
     else:
         told = post(config, set_, f"/api/v1/revisions/{revision}/revert", {"reason": reason})
 
-    def say(console: Any, told: Any) -> None:
-        words = "is in force" if told["changed"] else "as before"
-        console.print(f"revision {told['revision'][:12]} {words}")
-        for name in told["ended"]:
-            console.print(f"rollout {name} has ended: the revision did not know it")
-        for words in told["warnings"]:
-            console.print(f"warning: {words}")
-
-    show(told, json, say)
+    show(told, json, routereport.published)
 
 
 def _revert_offline(

@@ -468,6 +468,8 @@ def make_app(
             Route("/table", pages.table),
             Route("/table/{revision}", pages.table),
             Route("/shadow/{model}", pages.shadow),
+            Route("/rollouts", pages.rollouts),
+            Route("/rollouts/{name}", pages.rollout),
             Mount("/static", StaticFiles(packages=[("gateway.console", "static")])),
             Route("/api/openapi.json", api.openapi),
             Route("/api/v1/analyst", api.analyst),

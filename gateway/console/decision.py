@@ -11,12 +11,14 @@ import orjson
 from gateway.card import Card
 from gateway.catalog import queries
 from gateway.console.trace import trace_of, words_of
-from gateway.journal.record import decode_parts
+from gateway.journal.record import Part, decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
 from gateway.table import Model, TableStore
+
+PREDICTIONS_MAX = 256
 
 
 def split_id(text: str) -> tuple[str, int]:
@@ -59,11 +61,12 @@ def show(
         "explanation": _explanation(with_numbers(bodies, state, found), row),
         "trace": trace_of(leaf, model),
         "shadows": found.shadows,
+        "comparison": leaf.get("comparison"),
         "windows": found.windows,
         "body": leaf.get("body"),
     }
     document["revealed"] = revealed
-    hidden: dict[str, Any] = {"context": None, "features": None}
+    hidden: dict[str, Any] = {"context": None, "features": None, "predictions": None}
     document |= _inside(bodies, leaf, model, card, row) if revealed else hidden
     document["words"] = words(document, card)
     return document
@@ -126,15 +129,17 @@ def _inside(
 ) -> dict[str, Any]:
     """The personal parts: context, and the row's feature values where they can be read."""
     if leaf.get("body") is None:
-        return {"context": None, "features": None}
+        return {"context": None, "features": None, "predictions": None}
     try:
         context, request, response = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
     except (ValueError, OSError) as error:
-        return {"context": None, "features": None, "body_error": str(error)}
+        nothing = {"context": None, "features": None, "predictions": None}
+        return nothing | {"body_error": str(error)}
     told = orjson.loads(context)
     inside: dict[str, Any] = {
         "context": told,
         "features": None,
+        "predictions": _predictions(leaf, model, response, told, row),
         "request": {"length": request.length, "sha256": request.sha256.hex(),
                     "truncated": request.truncated},
         "response": {"length": response.length, "sha256": response.sha256.hex(),
@@ -148,6 +153,23 @@ def _inside(
         except (Unreadable, IndexError) as error:
             inside["body_error"] = str(error)
     return inside
+
+
+def _predictions(
+    leaf: dict[str, Any], model: Model | None, response: Part, context: dict[str, Any], row: int
+) -> list[Any] | None:
+    """What the version said in one form for all protocols: of the row, where the leaf tells rows
+    apart, else of all of them. None: it was no inference, or cannot be read."""
+    record = leaf["record"]
+    reader = reader_of(record, model)
+    if record["status"] != 200 or record.get("operation") not in reader.dialect.INFERENCES:
+        return None
+    try:
+        rows = reader.rows(response.kept, context["response_headers"])
+    except Unreadable:
+        return None
+    told_apart = leaf.get("decisions") is not None or leaf.get("decisions_at") is not None
+    return rows[row : row + 1] if told_apart else rows[:PREDICTIONS_MAX]
 
 
 def values_of(
@@ -206,11 +228,27 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
     if document["trace"] is not None:
         told += words_of(document["trace"])
     for shadow in document["shadows"]:
+        how = "was asked again, for its noise" if shadow["noise"] else "saw it in shadow"
         told.append(
-            f"Version {shadow['version']} saw the same request in shadow: "
+            f"Version {shadow['version']} {how}: "
             f"{shadow['outcome'] or 'status ' + str(shadow['status'])}."
         )
+    if document["comparison"] is not None:
+        told.append(_compared(document["comparison"]))
     return told
+
+
+def _compared(told: dict[str, Any]) -> str:
+    """Of a shadow's answer: how it compares with the one that was given."""
+    if why := told.get("not_compared"):
+        return f"It is not compared with the answer that was given: {why}."
+    of = f"the answer that version {told['of']['version']} gave"
+    note = f" ({told['reason'].replace('_', ' ')})" if "reason" in told else ""
+    if told["agree"]:
+        return f"It agrees with {of}{note}."
+    flip = f" from {told['direction'].replace('>', ' to ')}" if "direction" in told else ""
+    rows = f" in {told['disagree']} of {told['rows']} decisions" if told["rows"] != 1 else ""
+    return f"It differs from {of}{rows}{note}{flip}; severity {told['severity']:.3f} of 1."
 
 
 def _reasons(explanation: dict[str, Any] | None) -> list[str]:

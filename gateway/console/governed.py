@@ -33,3 +33,12 @@ class Governed:
             raise ConnectionError(f"the governor does not answer: {error}") from None
         number: int = answer.json()["leaf"]
         return number
+
+    async def read(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and document of the governor's own API; 503 where it does not answer."""
+        try:
+            answer = await self._client.get(path)
+            told: dict[str, Any] = answer.json()
+        except (httpx2.HTTPError, ValueError) as error:
+            return 503, {"error": f"the governor does not answer: {error}", "code": "governor_down"}
+        return answer.status_code, told

@@ -284,6 +284,8 @@ def status_schemas() -> dict[str, Schema]:
             ),
             governor=may_be_null(
                 fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL,
+                       refused=listed(of("string", "Why the file is not in force.")),
+                       rollouts=listed(of("string", "A rollout that waits for people, and why.")),
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),
@@ -328,7 +330,8 @@ def status_schemas() -> dict[str, Schema]:
 
 def decision_schemas() -> dict[str, Schema]:
     score = {"score": NUMBER_OR_NULL, "outcome": TEXT_OR_NULL}
-    shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, **score)
+    flag = of(["boolean", "null"])
+    shadow = fields(id=TEXT, version=TEXT_OR_NULL, status=WHOLE, agree=flag, noise=flag, **score)
     reason = fields(code=TEXT, text=TEXT, feature=TEXT, attribution=NUMBER)
     change = fields(
         changes=keyed(of(["number", "string"], "Where the feature would have to be.")),
@@ -361,10 +364,16 @@ def decision_schemas() -> dict[str, Schema]:
             "how it ended, log-probabilities in sum.",
         ),
         shadows=listed(shadow),
+        comparison=of(["object", "null"], "Of a shadow's: with the answer that was given."),
         windows=listed(fields(name=TEXT, state=TEXT)),
         body=of(["object", "null"], "Where the sealed body lies."),
         context=of(["object", "null"], "Path, headers, subjects, groups as sent, once revealed."),
         features=of(["object", "null"], "The row's values as sent, once revealed."),
+        predictions=of(
+            ["array", "null"],
+            "What the version said, one value a row, with or without a card, once revealed: "
+            "the row's, or of rows that nobody told apart the first 256.",
+        ),
         revealed=FLAG,
         words=listed(TEXT),
     )

@@ -9,9 +9,10 @@ one that slipped through.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -43,9 +44,9 @@ FILTERS = ("model", "version", "arm", "rule", "outcome")
 REACHED = ("model", "version", "artifact", "arm", "rule", "unit", "primary")
 """Parts of a record that an exchange has only if it came so far: a refused one lacks them."""
 
-GOOD = frozenset({"ok", "green", "compared"})
-WARNING = frozenset({"watch", "yellow", "inconclusive"})
-BAD = frozenset({"drift", "fault", "breach", "red"})
+GOOD = frozenset({"ok", "green", "compared", "safe", "promoted", "running", "shadowing", "baking"})
+WARNING = frozenset({"watch", "yellow", "inconclusive", "held", "draft", "approved"})
+BAD = frozenset({"drift", "fault", "breach", "red", "worse", "rolled_back", "aborted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Pages:
         )
         self._templates.filters |= {
             "figure": figure, "percent": percent, "p_value": p_value, "moment": isoformat,
-            "said": plain_text, "tone": tone, "query": urlencode,
+            "said": plain_text, "tone": tone, "query": urlencode, "logarithm": math.log,
         }  # fmt: skip
 
     async def home(self, request: Request) -> Response:
@@ -116,6 +117,24 @@ class Pages:
             return self._page("error.html", status, found | {"twin": twin})
         history = read(await self.tables.told(lambda: {"revisions": self.tables.listed({})}))[1]
         return self._page("table.html", 200, found | history | {"twin": twin, "named": named})
+
+    async def rollouts(self, request: Request) -> Response:
+        status, found = await self.api.governor.read("/rollouts")
+        page = "rollouts.html" if status == 200 else "error.html"
+        return self._page(page, status, found | {"twin": "/api/v1/rollouts"})
+
+    async def rollout(self, request: Request) -> Response:
+        path = f"/rollouts/{quote(request.path_params['name'], safe='')}"
+        status, found = await self.api.governor.read(path)
+        twin = {"twin": f"/api/v1{path}"}
+        if status != 200:
+            return self._page("error.html", status, found | twin)
+        _, history = await self.api.governor.read(f"{path}/history")
+        blank = dict.fromkeys(("move", "event", "phase", "why")) | {"verdicts": []}
+        events = [blank | event
+                  for event in history.get("events", ())]  # fmt: skip
+        own = {"self_from": found["from"], "self_evidence": found["evidence"], "events": events}
+        return self._page("rollout.html", 200, found | own | twin)
 
     async def decision(self, request: Request) -> Response:
         return await self._decision(request, await self.api.decision(request))

@@ -44,7 +44,7 @@ def _asked(tables: TableStore, bodies: BodyReader, leaf: dict[str, Any]) -> Aske
     model, card = judged_by(tables, record)
     if not (decisions := decisions_in(bodies, leaf)):
         return f"it holds no decision: {leaf.get('unreadable') or record['error'] or 'no scores'}"
-    if model is None or card is None:
+    if model is None or card is None or model.versions[record["version"]].artifact is None:
         return "no artifact of this version is held"
     if leaf.get("body") is None:
         return "its body was not kept"

@@ -93,6 +93,8 @@ def rollout_schemas() -> dict[str, Schema]:
         "evidence": fields(alpha=NUMBER, beta=NUMBER, block_s=NUMBER, blocks=WHOLE, late=WHOLE,
                            units_refused=WHOLE),
         "guards": listed(refer("GuardVerdict")),
+        "outlook": listed(fields(guard=TEXT, detectable=NUMBER_OR_NULL, safe_in_s=NUMBER_OR_NULL,
+                                 within_s=NUMBER, words=TEXT)),
         "counts": keyed(fields(exchanges=WHOLE, failed=WHOLE, units=WHOLE, bad_units=WHOLE,
                                labels=WHOLE)),
         "pairs": keyed(WHOLE),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LISTED, LISTED_MAX = 50, 1000
 LAST = 10_000
+ASKED_BYTES_MAX = 4 * 1024**2
 
 
 class Wrong(Exception):
@@ -77,7 +78,7 @@ class Tables:
         asked = await request.body()
         by = request.headers.get("x-headworks-person", "local")
         try:
-            last, draft = self._draft_of(asked)
+            last, draft = await asyncio.to_thread(self._draft_of, asked)
             leaves = await asyncio.to_thread(self.api.asked, newest, last)
             record = {"job": "try", "exchanges": len(leaves), "by": by}
             reading = await self.api.governor.tell("reading", record)
@@ -86,7 +87,7 @@ class Tables:
         except OSError as error:
             words = f"reading cannot be recorded now: {error}"
             return _refuse(Wrong(503, "governor_down", words))
-        current = self._table({})
+        current = await asyncio.to_thread(self._table, {})
         found = await asyncio.to_thread(
             try_draft, leaves, draft, current, self.api.state, self.api.bodies
         )
@@ -171,6 +172,8 @@ class Tables:
 
 
 def _object(body: bytes) -> dict[str, Any]:
+    if len(body) > ASKED_BYTES_MAX:
+        raise Wrong(413, "request_too_large", f"more than {ASKED_BYTES_MAX} bytes")
     try:
         asked = orjson.loads(body)
     except ValueError:

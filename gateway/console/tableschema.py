@@ -54,7 +54,7 @@ def table_paths() -> dict[str, Any]:
         },
         "/api/v1/routes/trace": {
             "post": operation("trace", "What a request would meet; nothing is sent.",
-                              refer("Trace"), 400, 404, 422, requestBody=sent(
+                              refer("Trace"), 400, 404, 413, 422, requestBody=sent(
                                   method=TEXT, path=TEXT, headers=keyed(TEXT), caller=TEXT,
                                   body=of(["string", "object", "array"], "A text, or JSON."),
                                   body_base64=TEXT, exchange=TEXT, revision=TEXT,
@@ -62,7 +62,7 @@ def table_paths() -> dict[str, Any]:
         },
         "/api/v1/routes/try": {
             "post": operation("try_draft", "Recorded requests against a draft of rules; a leaf "
-                              "says that they were read.", refer("Trial"), 400, 404, 422,
+                              "says that they were read.", refer("Trial"), 400, 413, 422,
                               requestBody=sent(last=of("integer", "10,000 if absent."),
                                                draft=of(["string", "object"],
                                                         "As edit_table takes it.")))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gateway.dataplane.account import Account
 from gateway.dataplane.backend import Backend, say_error
 from gateway.dataplane.limits import divided
-from gateway.dataplane.restraint import Breaker, Limit
+from gateway.dataplane.restraint import TOO_LARGE, Breaker, Limit
 from gateway.errors import JournalUnavailable, Refusal
 from gateway.exchange import Reply
 
@@ -23,8 +23,8 @@ AGE_S_MAX = 2.0
 LOCAL = frozenset({"overloaded", "upstream_overloaded"})
 """Refusals of our own limits: the shadow was not asked, and is not judged by them."""
 log = logging.getLogger("headworks.shadow")
-Drop = Callable[[Account, str, str], None]
-"""Of which exchange's copy, to which version, and why."""
+Drop = Callable[[Account, str, str, bool], None]
+"""Of which exchange's copy, to which version, why, and whether it was for its noise."""
 Take = Callable[[Account, Backend], None]
 
 
@@ -53,6 +53,7 @@ class Lane:
         self._waiting: deque[Copy] = deque()
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._working = 0  # of them, those that go on: known before a task has ended
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -76,28 +77,39 @@ class Lane:
         self.backend.users += 1
         self._waiting.append(Copy(account, noise, self._loop.time()))
         self._bytes += len(account.request)
-        if len(self._tasks) < self.limit.value:
+        if self._working < self.limit.value:
+            self._working += 1
             task = self._loop.create_task(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
-        """Send copies until none waits, or there are more of us than the limit lets."""
-        while self._waiting and len(self._tasks) <= self.limit.value:
-            copy = self._waiting.popleft()
-            self._bytes -= len(copy.account.request)
-            try:
-                await self._send(copy)
-            except Dropped as dropped:
-                self._dropped(copy, str(dropped))
-            except asyncio.CancelledError:
-                self._dropped(copy, "shutting_down")
-                raise
-            finally:
-                self.backend.users -= 1
+        """Send copies until none waits, or there are more of us than the limit lets: never none
+        while some wait."""
+        try:
+            while self._waiting and self._working <= self.limit.value:
+                copy = self._waiting.popleft()
+                self._bytes -= len(copy.account.request)
+                await self._take_one(copy)
+        finally:
+            self._working -= 1
+
+    async def _take_one(self, copy: Copy) -> None:
+        try:
+            await self._send(copy)
+        except Dropped as dropped:
+            self._dropped(copy, str(dropped))
+        except asyncio.CancelledError:
+            self._dropped(copy, "shutting_down")
+            raise
+        except Exception:
+            log.exception("the copy of %s is lost", copy.account.id)
+            self._dropped(copy, "internal_error")
+        finally:
+            self.backend.users -= 1
 
     def _dropped(self, copy: Copy, reason: str) -> None:
-        self._drop(copy.account, self.backend.version.name, reason)
+        self._drop(copy.account, self.backend.version.name, reason, copy.noise)
 
     async def _send(self, copy: Copy) -> None:
         now = self._loop.time()
@@ -112,7 +124,7 @@ class Lane:
             self.breaker.forget_try()
             raise
         account.take(reply)
-        self.limit.note(account.error, account.status, len(self._tasks))
+        self.limit.note(account.error, account.status, self._working)
         self.breaker.note(account.error, self._loop.time())
         try:
             self._take(account, self.backend)
@@ -137,7 +149,8 @@ class Lane:
             if isinstance(reply, Reply):
                 return reply
             reply[2].abort()
-            raise Dropped("answer_too_large")
+            self.breaker.note(TOO_LARGE, self._loop.time())
+            raise Dropped(TOO_LARGE)
         account.error = refusal.code
         return say_error(refusal.code, refusal.status, refusal.message, account.dialect)
 

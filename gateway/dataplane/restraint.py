@@ -8,7 +8,11 @@ has time for copies. Times are seconds of any clock that never runs backwards.
 from __future__ import annotations
 
 OVERLOADED = frozenset({"upstream_timeout", "upstream_overloaded", "upstream_connect_failed"})
-NO_ANSWER = OVERLOADED | {"upstream_reset", "upstream_protocol_error", "upstream_unavailable"}
+TOO_LARGE = "answer_too_large"
+NO_ANSWER = OVERLOADED | {
+    "upstream_reset", "upstream_protocol_error", "upstream_unavailable", TOO_LARGE
+}  # fmt: skip
+"""What cannot be compared. An answer too large to be held costs as much as several others."""
 BUSY = frozenset({429, 503})
 
 FAILURES = 5
@@ -40,8 +44,8 @@ class Limit:
 
 
 class Breaker:
-    """Open after so many copies without an answer; then one is let through now and then, and an
-    answer closes it. An error that the shadow says itself is an answer."""
+    """Open after so many copies without an answer to compare; then one is let through now and then,
+    and an answer closes it. An error that the shadow says itself is an answer."""
 
     def __init__(self) -> None:
         self._failures = 0

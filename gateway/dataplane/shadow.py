@@ -32,8 +32,8 @@ from gateway.routing.choice import asked_again, shadows
 from gateway.table import Rule
 from gateway.telemetry.metrics import Metrics
 
-UNRECORDED = frozenset({"sampled_out", "primary_failed"})
-"""Exchanges that were never to be compared: counted, and no gap in what is known."""
+UNRECORDED = frozenset({"primary_failed"})
+"""Exchanges that were never to be compared (`sampled_out` too): no gap in what is known."""
 DROPS_A_RECORD = 256
 Place = tuple[str, str, str]
 
@@ -49,6 +49,7 @@ class Shadow:
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._leaving: list[Lane] = []  # of tables that are in force no more
         self._drops: dict[str, Counter[Place]] = {}
+        self._sampled_out: dict[str, int] = {}
         self._revision: str | None = None
         self.sampling = Sampling()
         self.ending = False
@@ -65,13 +66,18 @@ class Shadow:
         if account.operation not in account.dialect.INFERENCES:
             return
         rule = next((rule for rule in model.rules if rule.name == choice.rule), None)
-        if rule is None or not rule.shadows or live.table.models.get(model.name) is not model:
+        if rule is None or not rule.shadows:
             return
         drawn = account.sequence or account.id
         names = shadows(rule, choice.version, drawn, account)
         others = sum(copied.version != choice.version for copied in rule.shadows)
         if len(names) < others:
-            self._count(account, "sampled_out", others - len(names))
+            out = self._sampled_out
+            out[model.name] = out.get(model.name, 0) + others - len(names)
+        if live.table.models.get(model.name) is not model:
+            for name in names:
+                self.drop(account, name, "reloaded")
+            return
         offered = [self._offer(account, live.shadow(model, name)) for name in names]
         if any(offered) and asked_again(rule, _noise(account, rule), drawn):
             backend = live.backends.get((model.name, choice.version, "shadow"))
@@ -84,7 +90,7 @@ class Shadow:
         if reason is None:
             reason = lane.refuses(len(account.request))
         if reason is not None:
-            self.drop(account, backend.version.name, reason)
+            self.drop(account, backend.version.name, reason, noise)
             return False
         lane.put(account, noise)
         return True
@@ -123,25 +129,24 @@ class Shadow:
         model, version = backend.model.name, backend.version.name
         self._metrics.count("headworks_exchanges", model, version, "shadow", str(account.status))
 
-    def drop(self, account: Account, version: str, reason: str) -> None:
-        """Count a copy that is not sent, and keep the count for the next record."""
-        self._count(account, reason)
-        if reason in UNRECORDED:
-            return
+    def drop(self, account: Account, version: str, reason: str, noise: bool = False) -> None:
+        """Count a copy that is not sent; of a shadow's keep the count for the next record."""
         assert account.model is not None
         assert account.choice is not None
+        self._metrics.count("headworks_shadow_dropped", account.model.name, reason)
+        if noise or reason in UNRECORDED:
+            return
         drops = self._drops.setdefault(account.model.name, Counter())
         drops[account.choice.rule, version, reason] += 1
         self._revision = account.revision
-
-    def _count(self, account: Account, reason: str, by: int = 1) -> None:
-        assert account.model is not None
-        self._metrics.count("headworks_shadow_dropped", account.model.name, reason, by=by)
 
     def each_second(self, worker: str) -> None:
         """Say what was dropped, in a record a model."""
         self.sampling.each_second()
         self._metrics.set("headworks_shadow_sampling", self.sampling.share, worker)
+        for model, count in self._sampled_out.items():
+            self._metrics.count("headworks_shadow_dropped", model, "sampled_out", by=count)
+        self._sampled_out.clear()
         self._leaving = [lane for lane in self._leaving if not lane.idle]
         drops, self._drops = self._drops, {}
         for model, counted in drops.items():

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import onnx
@@ -53,6 +53,14 @@ _Answer: TypeAlias = tuple[Floats, Floats, Floats | None]
 """Scores [n], attributions [n, features], their standard errors or None."""
 
 
+class Scoring(Protocol):
+    """Whoever gives scores [n] of rows, and the type that they are in."""
+
+    score_type: np.dtype[Any]
+
+    def scores(self, rows: Columns) -> Floats: ...
+
+
 class Explainer:
     """One artifact's explanations; built once per (artifact digest, background digest).
 
@@ -63,10 +71,13 @@ class Explainer:
 
     fallback_reason: str | None = None
 
-    def __init__(self, card: Card, model: bytes, background: Columns) -> None:
+    def __init__(
+        self, card: Card, model: bytes, background: Columns, scorer: Scoring | None = None
+    ) -> None:
+        """`scorer`: who scores for a model that is not held; `model` only names it then."""
         self._card = card
         self._features = tuple(feature.name for feature in card.used)
-        self._scorer = Scorer(card, model)
+        self._scorer: Scoring = scorer if scorer is not None else Scorer(card, model)
         scores = self._scorer.scores(background)
         if card.outputs.score.kind == "probability":
             _probabilities(scores)
@@ -81,6 +92,8 @@ class Explainer:
         self.plan: Plan
         self._answer: Callable[[Columns], _Answer]
         try:
+            if scorer is not None:
+                raise Unreadable("the model is served elsewhere")
             self._read(model, background, scores, chosen)
         except Unreadable as refusal:
             self.fallback_reason = str(refusal)

@@ -42,6 +42,7 @@ def answer_again(asked: Asked, artifacts: Artifacts, record: Mapping[str, Any]) 
     folder = artifacts.path(digest)
     if not folder.exists():
         return cannot(f"artifact {digest} is no longer held")
+    assert card.artifact is not None
     if folder_digest(folder) != digest or file_digest(folder / FILES[1]) != card.artifact.sha256:
         return cannot(f"artifact {digest}: its files are not those of its digest")
     scorer = Scorer(card, (folder / FILES[1]).read_bytes())

@@ -18,10 +18,11 @@ from gateway.card import Card
 from gateway.explain.attribution import Attributions, Columns
 from gateway.explain.counterfactuals import Counterfactual, counterfactuals
 from gateway.explain.explainer import Explainer
+from gateway.explain.remote import Remote
 from gateway.table import Model, Table, Version
 
 EXPLAINERS_MAX = 64
-IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "budget",
+IN_CLEAR = ("method", "space", "background", "background_rows", "seed", "budget", "calls",
             "largest_residual", "largest_standard_error", "fallback", "not_explained")  # fmt: skip
 log = logging.getLogger("headworks.explain")
 
@@ -67,13 +68,15 @@ class Asked:
     outcomes: list[str | None]
     given: bool = True
     """False: the answer went to nobody (a shadow's), and nobody asks what would have changed it."""
+    exchange: str = ""
 
 
 class Explanations:
     """Explainers by what they are made of, built when first needed."""
 
-    def __init__(self, artifacts: Artifacts) -> None:
-        self._artifacts = artifacts
+    def __init__(self, artifacts: Artifacts, remote: Remote | None = None) -> None:
+        """`remote`: by whom versions that are not held are asked; None: they are not."""
+        self._artifacts, self._remote = artifacts, remote
         self._explainers: dict[tuple[str, str], Explainer] = {}
 
     def explainer(self, model: Model, version: Version) -> Explainer | None:
@@ -116,7 +119,7 @@ class Explanations:
         Exchanges of one version are explained together: a row's attributions do not depend on the
         rows beside it, and a batch costs a tenth. If one of them fails, each is tried alone.
         """
-        said: list[dict[str, Any] | None] = [self._refusal(one) for one in asked]
+        said: list[dict[str, Any] | None] = [self._without(one) for one in asked]
         groups: dict[Explainer, list[int]] = {}
         for place, one in enumerate(asked):
             if said[place] is None:
@@ -129,20 +132,41 @@ class Explanations:
                 said[place] = record
         return [record for record in said if record is not None]
 
-    def _refusal(self, asked: Asked) -> dict[str, Any] | None:
+    def _without(self, asked: Asked) -> dict[str, Any] | None:
+        """What is said where no artifact explains; None: one does."""
         model, version = asked.model, asked.version
         if model.explain["method"] == "off":
             return {"not_explained": "off"}
         if len(asked.outcomes) > model.explain["rows_at_most"]:
             return {"not_explained": "batch_limit"}
         try:
+            if version.artifact is None:
+                return self._by_calls(asked)
             if self.explainer(model, version) is None:
-                why = "no_artifact" if version.artifact is None else "no_background"
-                return {"not_explained": why}
+                return {"not_explained": "no_background"}
         except Exception as error:
             # An artifact or a background that cannot be read must not stop the fold.
             return _failed(error)
         return None
+
+    def _by_calls(self, asked: Asked) -> dict[str, Any]:
+        model, version = asked.model, asked.version
+        if self._remote is None:
+            return {"not_explained": "no_artifact"}
+        if (why := self._remote.refusal(model, version, asked.exchange)) is not None:
+            return {"not_explained": why}
+        assert version.card is not None
+        assert model.background is not None
+        card, path = version.card, self._artifacts.whole_file(model.background)
+        try:
+            found, cost = self._remote.explain(
+                model, version, lambda: as_columns(card, read_parquet(path)),
+                as_columns(card, asked.rows), np.array(asked.scores),
+            )  # fmt: skip
+        except OSError as error:
+            return {"not_explained": "remote_failed", "why": str(error)[:200]}
+        told = describe(version.card, found, 0, asked.outcomes, model.explain["reasons"])
+        return told | cost | {"fallback": "the model is served elsewhere"}
 
 
 def _failed(error: Exception) -> dict[str, Any]:

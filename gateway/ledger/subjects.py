@@ -14,6 +14,7 @@ Invariants:
 4. What is erased leaves no byte: slots are overwritten in place, rows with `secure_delete`, the
    write-ahead log is emptied, and the map's file is searched for what must be gone. A mark in the
    map (`user_version`), set with the deletion, makes a start after a crash clean up by itself.
+5. `index.key` and map belong together: the map says of which key it is, and no other one is used.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ FILES_OPEN_MAX = 16
 SEARCHED_MAX = 64
 """Deleted rows that are searched for one by one; for more the map is written anew at once."""
 NUMBER = struct.Struct("<Q")
+CHECK = struct.Struct(">i")
 
 
 class Erased(ValueError):
@@ -165,7 +167,19 @@ class Subjects:
             " (hmac BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"
         )
         opened.execute("CREATE TEMP TABLE doomed (number INTEGER PRIMARY KEY)")
+        self._hold_against(opened)
         return opened
+
+    def _hold_against(self, opened: sqlite3.Connection) -> None:
+        """The map's `application_id` is of the key that made its HMACs: under another one nobody
+        would be found, and everybody would get a second number."""
+        (own,) = CHECK.unpack(sha256(self._index_key).digest()[: CHECK.size])
+        (held,) = opened.execute("PRAGMA application_id").fetchone()
+        if held == 0:
+            opened.execute(f"PRAGMA application_id = {own}")
+        elif held != own:
+            opened.close()
+            raise KeysUnusable(f"{self.root}: index.key and map.sqlite do not belong together")
 
     def keys_for(self, subjects: Sequence[str]) -> tuple[int, ...]:
         """The numbers of the subjects of an exchange, each once, in order; new ones are made.

@@ -32,12 +32,16 @@ class Inference:
     scores: list[float] = field(default_factory=list)
     outcomes: list[str | None] = field(default_factory=list)
     given: bool = True
+    exchange: str = ""
     why: str | None = None
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
     def asked(self) -> Asked:
-        return Asked(self.model, self.version, self.rows, self.scores, self.outcomes, self.given)
+        return Asked(
+            self.model, self.version, self.rows, self.scores, self.outcomes, self.given,
+            self.exchange,
+        )  # fmt: skip
 
     def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
         assert self.version.card is not None
@@ -62,7 +66,7 @@ def read_inference(leaf: dict[str, Any], table: Table, bodies: BodyReader) -> In
     record = leaf["record"]
     model = table.models[record["model"]]
     found = Inference(model, model.versions[record["version"]])
-    found.given = record["arm"] != "shadow"
+    found.given, found.exchange = record["arm"] != "shadow", record["id"]
     if found.version.card is None:
         found.why = "no_artifact"
     elif not leaf.get("decisions"):

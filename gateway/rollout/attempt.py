@@ -27,6 +27,7 @@ from gateway.rollout.lifecycle import (
     approve,
     make,
 )
+from gateway.rollout.predictions import Predictions
 from gateway.rollout.rolloutsettings import BILLION, RolloutSettings
 from gateway.rollout.tally import Tally
 from gateway.rollout.units import Units
@@ -48,10 +49,21 @@ class Asked:
     at: int
 
 
+Registry = Callable[[Mapping[str, Any], int, int], tuple[Units, Predictions | None]]
+
+
+def waits_for_labels(settings: RolloutSettings) -> float | None:
+    """How old a decision has to be for its label to count, in seconds; None: no guard asks."""
+    delays = [one.label_delay or 0.0 for one in settings.guards if one.metric == "label_correct"]
+    return min(delays) if delays else None
+
+
 class Attempt:
     """`created`: the leaf that says what was started."""
 
-    def __init__(self, created: Mapping[str, Any], units: Units | None) -> None:
+    def __init__(
+        self, created: Mapping[str, Any], units: Units | None, answers: Predictions | None = None
+    ) -> None:
         """`units`: None where nothing is counted any more."""
         self.created = dict(created)
         self.settings = RolloutSettings.model_validate(created["file"])
@@ -61,7 +73,7 @@ class Attempt:
         self.stage = Stage()
         self.judging = Judging(self.settings, self.settings.from_, self.settings.to)
         self.block_ns = round(self.settings.evidence.block * BILLION)
-        self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns)
+        self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns, answers)
         self.finding: Finding | None = None
         self.found, self.decided = -1, -1  # blocks: the last one judged, and the last acted on
         self.evidence: int | None = None  # leaf of the last block
@@ -198,11 +210,11 @@ class Attempt:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any], registry: Callable[[str, int], Units]) -> Attempt:
-        """`registry`: of an attempt's name, and how many units were remembered."""
+    def from_json(cls, told: Mapping[str, Any], registry: Registry) -> Attempt:
+        """`registry`: of a created rollout, and how many units and answers were remembered."""
         tally, created = told["tally"], told["created"]
-        name = f"{created['rollout']}.{created['attempt']}"
-        attempt = cls(created, registry(name, tally["units"]) if tally else None)
+        kept = registry(created, tally["units"], tally["answers"]) if tally else (None, None)
+        attempt = cls(created, *kept)
         attempt.stage = Stage.from_json(told["stage"])
         attempt.judging.restore(told["judging"])
         if tally:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from gateway.rollout.block import Block
@@ -76,9 +76,12 @@ class Rules:
         return isinstance(self.measure, Rate) and self.measure.of == "bad" and self.margin < BURST
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Comparison:
-    """`canary`, `control`: the window that is being filled, of `blocks` blocks; plain samples."""
+    """`canary`, `control`: the window that is being filled, of `blocks` blocks; plain samples.
+
+    `after` works on a copy of its own; nothing else changes one.
+    """
 
     canary: Any
     control: Any
@@ -117,6 +120,9 @@ class Comparison:
     worse: Peak = Peak()
     safe: Peak = Peak()
 
+    def copy(self) -> Comparison:
+        return Comparison(*(getattr(self, name) for name in _NAMES))
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -130,6 +136,7 @@ class Comparison:
         return Comparison(**values)
 
 
+_NAMES = tuple(one.name for one in fields(Comparison))
 _PARTS: dict[str, Any] = {
     "paired": Paired, "recent": Paired, "stratified": Stratified, "difference": Difference,
     "bursts": Bounded, "worse": Peak, "safe": Peak,
@@ -154,41 +161,44 @@ def begin(rules: Rules) -> Comparison:
 def after(state: Comparison, rules: Rules, block: Block, evidence: bool) -> Comparison:
     """`evidence` False: warm-up; the block only tells how noisy things are."""
     measure: Any = rules.measure
+    state = state.copy()
     if evidence and not state.started:
-        state = replace(state, canary=measure.empty, control=measure.empty, blocks=0, started=True)
+        state.canary = state.control = measure.empty
+        state.blocks, state.started = 0, True
     if evidence:
-        state = _begun_again(state, rules, block.step)
-    new_canary, new_control = measure.take(block)
-    if isinstance(measure, Rate):
-        state = _events(state, rules, new_canary, new_control, evidence)
-    canary = measure.joined(state.canary, new_canary)
-    control = measure.joined(state.control, new_control)
-    if measure.is_full(canary, control, state.blocks + 1):
-        state = _window(state, rules, canary, control, evidence)
-        canary = control = measure.empty
-        blocks = 0
-    else:
-        blocks = state.blocks + 1
-    worse, safe = state.worse, state.safe
+        _begin_again(state, rules, block.step)
+    canary, control = measure.take(block)
+    counted = isinstance(measure, Rate)
+    if counted:
+        _count(state, rules, canary, control, evidence)
+    state.canary = measure.joined(state.canary, canary)
+    state.control = measure.joined(state.control, control)
+    state.blocks += 1
+    full = measure.is_full(state.canary, state.control, state.blocks)
+    if full:
+        _compare(state, rules, evidence)
+        state.canary = state.control = measure.empty
+        state.blocks = 0
     if evidence:
-        worse, safe = worse.at(_log_worse(state, rules)), safe.at(_log_safe(state, rules))
-    return replace(
-        state, canary=canary, control=control, blocks=blocks, worse=worse, safe=safe,
-        looked=state.looked + evidence, quiet=state.quiet + 1,
-    )  # fmt: skip
+        state.looked += 1
+        state.quiet += 1
+        if full or counted:
+            state.worse = state.worse.at(_log_worse(state, rules))
+            state.safe = state.safe.at(_log_safe(state, rules))
+    return state
 
 
-def _begun_again(state: Comparison, rules: Rules, step: int) -> Comparison:
+def _begin_again(state: Comparison, rules: Rules, step: int) -> None:
     """Bets on recent windows at their next beginning, if it is time for one."""
     if step == state.step and state.recent_windows < RECENT_WINDOWS:
-        return state
+        return
+    state.step = step
     if not state.recent_windows:
-        return replace(state, step=step)
+        return
     won = _weight(state.begun) + state.recent.log_worse(rules.rho_worse)
-    return replace(
-        state, step=step, recent=Paired(), begun=state.begun + 1, recent_windows=0,
-        banked=_log_sum((state.banked, won)) if state.begun > 1 else won,
-    )  # fmt: skip
+    state.banked = _log_sum((state.banked, won)) if state.begun > 1 else won
+    state.begun += 1
+    state.recent, state.recent_windows = Paired(), 0
 
 
 def _weight(begun: int) -> float:
@@ -200,75 +210,65 @@ def _log_sum(logs: tuple[float, ...]) -> float:
     return log_mean_exp(logs) + math.log(len(logs))
 
 
-def _events(
+def _count(
     state: Comparison, rules: Rules, canary: tuple[int, int], control: tuple[int, int],
     evidence: bool,
-) -> Comparison:  # fmt: skip
+) -> None:  # fmt: skip
     """Tests of single events see each block; what they expect is known before it."""
     (n_c, x_c), (n_b, x_b) = canary, control
-    before = state.past
+    before, late = state.past, state.lately
     expected = (before[3] + 0.5) / (before[2] + PRIOR_UNITS)
-    stratified, difference = state.stratified, state.difference
-    if evidence and difference is not None:
-        difference = difference.after(n_c, x_c, n_b, x_b, rules.margin, expected)
-    if evidence and stratified is not None:
+    state.past = (before[0] + n_c, before[1] + x_c, before[2] + n_b, before[3] + x_b)
+    if not evidence:
+        return
+    if state.difference is not None:
+        state.difference = state.difference.after(n_c, x_c, n_b, x_b, rules.margin, expected)
+    if state.stratified is not None:
         worse = min(expected + rules.margin, 1 - 1e-9)
         tolerated = max(1.0, worse / (1 - worse) * (1 - expected) / expected)
-        stratified = stratified.after(n_c, x_c, n_b, x_b, tolerated)
-    past = (before[0] + n_c, before[1] + x_c, before[2] + n_b, before[3] + x_b)
-    state = replace(state, past=past, stratified=stratified, difference=difference)
-    if not evidence or state.bursts is None:
-        return state
-    now = state.lately
-    return _burst(state, rules, (now[0] + n_c, now[1] + x_c, now[2] + n_b, now[3] + x_b))
+        state.stratified = state.stratified.after(n_c, x_c, n_b, x_b, tolerated)
+    if state.bursts is not None:
+        state.lately = (late[0] + n_c, late[1] + x_c, late[2] + n_b, late[3] + x_b)
+        _bet_on_bursts(state, rules)
 
 
-def _burst(state: Comparison, rules: Rules, counts: tuple[int, int, int, int]) -> Comparison:
+def _bet_on_bursts(state: Comparison, rules: Rules) -> None:
     """The excess of a stretch of blocks as one value: a bet against it, whatever made it."""
-    n_c, x_c, n_b, x_b = counts
+    n_c, x_c, n_b, x_b = state.lately
     if min(n_c, n_b) < BURST_UNITS:
-        return replace(state, lately=counts)
+        return
     assert state.bursts is not None
     excess = max(-BURST, min(BURST, x_c / n_c - x_b / n_b))
-    bursts = state.bursts.after(-excess, -rules.margin, -BURST)
-    return replace(state, bursts=bursts, lately=(0, 0, 0, 0))
+    state.bursts = state.bursts.after(-excess, -rules.margin, -BURST)
+    state.lately = (0, 0, 0, 0)
 
 
-def _window(
-    state: Comparison, rules: Rules, canary: Any, control: Any, evidence: bool
-) -> Comparison:
+def _compare(state: Comparison, rules: Rules, evidence: bool) -> None:
+    """The window is full."""
     measure: Any = rules.measure
-    difference = measure.value(canary) - measure.value(control)
-    times = factor(measure.size(canary), measure.size(control))
+    sizes = measure.size(state.canary), measure.size(state.control)
+    difference = measure.value(state.canary) - measure.value(state.control)
+    times = factor(*sizes)
     if not state.scale:
-        state = replace(
-            state, noise=state.noise + (difference * times) ** 2,
-            noise_windows=state.noise_windows + 1,
-        )  # fmt: skip
+        state.noise += (difference * times) ** 2
+        state.noise_windows += 1
     if not evidence:
-        return state
-    scale = state.scale or _scale(state, rules, times)
-    w = times / scale
+        return
+    state.scale = state.scale or _scale(state, rules, times)
+    w = times / state.scale
     # The same bound on either side: a burst says which way, and not more than the bound.
     bound = max(FAR, 3 * rules.margin * w)
     d = max(-bound, min(bound, difference * w)) - rules.margin * w
     far = abs(difference * w) >= bound
-    return replace(
-        state,
-        scale=scale,
-        paired=state.paired.after(d, far and state.quiet >= QUIET),
-        recent=state.recent.after(d, far and state.quiet >= QUIET),
-        recent_windows=state.recent_windows + 1,
-        quiet=-1 if far else state.quiet,
-        windows=state.windows + 1,
-        weight=state.weight + w,
-        weight_squared=state.weight_squared + w * w,
-        weighted=state.weighted + w * d,
-        units=(
-            state.units[0] + measure.size(canary),
-            state.units[1] + measure.size(control),
-        ),
-    )
+    state.paired = state.paired.after(d, far and state.quiet >= QUIET)
+    state.recent = state.recent.after(d, far and state.quiet >= QUIET)
+    state.recent_windows += 1
+    state.quiet = -1 if far else state.quiet
+    state.windows += 1
+    state.weight += w
+    state.weight_squared += w * w
+    state.weighted += w * d
+    state.units = (state.units[0] + sizes[0], state.units[1] + sizes[1])
 
 
 def _scale(state: Comparison, rules: Rules, times: float) -> float:

@@ -29,11 +29,13 @@ from gateway.disk import Occupied, write_durably
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.revisions import Revisions, end_rollout, rule_of, set_rollout
-from gateway.rollout.attempt import CONTROLLER, Attempt
+from gateway.rollout.attempt import CONTROLLER, Attempt, waits_for_labels
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.counting import Counting
 from gateway.rollout.lifecycle import Decision, Move, Phase, abort, hold, is_legal
 from gateway.rollout.narrowing import Narrowings, take_back
+from gateway.rollout.predictions import Predictions
+from gateway.rollout.rolloutsettings import RolloutSettings
 from gateway.rollout.units import Units
 from gateway.seal.sealer import Sealer
 from gateway.split import Rollout
@@ -82,7 +84,14 @@ class Rollouts:
 
     def resume(self) -> None:
         """Be where the ledger says; complete what a crash left half done."""
-        start = self._load()
+        try:
+            start = self._load()
+        except (ValueError, KeyError, TypeError):
+            log.exception("rollouts' state cannot be read: it is made anew from the ledger")
+            self.attempts.clear()
+            path = self.folder / "state.json"
+            path.rename(path.with_name(f"state.json.{uuid.uuid4().hex[:8]}.set-aside"))
+            start = 0
         self.reader = LedgerReader(self.state, start)
         self.follow()
         self._adopt_narrowings()
@@ -108,8 +117,13 @@ class Rollouts:
     def _had_any(self) -> bool:
         return any(b'"kind":"rollout"' in entry for _, entry in Chronicle(self.state).entries())
 
-    def _registry(self, name: str, remembered: int = 0) -> Units:
-        return Units(self.folder, self.keys, name, remembered)
+    def _registry(
+        self, created: Mapping[str, Any], units: int = 0, answers: int = 0
+    ) -> tuple[Units, Predictions | None]:
+        name = f"{created['rollout']}.{created['attempt']}"
+        asked = waits_for_labels(RolloutSettings.model_validate(created["file"])) is not None
+        kept = Predictions(self.folder, name, answers) if asked else None
+        return Units(self.folder, self.keys, name, units), kept
 
     def snapshot(self) -> None:
         """One durable write: what is known by the last leaf that was read."""
@@ -127,6 +141,9 @@ class Rollouts:
             if attempt.tally.units is not None:
                 attempt.tally.units.forget()
                 attempt.tally.units = None
+            if attempt.tally.answers is not None:
+                attempt.tally.answers.forget()
+                attempt.tally.answers = None
         self._snapped_at, self.is_dirty = self.clock.steady(), False
 
     # What the ledger says.
@@ -148,11 +165,18 @@ class Rollouts:
         leaf = orjson.loads(text)
         kind, record = leaf["kind"], leaf["record"]
         if kind == ROLLOUT:
-            self._fold_move(record)
+            try:
+                self._fold_move(record)
+            except (ValueError, KeyError, TypeError) as error:  # of another release, perhaps
+                log.exception("leaf %d of a rollout cannot be read", number)
+                self.troubles[str(record.get("rollout"))] = f"leaf {number}: {error}"[:300]
         elif kind == EVIDENCE:
             self._fold_evidence(number, record)
         elif kind == "exchange":
             self._fold_exchange(leaf)
+        elif kind == "feedback":
+            for attempt in self._exposed():
+                self.counting.label(attempt, record)
         elif kind == "alert" and "alert" in record:
             for attempt in self._exposed():
                 attempt.take_alert(record)
@@ -164,9 +188,8 @@ class Rollouts:
         self.is_dirty = True
         name = record["rollout"]
         if record["event"] == "created":
-            number = f"{name}.{record['attempt']}"
             self.attempts.pop(name, None)
-            self.attempts[name] = Attempt(record, self._registry(number))
+            self.attempts[name] = Attempt(record, *self._registry(record))
             return
         attempt = self.attempts.get(name)
         if attempt is not None and attempt.number == record["attempt"]:
@@ -386,6 +409,18 @@ class Rollouts:
         by = str(document["author"])
         why = f"a revision narrowed it: {document['reason']}"
         self.move(attempt, hold(attempt.stage, "person", why), by if by != CONTROLLER else "local")
+
+    def words(self) -> list[str]:
+        """Rollouts that somebody has to look at; from any thread."""
+        found = []
+        for name, attempt in list(self.attempts.items()):
+            held = attempt.stage.held
+            if (trouble := self.troubles.get(name)) is not None and not attempt.is_over:
+                found.append(f"rollout {name} cannot be judged: {trouble}")
+            elif held is not None:
+                found.append(f"rollout {name} is held: {held.why}")
+        unread = self.troubles.keys() - self.attempts.keys()
+        return found + [f"rollout {name}: {self.troubles[name]}" for name in sorted(unread)]
 
     def close(self) -> None:
         """A clean end: the next start reads nothing twice."""

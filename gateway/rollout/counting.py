@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import orjson
 
+from gateway.card import Card
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
-from gateway.rollout.attempt import Attempt
+from gateway.rollout.attempt import Attempt, waits_for_labels
 from gateway.rollout.observation import PRIMARY, observe, observe_pair
 from gateway.routing.choice import bucket_ppm
 from gateway.table import Model, Rule, Table, TableStore
@@ -69,6 +70,25 @@ class Counting:
             if drawn < rule.rollout.shadow_ppm:
                 attempt.tally.take_eligible(seen.at)
 
+    def label(self, attempt: Attempt, record: Mapping[str, Any]) -> None:
+        """Labels of decisions that counted; younger decisions than the guard asks for do not."""
+        delay = waits_for_labels(attempt.settings)
+        if delay is None or attempt.tally.answers is None:
+            return
+        card = self._card(attempt)
+        for identity, row, value, *_ in record["labels"]:
+            made_ns = int(identity.replace("-", "")[:12], 16) * 1_000_000  # RFC 9562, 5.7
+            good = is_good(card, value)
+            if good is not None and record["at"] - made_ns >= delay * 1e9:
+                attempt.tally.take_label(record["at"], identity, row, good)
+
+    def _card(self, attempt: Attempt) -> Card | None:
+        """Of the version that is followed; both have the same words."""
+        settings = attempt.settings
+        found = self._rule(str(attempt.created["revision"]), settings.model, settings.rule)
+        version = found[0].versions.get(settings.from_) if found is not None else None
+        return version.card if version is not None else None
+
     def _context(self, identity: str, place: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The sealed context of a record; None: erased, gone or unreadable."""
         if place is None:
@@ -93,3 +113,15 @@ class Counting:
         found = table.models.get(model) if table is not None else None
         named = next((one for one in found.rules if one.name == rule), None) if found else None
         return (found, named) if found is not None and named is not None else None
+
+
+def is_good(card: Card | None, value: Any) -> bool | None:
+    """Whether a label says that the favourable outcome was right; None: the card cannot tell."""
+    words = card.outputs.outcome if card is not None else None
+    if words is None:
+        return None
+    if isinstance(value, str):
+        return value != words.adverse if value in (words.below, words.at_or_above) else None
+    if value not in (0, 1) or value is None:
+        return None
+    return (words.at_or_above if value else words.below) != words.adverse

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -260,7 +260,7 @@ class Bounded:
     def after(self, x: float, mean: float, low: float) -> Bounded:
         edge = (x - mean) / (mean - low)
         logs = (log + math.log1p(part * edge) for log, part in zip(self.logs, self.fractions))
-        return replace(self, logs=tuple(logs))
+        return Bounded(tuple(logs), self.fractions)
 
     def log_e(self) -> float:
         return log_mean_exp(self.logs)
@@ -274,4 +274,4 @@ class Peak:
     top: float = 0.0
 
     def at(self, log_e: float) -> Peak:
-        return replace(self, now=log_e, top=max(self.top, log_e))
+        return Peak(log_e, max(self.top, log_e))

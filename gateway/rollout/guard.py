@@ -247,7 +247,8 @@ def _missing(
     if guard.of_pairs and (short := _coverage(settings.health, counts)) is not None:
         return short
     if min(found.units) < least and guard.by is None:
-        what = "pairs" if guard.of_pairs else "units in each arm"
+        counted = "labels" if guard.metric == "label_correct" else "units"
+        what = "pairs" if guard.of_pairs else f"{counted} in each arm"
         return f"{min(found.units)} of {least} {what}"
     return None
 

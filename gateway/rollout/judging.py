@@ -15,7 +15,8 @@ from gateway.rollout.block import ArmCounts, Block, added
 from gateway.rollout.guard import Judgement, LimitReached, Verdict
 from gateway.rollout.guardsettings import JudgeSettings
 from gateway.rollout.lifecycle import Finding
-from gateway.rollout.sentences import say
+from gateway.rollout.outlook import outlook
+from gateway.rollout.sentences import foresee, say
 
 TIMED = {"arm_degraded": "the canary was short of endpoints for {value:.0f} s"}
 
@@ -47,6 +48,17 @@ class Judging:
             told(one) | {"words": say(each, one, *self.names)}
             for each, one in zip(asked, guard.readings(self.plan, self.state))
         ]
+
+    def outlooks(self, within_s: float) -> list[dict[str, Any]]:
+        """By guard, what would be found within a time and when it would be safe, at even odds."""
+        if self.state is None:
+            return []
+        asked = {one.name: one for one in self.plan.settings.guards}
+        return [
+            {"guard": one.guard, "detectable": one.detectable, "safe_in_s": one.safe_in_s,
+             "within_s": within_s, "words": foresee(asked[one.guard], one, within_s)}
+            for one in outlook(self.plan, self.state, within_s)
+        ]  # fmt: skip
 
     def counts(self) -> dict[str, Any]:
         """Of both arms since the attempt began."""

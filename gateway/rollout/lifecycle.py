@@ -14,7 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
@@ -102,6 +102,8 @@ class Plan:
     acts: bool = True
     on_inconclusive: Literal["hold", "rollback", "advance"] = "hold"
     on_alert: Literal["ignore", "hold", "rollback"] = "ignore"
+    undecided: Mapping[str, str] = field(default_factory=dict)
+    """Guards with an `on_inconclusive` of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +305,10 @@ def _in_time(plan: Plan, stage: Stage, finding: Finding) -> Decision | None:
     if lasted >= step.least_ns and not lacking:
         return go_on(plan, stage, "shown safe" if step.require else "the step's time has passed")
     if step.most_ns is not None and lasted >= step.most_ns:
-        return _inconclusive(plan, stage, f"not shown safe in time: {', '.join(lacking)}")
+        return _inconclusive(
+            plan, stage, f"not shown safe in time: {', '.join(lacking)}",
+            {plan.undecided.get(name, plan.on_inconclusive) for name in lacking},
+        )  # fmt: skip
     return None
 
 
@@ -312,9 +317,11 @@ def lacks(step: Step, safe: frozenset[str]) -> list[str]:
     return sorted(step.require - safe)
 
 
-def _inconclusive(plan: Plan, stage: Stage, why: str) -> Decision:
-    if plan.on_inconclusive == "rollback":
+def _inconclusive(plan: Plan, stage: Stage, why: str, wanted: Collection[str] = ()) -> Decision:
+    """What the file says; of several guards' wishes the most careful one."""
+    wishes = wanted or {plan.on_inconclusive}
+    if "rollback" in wishes:
         return roll_back(stage, why)
-    if plan.on_inconclusive == "advance":
-        return go_on(plan, stage, why)
-    return hold(stage, "inconclusive", why)
+    if "hold" in wishes:
+        return hold(stage, "inconclusive", why)
+    return go_on(plan, stage, why)

@@ -27,8 +27,10 @@ REFUSED = 400
 class Observation:
     """One exchange. `side`: where it counts; None: on neither. `unit`: its digest, None where each
     exchange is a unit. `failed`: by the version's fault; `refused`: not answered as asked, whoever
-    is to blame: in random arms that may be compared too. `groups`, as `key=value`: one for all
-    rows, or one a row; `favourable`, `scores`: by row, None where the card has no outcome."""
+    is to blame: in random arms that may be compared too. A client that left is neither, but the
+    time until then counts: those who wait for a slow version would else be missing. `groups`, as
+    `key=value`: one for all rows, or one a row; `favourable`, `scores`: by row, None where the card
+    has no outcome."""
 
     id: str
     at: int
@@ -59,7 +61,7 @@ def observe(
     record = leaf["record"]
     meant = record.get("assigned") or record
     status, arm = meant["status"], meant["arm"]
-    if not status or status == LEFT or arm in ("forced", "explain"):
+    if not status or arm in ("forced", "explain"):
         return None
     where = side(context.get("bucket", -1), rollout.weight_ppm, rollout.holdout_ppm)
     if ARMS.get(arm) != where:
@@ -73,7 +75,7 @@ def observe(
         side=where,
         unit=None if record.get("unit") == "exchange" else context.get("unit"),
         failed=status >= FAILED,
-        refused=status >= REFUSED,
+        refused=status >= REFUSED and status != LEFT,
         unavailable=meant["error"] == UNAVAILABLE,
         inferred=_is_inference(record) and status == 200,
         total_us=record["timings"]["total_us"],
@@ -108,7 +110,8 @@ def _tokens(leaf: Mapping[str, Any]) -> int:
 class Pair:
     """A shadow's answer beside its primary's. `triple`: where the primary was asked twice, whether
     the shadow alone differed and whether the second answer alone did. `gained`, `lost`: rows that
-    only the shadow decides favourably, and that only the primary does."""
+    only the shadow decides favourably, and that only the primary does; `favourable`: rows that the
+    primary does."""
 
     at: int
     unit: str | None
@@ -119,6 +122,7 @@ class Pair:
     gained: int
     lost: int
     groups: tuple[str, ...]
+    favourable: int = 0
 
 
 def observe_pair(
@@ -137,6 +141,7 @@ def observe_pair(
     told = said.get("directions") or ({said["direction"]: 1} if "direction" in said else {})
     groups = _groups(context.get("groups", ()), keys)
     gained, lost = _directions(told, card)
+    shadows = sum(bool(_favourable(one["outcome"], card)) for one in leaf.get("decisions", ()))
     return Pair(
         at=record["at"],
         unit=None if record.get("unit") == "exchange" else context.get("unit"),
@@ -147,6 +152,7 @@ def observe_pair(
         gained=gained,
         lost=lost,
         groups=groups[0] if len(set(groups)) == 1 else (),
+        favourable=max(0, min(said["rows"] - gained, shadows - gained + lost)) if ours else 0,
     )
 
 

@@ -25,6 +25,7 @@ from gateway.rollout.block import Block
 from gateway.rollout.chronicle import Chronicle, Told
 from gateway.rollout.counting import Counting
 from gateway.rollout.lifecycle import Decision, Held, Move, Phase, is_legal
+from gateway.rollout.predictions import Predictions
 from gateway.rollout.rolloutsettings import RolloutSettings
 from gateway.rollout.units import Units
 from gateway.table import TableStore
@@ -161,9 +162,11 @@ def _count_again(report: Report, state: Path, keys: Path, created: dict[str, Any
                 if attempt.is_over:
                     break
             elif _is_it(leaf, created):
-                attempt = Attempt(created, Units(Path(folder), Path(folder), name))
-        if attempt is not None and attempt.tally.units is not None:
-            attempt.tally.units.close()
+                answers = Predictions(Path(folder), name)
+                attempt = Attempt(created, Units(Path(folder), Path(folder), name), answers)
+        for kept in (attempt.tally.units, attempt.tally.answers) if attempt is not None else ():
+            if kept is not None:
+                kept.close()
     reader.close()
     bodies.close()
 
@@ -176,6 +179,8 @@ def _count_leaf(report: Report, attempt: Attempt, counting: Counting, leaf: dict
     kind, record = leaf["kind"], leaf["record"]
     if kind == "exchange" and attempt.is_exposed:
         report.unreadable += counting.count(attempt, leaf) == "unreadable"
+    elif kind == "feedback" and attempt.is_exposed:
+        counting.label(attempt, record)
     elif kind == "rollout" and record["rollout"] == attempt.name:
         attempt.take(record)
     elif kind == "evidence" and record["block"]["rollout"] == attempt.name:

@@ -162,6 +162,7 @@ class RolloutSettings(JudgeSettings):
         return Plan(
             tuple(self._steps()), self.digest, author, self.mode == "act",
             self.on_inconclusive, self.on_alert,
+            {one.name: one.on_inconclusive for one in self.guards if one.on_inconclusive},
         )  # fmt: skip
 
     def _steps(self) -> Iterator[Step]:

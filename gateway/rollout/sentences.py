@@ -7,6 +7,7 @@ import math
 from gateway.declaration import MILLION
 from gateway.rollout.guard import Verdict
 from gateway.rollout.guardsettings import GuardSettings
+from gateway.rollout.outlook import Outlook
 
 WHAT = {
     "bad_ratio": "answers that fail", "label_correct": "right answers", "cost": "the mean cost",
@@ -52,3 +53,25 @@ def _meaning(verdict: Verdict, target: str) -> str:
     if verdict.word == "safe":
         return f"that {target} is no worse is shown"
     return "that may still be chance"
+
+
+def foresee(guard: GuardSettings, told: Outlook, within_s: float) -> str:
+    """What may be expected, at even odds: nothing is promised."""
+    pieces = []
+    if told.safe_in_s:
+        pieces.append(f"if there is no difference, that is shown in about {span(told.safe_in_s)}")
+    if told.detectable is not None:
+        if guard.worse_than is not None and guard.worse_than.factor:
+            size = f"a factor of {math.exp(min(told.detectable, 20.0)):.2f}"
+        else:
+            what = "a share" if guard.metric in ("flips", "disagree") else "a difference"
+            size = f"{what} of {told.detectable:.2%}"
+        pieces.append(f"{size} would be found within {span(within_s)}")
+    return "; ".join(pieces)
+
+
+def span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(1.0, seconds):.0f} s"

@@ -14,6 +14,8 @@ from gateway.rollout.attempt import Attempt
 from gateway.rollout.lifecycle import Phase, Step, lacks
 
 SECOND = 1_000_000_000
+AHEAD_BLOCKS = 360
+"""How far ahead is looked: an hour of blocks of ten seconds."""
 
 
 def summary(attempt: Attempt, troubles: Mapping[str, str]) -> dict[str, Any]:
@@ -56,6 +58,8 @@ def standing(attempt: Attempt, now: int, troubles: Mapping[str, str]) -> dict[st
             "late": attempt.judging.late, "units_refused": attempt.tally.units_refused,
         },
         "guards": attempt.judging.verdicts(),
+        "outlook": attempt.judging.outlooks(AHEAD_BLOCKS * settings.evidence.block)
+        if attempt.is_exposed else [],
         "counts": attempt.judging.counts(),
         "pairs": attempt.judging.pairs(),
         "unhealthy": dict(attempt.finding.unhealthy) if attempt.finding else {},

@@ -14,6 +14,7 @@ from typing import Any
 from gateway.rollout.block import GROUPS_MAX, ArmCounts, Block, GroupCounts, PairCounts, PairGroup
 from gateway.rollout.histogram import bucket_of, of_counts
 from gateway.rollout.observation import Observation, Pair
+from gateway.rollout.predictions import Predictions
 from gateway.rollout.units import Units
 
 OTHER = "other"
@@ -123,8 +124,9 @@ class PairCount:
         self.counts[name] = self.counts.get(name, 0) + by
 
     def take_group(self, key: str, seen: Pair) -> None:
-        group = self.groups.setdefault(bounded(key, self.groups), [0, 0, 0])
-        for place, count in enumerate((seen.rows, seen.gained, seen.lost)):
+        group = self.groups.setdefault(bounded(key, self.groups), [0, 0, 0, 0])
+        counts = (seen.rows, seen.gained, seen.lost, seen.favourable)
+        for place, count in enumerate(counts):
             group[place] += count
 
     def made(self) -> PairCounts:
@@ -135,7 +137,8 @@ class PairCount:
     def of(cls, told: PairCounts) -> PairCount:
         names = [name for name in PairCounts.__dataclass_fields__ if name != "groups"]
         counts = {name: value for name in names if (value := getattr(told, name))}
-        groups = {key: [one.decisions, one.gained, one.lost] for key, one in told.groups.items()}
+        groups = {key: [one.decisions, one.gained, one.lost, one.favourable]
+                  for key, one in told.groups.items()}  # fmt: skip
         return cls(counts, groups)
 
 
@@ -152,8 +155,11 @@ class Open:
 class Tally:
     """`closed`: number of the last block that was closed; blocks are numbered by time."""
 
-    def __init__(self, block_ns: int, units: Units | None, closed: int) -> None:
-        self.block_ns, self.units, self.closed = block_ns, units, closed
+    def __init__(
+        self, block_ns: int, units: Units | None, closed: int, answers: Predictions | None = None
+    ) -> None:
+        """`answers`: what labels will be held against; None: no guard asks for labels."""
+        self.block_ns, self.units, self.closed, self.answers = block_ns, units, closed, answers
         self.open: dict[int, Open] = {}
         self.early = 0  # shadows compared whose primary's block is not the one they came in
 
@@ -181,6 +187,16 @@ class Tally:
         arm.take(seen)
         if self._is_first("arm", seen.unit):
             arm.take_unit(seen)
+            if self.answers is not None:
+                self.answers.add(seen.id, seen.side, seen.favourable)
+
+    def take_label(self, at: int, identity: str, row: int, good: bool) -> None:
+        """What became of a decision, told at `at`: right or wrong counts in the block open then."""
+        found = self.answers.settle(identity, row, good) if self.answers is not None else None
+        if found is not None:
+            arm: ArmCount = getattr(self.block_at(at), found[0])
+            arm.right += found[1]
+            arm.wrong += not found[1]
 
     def take_eligible(self, at: int) -> None:
         """A primary whose shadow should be compared: it is given a little time for it."""
@@ -240,7 +256,8 @@ class Tally:
             plain = replace(block, pairs=replace(block.pairs, compared=0))
             blocks.append({"block": plain.to_json(), "compared": compared})
         return {"closed": self.closed, "open": blocks, "early": self.early,
-                "units": self.units.flush() if self.units else 0}  # fmt: skip
+                "units": self.units.flush() if self.units else 0,
+                "answers": self.answers.flush() if self.answers else 0}  # fmt: skip
 
     def restore(self, told: Mapping[str, Any]) -> None:
         self.closed, self.early = told["closed"], told["early"]

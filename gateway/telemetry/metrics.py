@@ -58,6 +58,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Answers whose reasons differ from the explanation made later.",
         ("model", "version"),
     ),
+    "headworks_explain_calls": (
+        "Calls to upstreams to explain what they answered, by status.",
+        ("status",),
+    ),
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
     "headworks_alerts": ("What happened to alerts.", ("model", "event")),
@@ -108,6 +112,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_witness_lag_seconds": ("For how long some leaf waits for it.", ("witness",)),
     "headworks_witness_alarms": ("Logs it says do not go on from what it saw.", ("witness",)),
     "headworks_rollout_weight_ppm": ("Share that the new version answers.", ("rollout",)),
+    "headworks_file_refused": ("1 while the configuration file is not in force.", ()),
     "headworks_process_up": ("1 while the process runs.", ("role",)),
 }
 HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {

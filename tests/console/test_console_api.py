@@ -6,6 +6,8 @@ import pytest
 from conftest import DENIED, WINDOW
 from gateway_process import body
 
+from gateway.console.decision import _predictions
+from gateway.journal.record import Part
 from gateway.ledger.log import LedgerReader
 
 
@@ -54,17 +56,42 @@ def test_what_was_sent_is_shown_behind_a_leaf(world):
 
     assert (400, True) == (refused.status_code, "purpose" in refused.json()["error"])
     assert shown["features"]["lvr"] == pytest.approx(1.2)
+    (said,) = shown["predictions"]
+    assert said["score"] == pytest.approx(shown["decision"]["score"])
     assert [("complaint 7", f"{world.denied}/0", "local")] == [
         (leaf["record"]["purpose"], leaf["record"]["decision"], leaf["record"]["by"])
         for leaf in told if leaf["kind"] == "reveal"
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("record", "answer", "rows"),
+    [({"protocol": "v1", "operation": "infer"}, b'{"predictions": [[0.2, 0.8], [1, 0]]}',
+      [[0.2, 0.8], [1, 0]]),
+     ({"protocol": "v2", "operation": "infer"},
+      b'{"outputs": [{"name": "y", "shape": [2], "datatype": "INT64", "data": [3, 4]}]}',
+      [{"y": 3}, {"y": 4}]),
+     ({"protocol": "mlflow", "operation": "infer"}, b'{"predictions": "\xff"}', None),
+     ({"protocol": "v2", "operation": "metadata"}, b'{"name": "m"}', None)])  # fmt: skip
+def test_what_a_version_without_a_card_said_is_read(record, answer, rows):
+    """One value a row in any protocol; nothing where it was no inference or cannot be read."""
+    leaf = {"record": {"status": 200, **record}}
+    told = {"response_headers": [["content-type", "application/json"]]}
+    assert _predictions(leaf, None, Part.of(answer, 999), told, 0) == rows
+
+
+def record_version(world) -> str:
+    return world.get(f"/api/v1/decisions/{world.denied}").json()["record"]["version"]
+
+
 def test_shadows_stand_beside_their_primary(world):
     """The shadow's answer is named by the primary's page and names the primary."""
     (shadow,) = world.get(f"/api/v1/decisions/{world.denied}").json()["shadows"]
     record = world.get(f"/api/v1/decisions/{shadow['id']}").json()["record"]
-    assert shadow["version"] == "v3"
+    assert (shadow["version"], shadow["agree"], shadow["noise"]) == ("v3", True, False)
+    told = world.get(f"/api/v1/decisions/{shadow['id']}").json()
+    assert told["comparison"]["of"]["version"] == record_version(world)
+    assert any("agrees with the answer that version" in words for words in told["words"])
     assert (record["arm"], record["primary"]) == ("shadow", world.denied)
 
 
@@ -85,8 +112,12 @@ def test_a_shadow_is_compared_with_the_answers_given(world):
         given = world.get(f"/api/v1/decisions/{example['primary']}").json()["decision"]
         shadow = world.get(f"/api/v1/decisions/{example['id']}").json()["decision"]
         assert (given["outcome"], shadow["outcome"]) == ("approve", "deny")
+        words = world.get(f"/api/v1/decisions/{example['id']}").json()["words"]
+        assert any("(flip) from approve to deny" in one for one in words)
         assert abs(given["score"] - shadow["score"]) == pytest.approx(example["severity"], abs=1e-4)
     assert report["explained"]["n"] > 0
+    for times in report["latency"].values():
+        assert 0 < times["p50"] <= times["p95"] <= times["most"]
 
 
 def test_filters_hold_together(world):

@@ -138,6 +138,23 @@ def test_keys_are_never_made_twice(tmp_path):
         KeyReader(tmp_path / "keys").secret([1])
 
 
+def test_a_changed_index_key_is_refused(tmp_path):
+    """One flipped bit: nobody would be found under it, everybody would be given a new number."""
+    subjects = open_at(tmp_path)
+    number = subjects.keys_for(["annalee"])
+    subjects.commit()
+    subjects.close()
+    path = tmp_path / "keys/subjects/index.key"
+    key = path.read_bytes()
+    path.write_bytes(bytes([key[0] ^ 1]) + key[1:])
+    with pytest.raises(KeysUnusable, match="do not belong together"):
+        open_at(tmp_path)
+    path.write_bytes(key)
+    subjects = open_at(tmp_path)
+    assert subjects.keys_for(["annalee"]) == number
+    subjects.close()
+
+
 def test_deleted_rows_leave_no_trace_in_a_map_of_many_pages(tmp_path):
     """Of thousands of rows in random order some go: no file holds their HMAC, all others stay."""
     subjects = open_at(tmp_path)

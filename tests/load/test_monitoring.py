@@ -3,7 +3,7 @@
 import numpy as np
 
 from load import monitoring
-from load.streams import changes, decisions_of, judged, reference_of, settings_of
+from load.synthetic import changes, decisions_of, judged, reference_of, settings_of
 
 
 def test_intervals_cover_what_they_promise():

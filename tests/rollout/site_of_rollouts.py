@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
 from gateway.artifacts import Artifacts
@@ -98,7 +97,7 @@ class Site:
         assert not self.checked.problems, self.checked.problems
         self.state, self.keys = folder / "state", folder / "keys"
         self.state.mkdir()
-        self.dice = np.random.default_rng(1)
+        self.answered: list[tuple[str, str, float]] = []
         self.open()
         self.journal = self.loop.run_until_complete(self._journal())
         self.source = f"0.{JournalFolder(self.state, self.keys, '0').identity}"
@@ -130,8 +129,9 @@ class Site:
                     self.sealer.ledger, self.rollouts.bodies):  # fmt: skip
             one.close()
         for attempt in self.rollouts.attempts.values():
-            if attempt.tally.units is not None:
-                attempt.tally.units.close()
+            for kept in (attempt.tally.units, attempt.tally.answers):
+                if kept is not None:
+                    kept.close()
 
     def start(self, text: str = FILE, person: Person = ANA, **changed: str) -> Any:
         for before, after in changed.items():
@@ -181,6 +181,7 @@ class Site:
             unit = f"unit-{self.units}"
             chosen = choose(model, rule, {b"x-applicant": unit.encode()}, identity)
             answer = behaviour(chosen.version, self.units)
+            self.answered.append((identity, chosen.version, answer.score))
             waiting.append(self.journal.append(*self._record(chosen, answer, at, identity)))
         self.clock.now += SECOND
         self.journal.mark()
@@ -203,6 +204,18 @@ class Site:
                              "data": [answer.score]}]}  # fmt: skip
         sent = record.Part.of(orjson.dumps(body) if answer.status == 200 else b"{}", 9999)
         return header, record.encode_parts(context, record.EMPTY, sent)
+
+    def feedback(self, told: list[tuple[str, int, object]]) -> None:
+        """Labels by decision, as a worker records them."""
+        labels = [[identity, row, value, 0, "test"] for identity, row, value in told]
+        header = {"kind": "feedback", "id": exchange_id(self.clock.now), "at": self.clock.now,
+                  "status": 202, "labels": labels}  # fmt: skip
+        sent = record.encode_parts({}, record.EMPTY, record.EMPTY)
+
+        async def append() -> None:
+            await self.journal.append(header, sent)
+
+        self.loop.run_until_complete(append())
 
     def leaves(self, kind: str) -> list[dict[str, Any]]:
         found = [orjson.loads(text) for _, text in LedgerReader(self.state).read(1 << 30)]

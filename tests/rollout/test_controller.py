@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from site_of_rollouts import ANA, FILE, Answer, Site
 
+from gateway.check import check
+from gateway.revisions import Owned
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.recomputation import Unknown, recompute, recorded_blocks
 from gateway.rollout.rolloutsettings import RolloutSettings
@@ -133,3 +135,113 @@ def test_a_unit_counts_once_and_limits_count_all(site):
     told = sums["canary"]["exchanges"] + sums["control"]["exchanges"]
     known = sums["canary"]["units"] + sums["control"]["units"]
     assert told == 2 * known > 0
+
+
+def test_labels_join_the_evidence(site):
+    """By the decision's id, once each, over a governor's death; from both arms, right and wrong."""
+    text = FILE.replace("guards: [errors]", "guards: [{name: accuracy, label_delay: 0s}]")
+    site.start(text.replace("weight: 10%, min: 3s", "weight: 40%, min: 90s"))
+    site.serve(2)
+    told = [(identity, 0, "deny") for identity, *_ in site.answered]
+    site.feedback(told)
+    site.serve(1)
+    site.die()
+    site.open()
+    site.feedback(told)
+    site.serve(1)
+    arms = site.attempt.judging
+    for arm, version in ((arms.canary, "v2"), (arms.control, "v1")):
+        known = [score for _, found, score in site.answered[:80] if found == version]
+        assert 0 < arm.right + arm.wrong <= len(known)
+        assert arm.right > 0
+        assert arm.wrong > 0
+    assert recompute(site.state, site.keys, "trees").problems == []
+    site.steward.abort("trees", ANA, "enough")
+    site.turn()
+    assert not list((site.state / "rollouts").glob("*.answers"))
+
+
+@pytest.mark.parametrize(
+    ("guard", "sick"),
+    [
+        ("{name: slower, metric: latency, stat: p95, worse_than: x1.5}",
+         lambda version, n: Answer(us=(9000 if version == "v2" else 2000) + n % 50 * 10)),
+        ("{name: errors, worse_than: +0.2pp, critical: true}",
+         lambda version, n: Answer(422 if version == "v2" and n % 6 == 0 else 200)),
+    ],
+)  # fmt: skip
+def test_what_is_slow_or_refuses_is_found_by_its_guard(site, guard, sick):
+    """No limit is passed, no answer is a 5xx; the evidence says it, and the leaf in words."""
+    text = FILE.replace("guards: [errors]", f"guards: [{guard}]")
+    site.start(text.replace("weight: 10%, min: 3s", "weight: 40%, min: 90s"))
+    for _ in range(40):
+        site.serve(1, sick, 120)
+        if site.attempt.is_over:
+            break
+    last = site.leaves("rollout")[-1]
+    assert (last["phase"], last["why"].partition(":")[0]) == (
+        "rolled_back",
+        "worse by the evidence",
+    )
+    assert "as good as certain" in last["verdicts"][0]["words"]
+    assert site.split() == [["v1", 1_000_000]]
+
+
+def test_an_alert_of_the_new_version_is_a_cause(site):
+    """`on_alert: hold`, for the causes that the file names; the rollout says which."""
+    site.start("on_alert: hold\nalerts: [drift/]\n" + FILE.replace("min: 3s", "min: 90s"))
+
+    def alert(cause: str, version: str) -> None:
+        about = {"id": f"mortgage/{version}:{cause}", "model": "mortgage", "version": version,
+                 "cause": cause, "severity": "critical", "state": "open"}  # fmt: skip
+        site.sealer.notary.tell("alert", {"event": "opened", "alert": about, "name": cause})
+        site.sealer.ledger.commit()
+
+    alert("drift/lvr", "v1")
+    alert("quality/lvr", "v2")
+    site.serve(2)
+    assert site.stage.phase == "running"
+    alert("drift/lvr", "v2")
+    site.serve(1)
+    assert (site.stage.phase, site.stage.held.kind) == ("held", "alert")
+    assert site.rollouts.words() == ["rollout trees is held: alert: drift/lvr (critical)"]
+    site.steward.resume("trees", ANA, "known, and harmless")
+    site.serve(2)
+    assert (site.stage.phase, site.stage.overruled) == (
+        "running", frozenset({"mortgage/v2:drift/lvr"}),
+    )  # fmt: skip
+
+
+def test_two_writers(site):
+    """A file that touches the rule of a running rollout is refused; one that does not is taken, and
+    the rollout goes on as it was."""
+    site.start(FILE.replace("min: 3s", "min: 90s"))
+    site.serve(2)
+    before = site.entry()
+    text = (site.folder / "headworks.yaml").read_text()
+
+    def adopt(changed: str):
+        (site.folder / "headworks.yaml").write_text(changed)
+        checked = check(site.folder / "headworks.yaml")
+        assert not checked.problems, checked.problems
+        return site.revisions.adopt(checked, author="eve", reason="reload")
+
+    with pytest.raises(Owned):
+        adopt(text.replace("split: {v1: 100%}", "split: {v3: 100%}"))
+    assert adopt(text + "    retention: 30d\n").changed
+    site.serve(2)
+    assert (site.entry(), site.stage.phase) == (before, "running")
+
+
+def test_a_snapshot_that_cannot_be_read_is_made_anew(site):
+    """From the ledger: the same stage, the same counts; the old file is set aside."""
+    site.start(FILE.replace("min: 3s", "min: 90s"))
+    site.serve(3)
+    before = site.attempt.to_json()
+    site.die()
+    (site.state / "rollouts" / "state.json").write_bytes(b'{"format": 1, "attempts": [{}]}')
+    site.open()
+    after = site.attempt.to_json()
+    for name in ("stage", "judging", "tally", "found", "finding"):
+        assert after[name] == before[name], name
+    assert list((site.state / "rollouts").glob("*.set-aside"))

@@ -165,3 +165,16 @@ def test_health_comes_back_by_itself():
         held = make(RUNNING, hold(RUNNING, kind, "x", ["x"]), 4, 5 * S, by_person=False)
         found = advance(PLAN, held, finding(10))
         assert (found and found.move) == move
+
+
+@pytest.mark.parametrize(
+    ("undecided", "move"),
+    [({}, Move.HOLD), ({"errors": "rollback"}, Move.ROLL_BACK), ({"errors": "advance"}, Move.NEXT),
+     ({"errors": "advance", "latency_p95": "hold"}, Move.HOLD)],
+)  # fmt: skip
+def test_a_guard_may_have_a_way_out_of_its_own(undecided, move):
+    """At the step's end; of several undecided guards the most careful one is followed."""
+    steps = list(STEPS)
+    steps[3] = replace(STEPS[3], require=frozenset({"errors", *undecided}))
+    plan = replace(PLAN, steps=tuple(steps), undecided=undecided)
+    assert advance(plan, replace(RUNNING, step=3), finding(60)).move is move

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,26 @@ def test_what_may_be_copied_is_an_inference(protocol: str, operation: str, infer
     seen = observe(leaf(protocol, operation), {"bucket": 1}, ROLLOUT, None, ())
     assert seen is not None
     assert seen.inferred == inferred
+
+
+def test_a_client_that_left_is_time_and_no_failure() -> None:
+    """Else the slowest answers of a slow canary would be missing."""
+    left = leaf("v2", "infer", status=499, timings={"total_us": 900_000})
+    seen = observe(left, {"bucket": 1}, ROLLOUT, None, ())
+    assert seen is not None
+    assert (False, False, 900_000) == (seen.failed, seen.refused, seen.total_us)
+
+
+def test_what_the_primary_favoured_is_told_by_its_shadow() -> None:
+    """Of a shadow's own outcomes, less what it alone favours, with what it alone does not."""
+    card = SimpleNamespace(outputs=SimpleNamespace(outcome=SimpleNamespace(adverse="deny")))
+    shadow = leaf("v2", "infer", version="v2", arm="shadow", primary="p")
+    shadow["comparison"] = {"agree": False, "rows": 4, "directions": {"approve>deny": 2}}
+    shadow["decisions"] = [{"outcome": word} for word in ("deny", "deny", "approve", "approve")]
+    context = {"groups": [{"race": "black"}]}
+    pair = observe_pair(shadow, context, "v2", card, ("race",))  # type: ignore[arg-type]
+    assert pair is not None
+    assert (0, 2, 4, ("race=black",)) == (pair.gained, pair.lost, pair.favourable, pair.groups)
 
 
 def test_a_triple_is_read_from_the_leaf_that_completes_it() -> None:

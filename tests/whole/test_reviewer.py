@@ -8,7 +8,7 @@ import orjson
 import pytest
 from gateway_process import KEY, ROOT, body
 
-ASKED = 100
+ASKED, MADE_AGAIN = 100, 25
 
 
 def people():
@@ -39,10 +39,12 @@ def test_each_denial_says_why_and_what_would_have_changed_it(make_gateway, versi
             answer = client.post(url, content=body(**form), headers=chosen)
             denied[answer.headers["x-headworks-id"]] = (form, answer)
         gateway.wait_settled(120)
-        found = {identity: gateway.api(f"/api/v1/decisions/{identity}") for identity in denied}
-        adverse = [i for i in found if found[i]["decision"]["outcome"] == "deny"][:ASKED]
+        listed = gateway.api("/api/v1/decisions", outcome="deny", arm="forced", limit=1000)
+        outcomes = {row["id"].partition("/")[0] for row in listed["decisions"]}
+        adverse = [identity for identity in denied if identity in outcomes][:ASKED]
+        found = {identity: gateway.api(f"/api/v1/decisions/{identity}") for identity in adverse}
         told = {"one": 0, "two": 0, "none": 0, "asked": 0}
-        for identity in adverse:
+        for number, identity in enumerate(adverse):
             form, answer = denied[identity]
             explanation = found[identity]["explanation"]
             assert explanation["additive"]
@@ -50,9 +52,11 @@ def test_each_denial_says_why_and_what_would_have_changed_it(make_gateway, versi
             codes = ",".join(reason["code"] for reason in explanation["reasons"])
             given = answer.headers.get("x-headworks-reasons")
             assert given in (codes, None)
-            again = client.post(f"http://{gateway.admin}/api/v1/decisions/{identity}/reproduce")
-            assert again.json()["answer"]["result"] == "equal", again.text
-            assert again.json()["explanation"]["result"] == "equal", again.text
+            if number < MADE_AGAIN:
+                url_again = f"http://{gateway.admin}/api/v1/decisions/{identity}/reproduce"
+                again = client.post(url_again).json()
+                assert (again["answer"]["result"], again["explanation"]["result"]) == (
+                    "equal", "equal")  # fmt: skip
             changes = explanation["counterfactuals"]
             told[("none", "one", "two")[len(changes[0]["changes"]) if changes else 0]] += 1
             assert changes or explanation["no_counterfactual"].startswith("no change")
@@ -69,7 +73,10 @@ def test_each_denial_says_why_and_what_would_have_changed_it(make_gateway, versi
             if isinstance(outcome, str):
                 decision = gateway.api(f"/api/v1/decisions/{identity}")["decision"]
                 assert decision["outcome"] == outcome == "approve"
-    print(f"{version}: {len(adverse)} denials explained and made again to the bit; what would have "
-          f"changed it: one feature {told['one']}, two {told['two']}, nothing {told['none']}; "
-          f"{told['asked']} changes sent, each approved")  # fmt: skip
+    made = min(len(adverse), MADE_AGAIN)
+    print(
+        f"{version}: {len(adverse)} denials explained, {made} of them made again to the bit; what "
+        f"would have changed it: one feature {told['one']}, two {told['two']}, nothing "
+        f"{told['none']}; {told['asked']} changes sent, each approved"
+    )
     assert len(adverse) >= 30
