@@ -44,6 +44,10 @@ def _figures(console: Console, one: dict[str, Any]) -> None:
         if counts:
             told = ", ".join(f"{word} {n:,}" for word, n in counts.items())
             console.print(f"{title}: {told}", highlight=False, markup=False)
+    if (times := one["latency"]) is not None:
+        told = "; ".join(f"{name} median {at['p50']:.1f}, p95 {at['p95']:.1f} ms"
+                         for name, at in times.items())  # fmt: skip
+        console.print(f"latency: {told}", highlight=False)
     if (found := one["explained"]) is not None:
         console.print(
             f"explanations: {found['top']:.0%} of the four strongest features in common, "

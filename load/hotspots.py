@@ -35,8 +35,8 @@ STAGES = (
     ("record: header, parts, append", "Handler._durable"),
     ("commit: write, submit", "Journal._commit"),
     ("commit: completed, waiters woken", "Journal._synced"),
-    ("answer", "_respond"),
-    ("shadow", "Shadow._work"),
+    ("answer", "Turn.answer"),
+    ("shadow", "Lane._work"),
     ("metrics", "Handler._count"),
 )
 """What a request goes through, by the function that holds it; inclusive, so they may overlap."""

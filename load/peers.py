@@ -196,6 +196,17 @@ def litellm(cache: Path, folder: Path, port: int, origin: int) -> Launch:
     return Launch(_version([python, "-c", asked]), command, paths, headers, environment)
 
 
+PORTKEY_STREAMS = """const asked = globalThis.fetch;
+globalThis.fetch = async (...told) => {
+  const answer = await asked(...told);
+  const stream = (answer.headers.get("content-type") || "").includes("event-stream");
+  return stream ? new Response(answer.body, answer) : answer;
+};
+"""
+"""Portkey 1.15 writes into a fetched answer's headers, which Node 20 does not allow for streams
+(`TypeError: immutable`, told as 500): it is given a copy whose headers are its own."""
+
+
 def portkey(cache: Path, folder: Path, port: int, origin: int) -> Launch:
     package = cache / "portkey" / "node_modules" / "@portkey-ai" / "gateway"
     server = _executable(package / "build" / "start-server.js", "@portkey-ai/gateway")
@@ -205,7 +216,9 @@ def portkey(cache: Path, folder: Path, port: int, origin: int) -> Launch:
     headers = {"x-portkey-provider": "openai", "authorization": "Bearer none",
                "x-portkey-custom-host": f"http://127.0.0.1:{origin}/v1"}  # fmt: skip
     version = json.loads((package / "package.json").read_text())["version"]
-    command = [node, server, f"--port={port}", "--headless"]
+    (folder / "streams.mjs").write_text(PORTKEY_STREAMS)
+    command = [node, "--import", str(folder / "streams.mjs"), server, f"--port={port}",
+               "--headless"]  # fmt: skip
     environment = {"TRUSTED_CUSTOM_HOSTS": "127.0.0.1", "NODE_ENV": "production"}
     paths = {"chat": CHAT_PATH, "sse": CHAT_PATH}
     return Launch(version, command, paths, headers, environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -321,3 +322,20 @@ def test_a_document_that_does_not_compile_gets_no_name(place: Place) -> None:
         )  # fmt: skip
     assert place.revisions.tables.current == before
     assert len(list(folder.iterdir())) == count
+
+
+def test_a_table_of_the_first_format_is_followed_by_the_file(tmp_path: Path) -> None:
+    """A release that knows more keys takes the whole file anew; nothing clashes with the past."""
+    place = Place(tmp_path)
+    data = (Path(__file__).parent / "formats" / "table-1.json").read_bytes()
+    revision = hashlib.sha256(data).hexdigest()
+    tables = place.revisions.tables
+    (tables.root / "revisions").mkdir(parents=True)
+    tables.path(revision).write_bytes(data)
+    (tables.root / "current").write_text(revision)
+    done = place.adopt(TEXT)
+    assert (done.changed, place.rule()[1].stable) == (True, "v1")
+    assert [told["origin"] for told in place.revisions.history()] == ["file", "file"]
+    back = place.revisions.revert(revision, author="ana", reason="the release before")
+    model, rule = place.rule("pilot")
+    assert (back.changed, rule.salt, list(model.versions)) == (True, b"pepper", ["v1", "v2", "v3"])

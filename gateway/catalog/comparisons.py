@@ -29,6 +29,7 @@ class Compared:
     words: dict[str, Counts] = field(default_factory=lambda: defaultdict(dict))
     severity: dict[str, float] | None = None
     apart: dict[str, float] | None = None
+    latency: dict[str, dict[str, float]] | None = None
     triples: tuple[int, int, int] = (0, 0, 0)
     segments: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     likeness: tuple[int, float, float, float] = (0, 0.0, 0.0, 0.0)
@@ -122,6 +123,19 @@ def _quantiles(cursor: Any, found: dict[str, Compared], model: str, since: int) 
     ).fetchall()
     for version, values in apart:
         found[version].apart = dict(zip(QUANTILES, values))
+    times = cursor.execute(
+        "SELECT c.version, quantile_cont(p.total_us / 1000, $2), "
+        "quantile_cont(s.total_us / 1000, $2) "
+        "FROM comparisons c JOIN exchanges s ON s.id = c.id "
+        "JOIN exchanges p ON p.id = c.primary_id "
+        "WHERE c.model = $1 AND c.arrived >= $3 AND c.noise = 0 AND s.status = 200 GROUP BY ALL",
+        {"1": model, "2": wanted, "3": since},
+    ).fetchall()
+    for version, given, shadow in times:
+        both = {"given": given, "shadow": shadow}
+        found[version].latency = {
+            name: dict(zip(QUANTILES, values)) for name, values in both.items()
+        }
 
 
 def _sums(cursor: Any, found: dict[str, Compared], model: str, since: int) -> None:

@@ -85,6 +85,7 @@ def report_of(
         notes={word: n for word, n in reasons.items() if word in NOTES},
         severity=one.severity,
         apart=one.apart,
+        latency=one.latency,
         explained=_explained(one),
         segments=_segments(one, decisions),
         examples=[Example(**example) for example in one.examples],

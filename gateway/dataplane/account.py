@@ -148,8 +148,10 @@ class Account:
             self.explained = explainer.told(reply.body)
 
     def answer_bytes(self) -> int:
-        """How much of the answer is kept: of an explainer's none, it holds other people's rows."""
-        return 0 if self.operation == "explain" else self.kept_bytes()
+        """How much of the answer is kept: of an explainer's none, it holds other people's rows.
+        What we say ourselves holds nobody's."""
+        explained = self.operation == "explain" and self.error is None
+        return 0 if explained else self.kept_bytes()
 
     def kept_bytes(self) -> int:
         """How much of a body is kept: on a disk with little room, nothing that no decision is made

@@ -70,13 +70,13 @@ def to_client(headers: Headers) -> Headers:
             if _is_returned(item[0]) and (not named or item[0].lower() not in named)]  # fmt: skip
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _is_passed(name: bytes) -> bool:
     """Whether an upstream gets a header of this name, in lower case, as it came."""
     return _is_returned(name) and name not in (b"host", b"traceparent", b"content-length")
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _is_returned(name: bytes) -> bool:
     low = name.lower()
     return low not in HOP_BY_HOP and not low.startswith(b"x-headworks-")
@@ -86,10 +86,15 @@ def kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[str, str]]:
     """Headers for the record, without secrets. Decoded all at once: none holds a line end."""
     lines: list[bytes] = []
     for name, value in headers:
-        low = name.lower()
-        if not (low in NEVER_KEPT or low in dropped or low.startswith(b"proxy-")):
+        if _is_kept(name) and not (dropped and name.lower() in dropped):
             lines += name, value
     if not lines:
         return []
     text = b"\n".join(lines).decode("latin-1").split("\n")
     return list(zip(text[::2], text[1::2]))
+
+
+@lru_cache(maxsize=128)
+def _is_kept(name: bytes) -> bool:
+    low = name.lower()
+    return low not in NEVER_KEPT and not low.startswith(b"proxy-")

@@ -54,7 +54,7 @@ def _is_disguised(name: bytes) -> bool:
     return read in DISGUISED or read.startswith(b"x-headworks-")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def _split(url: bytes) -> tuple[str, str]:
     """Path and query of a request's target, raw."""
     parts = httptools.parse_url(url)

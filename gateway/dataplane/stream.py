@@ -39,8 +39,10 @@ _TERMINAL = re.compile(
 
 def media_type(headers: Headers) -> bytes:
     """In lower case, without parameters; empty where there is none."""
-    said = (value for name, value in headers if name.lower() == b"content-type")
-    return next(said, b"").partition(b";")[0].strip().lower()
+    for name, value in headers:
+        if len(name) == 12 and name.lower() == b"content-type":
+            return value.partition(b";")[0].strip().lower()
+    return b""
 
 
 def is_stream(headers: Headers) -> bool:

@@ -162,7 +162,7 @@ def request_head(
     return head
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _meaning(name: bytes) -> bytes | None:
     """The name in lower case if it is one that frames a request; ValueError if it is no token."""
     if not name or name.translate(None, TOKEN):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -267,6 +268,9 @@ class Worker:
             self._swap_after = asyncio.get_running_loop().time() + SWAP_AGAIN_S
             return
         self.handler.live = live
+        if before is None:  # what is here now stays: no collection needs to look at it again
+            gc.collect()
+            gc.freeze()
         self._say("table", None)
         await self._listen_grpc(live)
         log.info("worker %s serves revision %s", self.name, revision[:12])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -86,7 +87,7 @@ def count_groups(
     tally: Counter[tuple[str, str, bool]] = Counter()
     for groups, adverse in members:
         for key in keys:
-            value = admitted(groups.get(key) or UNKNOWN, known[key])
+            value = admitted(group_of(groups, key), known[key])
             tally[key, value, adverse] += 1
     return {
         key: {
@@ -96,6 +97,17 @@ def count_groups(
         }
         for key in keys
     }
+
+
+def with_intersections(keys: Sequence[str]) -> tuple[str, ...]:
+    """Each key, and each two of them together, as `race+sex`: what neither shows alone."""
+    return (*keys, *(f"{one}+{other}" for one, other in combinations(keys, 2)))
+
+
+def group_of(groups: Mapping[str, str], key: str) -> str:
+    """The value of a key or of two together; unknown where one of them is not told."""
+    parts = [groups.get(part) or UNKNOWN for part in key.split("+")]
+    return UNKNOWN if UNKNOWN in parts else "+".join(parts)
 
 
 def admitted(value: str, known: dict[str, None]) -> str:

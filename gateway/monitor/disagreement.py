@@ -91,7 +91,7 @@ class ShadowReport:
     `against`: versions that answered, with exchanges. `noise_is`: measured, none (a graph that
     always says the same) or not_measured. `reasons` and `directions` count decisions; `notes` those
     that agree with a remark. `severity` is of what disagrees, `apart` of all scores compared:
-    quantiles p50, p95 and most.
+    quantiles p50, p95 and most. `latency`, in ms, of pairs that both answered: `given`, `shadow`.
     """
 
     version: str
@@ -108,6 +108,7 @@ class ShadowReport:
     notes: Mapping[str, int]
     severity: Mapping[str, float] | None
     apart: Mapping[str, float] | None
+    latency: Mapping[str, Mapping[str, float]] | None
     explained: Explained | None
     segments: Sequence[Segment]
     examples: Sequence[Example]

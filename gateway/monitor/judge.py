@@ -109,7 +109,9 @@ def judge(
     blocks = next_blocks(window, card, settings, before)
     groups = tuple(
         bias.judge_key(key, blocks, before.pending, len(window), settings.minimum)
-        for key in (settings.groups if card.outputs.outcome is not None else ())
+        for key in bias.with_intersections(
+            settings.groups if card.outputs.outcome is not None else ()
+        )
     )
     parts = Parts(
         features=feature_reports(card, columns, reference, findings, drifts, settings.minimum),
@@ -297,7 +299,7 @@ def next_blocks(
         for decision in window.decisions
         if decision.outcome is not None
     )
-    return (*former, bias.count_groups(members, settings.groups, former))
+    return (*former, bias.count_groups(members, bias.with_intersections(settings.groups), former))
 
 
 def telling_state(found: Drift) -> str:

@@ -26,6 +26,7 @@ from gateway.rollout.lifecycle import (
     is_approved,
     resume,
 )
+from gateway.rollout.readiness import unready
 from gateway.rollout.rolloutsettings import RolloutSettings
 from gateway.yamlfile import Problem, check_document
 
@@ -102,6 +103,9 @@ class Steward:
             raise Refused(422, "bad_rollout", words, [_problem(shown, "steps", words)])
         _, document = self.rollouts.revisions.current()
         problems = [_problem(shown, key, words) for key, words in misfits(settings, document)]
+        if not problems:
+            why = unready(self.rollouts.state / "metrics", settings.model, settings.to)
+            problems += [_problem(shown, "to", why)] if why is not None else []
         if problems:
             raise Refused(422, "bad_rollout", str(problems[0].allowed), problems)
 

@@ -116,6 +116,8 @@ def test_a_shadow_is_compared_with_the_answers_given(world):
         assert any("(flip) from approve to deny" in one for one in words)
         assert abs(given["score"] - shadow["score"]) == pytest.approx(example["severity"], abs=1e-4)
     assert report["explained"]["n"] > 0
+    for times in report["latency"].values():
+        assert 0 < times["p50"] <= times["p95"] <= times["most"]
 
 
 def test_filters_hold_together(world):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from load import headworks, hotspots, instructions, wrk
+from load import headworks, hotspots, instructions, memory, wrk
 from load.figures import Latency, Spread, latency, percentile, ratios, spread
 from load.goals import goals, judge
 from load.page import page, panels
@@ -189,3 +189,9 @@ def test_goals_and_page_say_what_was_measured(tmp_path):
     assert "**Portkey**: node is not installed" in text
     assert "![CPU a request and added latency](performance.svg)" in text
     assert {bar["name"] for bar in panels(again)[0]["bars"]} == {"Headworks", "Envoy"}
+
+
+def test_memory_is_judged_behind_its_first_quarter() -> None:
+    """A worker that fills its caches first is flat; one that grows on is not."""
+    assert memory.deviation([50, 100, 100, 102, 98, 100, 101, 99]) == pytest.approx(0.02)
+    assert memory.deviation([50, 100, 110, 120, 130, 140, 150, 160]) > 0.05

@@ -23,7 +23,7 @@ def report(**changed: object) -> ShadowReport:
     made = ShadowReport(
         "v3", "compared", {"v1": 100}, coverage, share_of(20, 100), share_of(20, 100), "none",
         share_of(0, 0), None, {"flip": 20}, {"approve>deny": 15, "deny>approve": 5}, {}, None,
-        None, None, (), (), (),
+        None, None, None, (), (), (),
     )  # fmt: skip
     return replace(made, **changed)  # type: ignore[arg-type]
 

@@ -136,3 +136,17 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(gateway):
     assert (done.returncode, "trees.yaml:11: steps.1.wait: unknown key" in done.stderr) == (1, True)
     assert gateway.run("rollout", "status", "bushes").returncode == 1
     assert gateway.api("/api/v1/rollouts") == {"rollouts": []}
+
+
+def test_a_version_that_is_not_ready_is_refused(make_gateway):
+    """Its health checks fail: nothing is started, and the reason is told."""
+
+    def dead(text: str) -> str:
+        served = "v3: {upstream: 'http://127.0.0.1:9', artifact: models/mortgage/v3}"
+        text = edit(text).replace("v3: {artifact: models/mortgage/v3}", served)
+        return text + "    health: {interval: 100ms, timeout: 100ms, down: 1}\n"
+
+    gateway = make_gateway(edit=dead).start()
+    time.sleep(2.0)
+    done = gateway.run("rollout", "start", write(gateway, FILE.replace("to: v2", "to: v3")))
+    assert (done.returncode, "no endpoint is available" in done.stderr) == (1, True), done.stderr
