@@ -138,6 +138,7 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(gateway):
     assert gateway.api("/api/v1/rollouts") == {"rollouts": []}
 
 
+@pytest.mark.long
 def test_a_version_that_is_not_ready_is_refused(make_gateway):
     """Its health checks fail: nothing is started, and the reason is told."""
 
