@@ -105,9 +105,10 @@ class Session:
         if tensor is None:
             words = f"tensor {name!r} is missing; expected: {expected} {_shape(dims)}"
             raise Refusal("bad_tensor", words)
-        fits = len(tensor.shape) == len(dims) and all(
-            tensor.shape[place] == size for place, size in self._fixed[name]
-        )
+        shape = tensor.shape
+        fits = len(shape) == len(dims)
+        for place, size in self._fixed[name] if fits else ():
+            fits = fits and shape[place] == size
         if tensor.datatype != expected or not fits or tensor.rows != rows or not rows:
             sent = f"{tensor.datatype} {list(tensor.shape)}"
             words = f"tensor {name!r}: sent {sent}, expected {expected} {_shape(dims, rows)}"
@@ -211,6 +212,8 @@ def _finite(array: Any) -> bool:
 
 
 def _infinite(array: Any) -> bool:
+    if array.size == 1:
+        return math.isinf(array.item())
     if array.size <= FEW:
         return any(map(math.isinf, array.ravel().tolist()))
     return bool(np.isinf(array).any())

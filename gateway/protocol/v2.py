@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
@@ -57,12 +57,13 @@ class Request:
     outputs: Mapping[str, bool] | None = None
     binary: bool = False
     raw: bytes | None = None
+    rows: int = field(init=False)
 
-    @property
-    def rows(self) -> int:
-        if self.raw is not None:
-            return 1
-        return max((tensor.rows for tensor in self.inputs.values()), default=0)
+    def __post_init__(self) -> None:
+        rows = 1
+        if self.raw is None:
+            rows = max([tensor.rows for tensor in self.inputs.values()], default=0)
+        object.__setattr__(self, "rows", rows)
 
 
 def locate(path: str) -> Target | None:
@@ -221,13 +222,13 @@ def _tensors(where: str, items: list[Any], binary: memoryview) -> dict[str, Tens
         check_name(f"{where}[{number}]", name, datatype, found)
         assert isinstance(name, str)
         assert isinstance(datatype, str)
-        parameters = item.get("parameters")
-        parameters = parameters if isinstance(parameters, dict) else {}
-        if SHARED_MEMORY.decode() in parameters:
-            raise Unreadable(f"payload_opaque: tensor {name!r} lies in shared memory")
+        parameters, binary_size = item.get("parameters"), None
+        if isinstance(parameters, dict):
+            if SHARED_MEMORY.decode() in parameters:
+                raise Unreadable(f"payload_opaque: tensor {name!r} lies in shared memory")
+            binary_size = parameters.get("binary_data_size")
         size = elements(name, shape)
         shape = tuple(shape or ())
-        binary_size = parameters.get("binary_data_size")
         data: Any
         if binary_size is not None:
             if type(binary_size) is not int or not 0 <= binary_size <= len(binary) - offset:
