@@ -145,7 +145,7 @@ def _abort_offline(
     from gateway.clock import SystemClock
     from gateway.rollout.narrowing import abort_offline
 
-    state, _ = _places(config, set_)
+    state = _state_of(config, set_)
     clock = SystemClock()
     by = os.environ.get("HEADWORKS_PERSON") or os.environ.get("USER") or "local"
     try:
@@ -157,6 +157,15 @@ def _abort_offline(
     else:
         typer.echo(f"{name} is aborted: all of {move['model']}/{move['rule']} is on "
                    f"{move['from']}; the governor records it when it is back")  # fmt: skip
+
+
+def _state_of(config: Path, set_: list[str] | None) -> Path:
+    """Where the state lies, though the file may be wrong otherwise: an emergency does not wait."""
+    from gateway.yamlfile import YamlFile
+
+    tree = YamlFile(config, config.name, []).tree
+    named = overrides(set_).get("state") or (tree.get("state") if isinstance(tree, dict) else None)
+    return (config.parent / (named if isinstance(named, str) else "./state")).resolve()
 
 
 def _places(config: Path, set_: list[str] | None) -> tuple[Path, Path]:

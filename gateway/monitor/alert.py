@@ -111,7 +111,7 @@ def _raise(alert: Alert | None, seen: Sighting) -> Step:
     after = replace(
         alert,
         updated_at=seen.at,
-        windows=alert.windows + 1,
+        windows=alert.windows + (seen.window != alert.evidence.get("window")),
         calm=0,
         evidence=seen.evidence,
         raising=tuple(sorted({*alert.raising, seen.arm})),

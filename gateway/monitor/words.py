@@ -131,7 +131,7 @@ def changed_numbers(before: Summary, after: Summary) -> str:
 
 
 def about_sequence(found: SequenceReport) -> str:
-    alarm = max(found.alarms, key=lambda one: (one.confirmed, one.at))
+    alarm = max(found.alarms, key=lambda one: (one.confirmed, one.aspect != "spread", one.at))
     what = (
         f"`{found.cause.removeprefix('feature/')}`" if "/" in found.cause else f"The {found.cause}"
     )

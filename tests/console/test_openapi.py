@@ -4,12 +4,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx2
+import orjson
 import pytest
+from site_of_rollouts import ANA, FILE, Site
 from starlette.routing import Route
 
 from gateway.console.api import make_app, read_filters
 from gateway.console.openapi import document
 from gateway.front import Front
+from gateway.rollout.standing import standing, summary
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 
@@ -143,3 +146,21 @@ def test_a_trace_is_as_described(world):
 def test_the_document_is_served(world):
     """What `/api/openapi.json` answers is the document."""
     assert world.get("/api/openapi.json").json() == DOCUMENT
+
+
+def test_a_rollout_is_as_described(tmp_path):
+    """From before the first block to the end, whole and as a line of the list."""
+    site = Site(tmp_path)
+    shapes = DOCUMENT["components"]["schemas"]
+    guards = "guards: [errors, latency_p95, {name: fairness, by: race}]"
+    site.start(FILE.replace("guards: [errors]", guards))
+    for act in (lambda: None, lambda: site.serve(5, a_second=150),
+                lambda: site.steward.pause("trees", ANA, "x"),
+                lambda: site.steward.abort("trees", ANA, "x")):  # fmt: skip
+        act()
+        told = orjson.loads(orjson.dumps(standing(site.attempt, site.clock.now, {})))
+        assert faults(shapes["Rollout"], told) == []
+        line = orjson.loads(orjson.dumps(summary(site.attempt, {})))
+        assert faults(shapes["RolloutLine"], line) == []
+    site.loop.run_until_complete(site.journal.close())
+    site.loop.close()

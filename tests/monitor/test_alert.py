@@ -43,6 +43,17 @@ def test_many_windows_of_one_cause_are_one_alert():
     assert (alert.windows, alert.raising, alert.number) == (10, ("a", "b"), 1)
 
 
+def test_a_window_that_raises_it_several_times_is_one():
+    """A detector confirms again and again within a window: the alert counts windows."""
+    seen = [
+        replace(sighting(at, True), window=f"m/v1/stable/{at // 4}",
+                evidence={"window": f"m/v1/stable/{at // 4}"})
+        for at in range(8)
+    ]  # fmt: skip
+    alert, events = run(*seen)
+    assert (events, alert.windows) == (["opened"], 2)
+
+
 def test_it_is_over_after_two_calm_windows_of_every_arm_that_raised_it():
     """One calm window is not enough, nor the calm of one arm, nor that of an arm without it."""
     calm = [sighting(at, False, "b") for at in range(2, 9)]

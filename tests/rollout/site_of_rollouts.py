@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,11 @@ class Site:
             answer = behaviour(chosen.version, self.units)
             self.answered.append((identity, chosen.version, answer.score))
             waiting.append(self.journal.append(*self._record(chosen, answer, at, identity)))
+            if rule.rollout is not None and rule.rollout.shadow_ppm:
+                copied = replace(chosen, version=rule.rollout.target, arm="shadow")
+                other = behaviour(copied.version, self.units)
+                header, parts = self._record(copied, other, at, exchange_id(at))
+                waiting.append(self.journal.append(header | {"primary": identity}, parts))
         self.clock.now += SECOND
         self.journal.mark()
         await asyncio.gather(*waiting)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+
 import pytest
-from site_of_rollouts import ANA, FILE, Answer, Site
+from site_of_rollouts import ANA, FILE, ROOT, Answer, Site
 
 from gateway.check import check
 from gateway.revisions import Owned
@@ -245,3 +247,23 @@ def test_a_snapshot_that_cannot_be_read_is_made_anew(site):
     for name in ("stage", "judging", "tally", "found", "finding"):
         assert after[name] == before[name], name
     assert list((site.state / "rollouts").glob("*.set-aside"))
+
+
+def test_a_shadow_is_stopped_before_it_answers_anybody(site, capsys):
+    """By paired answers; `verify` agrees, and so does a stranger's script in plain Python."""
+    text = FILE.replace("guards: [errors]", "guards: [{name: flips, max: 5%, on_fail: rollback}]")
+    site.start(text.replace("steps:\n", "steps:\n  - {shadow: 100%, min: 60s, max: 90s}\n"))
+    for _ in range(25):
+        site.serve(
+            1, lambda version, n: Answer(score=0.9 if version == "v2" and n % 3 else 0.1), 60
+        )
+        if site.attempt.is_over:
+            break
+    last = site.leaves("rollout")[-1]
+    assert (last["phase"], last["why"]) == ("rolled_back", "worse by the evidence: flips")
+    assert not any(version == "v2" for _, version, _ in site.answered)
+    assert recompute(site.state, site.keys, "trees").problems == []
+    path = ROOT / "examples" / "recompute_flips.py"
+    scope = runpy.run_path(str(path))
+    assert scope["main"](site.state / "ledger" / "root", "trees", "flips") == 0
+    assert "1 values compared, 0 differ" in capsys.readouterr().out

@@ -106,6 +106,9 @@ def test_an_abort_reaches_the_worker_in_a_second(gateway):
         governor = gateway.child("governor")
         if offline:
             os.kill(governor, signal.SIGSTOP)
+            config = gateway.folder / "headworks.yaml"
+            written = config.read_text()
+            config.write_text(written + "nonsense: true\n")
         more = ["--offline"] if offline else []
         done = gateway.run("rollout", "abort", "trees", "--reason", "a drill", *more)
         assert done.returncode == 0, done.stderr
@@ -120,6 +123,7 @@ def test_an_abort_reaches_the_worker_in_a_second(gateway):
         assert arms == {("v1", "stable")}
         if offline:
             os.kill(governor, signal.SIGCONT)
+            config.write_text(written)
         for _ in range(100):
             if (found := told(gateway))["phase"] == "aborted":
                 break
@@ -138,6 +142,7 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(gateway):
     assert gateway.api("/api/v1/rollouts") == {"rollouts": []}
 
 
+@pytest.mark.long
 def test_a_version_that_is_not_ready_is_refused(make_gateway):
     """Its health checks fail: nothing is started, and the reason is told."""
 
