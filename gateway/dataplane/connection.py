@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import select
 import ssl
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol, cast
 
@@ -30,7 +29,6 @@ from gateway.dataplane.limits import PoolLimits, Timeouts
 from gateway.dataplane.response import Framing, MalformedResponse, ResponseReader
 
 BUFFER_BYTES: Final = 256 * 1024  # unread bytes of an answer at which the upstream has to wait
-RESUME_BYTES: Final = 64 * 1024  # unread bytes at which it may go on
 COPY_BYTES: Final = 64 * 1024  # bodies up to here are joined with their head into one write
 TIMER_SLACK_S: Final = 0.001  # event loops count milliseconds: a timer may be early by one
 
@@ -69,7 +67,7 @@ class Answer:
         self.headers: list[tuple[bytes, bytes]] = []
         self.length: int | None = None
         self._connection = connection
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._size = 0
         self._window = BUFFER_BYTES
         self._over = False
@@ -100,11 +98,7 @@ class Answer:
             return None
         if self._error is not None:
             raise self._error
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
-        self._size = 0
-        return body
+        return self._take_all()
 
     def __aiter__(self) -> Answer:
         return self
@@ -116,11 +110,17 @@ class Answer:
             if self._over:
                 raise StopAsyncIteration
             await self._wait()
-        chunk = self._chunks.popleft()
-        self._size -= len(chunk)
-        if not self._over and self._size <= RESUME_BYTES:
+        piece = self._take_all()  # what has come together is passed on together
+        if not self._over:
             self._connection.resume()
-        return chunk
+        return piece
+
+    def _take_all(self) -> bytes:
+        chunks = self._chunks
+        piece = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._size = 0
+        return piece
 
     def extend(self, deadline: float) -> None:
         """A stream has a deadline of its own: loop.time() by which its last byte has come."""
