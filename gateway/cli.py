@@ -215,6 +215,9 @@ def decisions(
     status: Annotated[int | None, typer.Option()] = None,
     since: Annotated[str | None, typer.Option(help="ISO time, or an age as 15m.")] = None,
     until: Annotated[str | None, typer.Option(help="ISO time, or an age as 15m.")] = None,
+    window: Annotated[
+        str | None, typer.Option(help="In that window, as mortgage/v1/stable/7.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
     reveal: Annotated[
         str | None, typer.Option(help="Show what was sent too; why you read it, for the ledger.")
@@ -232,7 +235,7 @@ def decisions(
         return
     document = ask(
         config, set_, "/api/v1/decisions", model=model, version=version, arm=arm, rule=rule,
-        outcome=outcome, status=status, since=since, until=until, limit=limit,
+        outcome=outcome, status=status, since=since, until=until, window=window, limit=limit,
     )  # fmt: skip
     show(document, json, lambda console, told: report.decisions(console, told["decisions"]))
 

@@ -27,6 +27,7 @@ class Filters:
     status: int | None = None
     since: int | None = None
     until: int | None = None
+    window: str | None = None
     limit: int = 50
 
 
@@ -38,7 +39,7 @@ def decisions(cursor: Any, filters: Filters) -> list[dict[str, Any]]:
     text = (
         f'SELECT id, "row", leaf, arrived, model, version, arm, rule, status, score, outcome, '
         f"primary_id "
-        f'FROM {source} {where} ORDER BY leaf DESC, "row" LIMIT ?'
+        f'FROM {source} d {where} ORDER BY leaf DESC, "row" LIMIT ?'
     )
     rows = cursor.execute(text, [*values, min(filters.limit, LIMIT_MAX)]).fetchall()
     return [_decision(row) for row in rows]
@@ -58,7 +59,19 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
         if (value := getattr(filters, name)) is not None:
             conditions.append(f"arrived {sign} ?")
             values.append(value)
+    if filters.window is not None:
+        conditions.append(_IN_WINDOW)
+        values.append(filters.window)
     return conditions, values
+
+
+_IN_WINDOW = """EXISTS (SELECT 1 FROM windows w WHERE w.name = ? AND w.model = d.model
+AND w.version = d.version AND w.arm = d.arm AND d.leaf BETWEEN w.first_leaf AND w.last_leaf
+AND (d.leaf > w.first_leaf OR d."row" >=
+  split_part(json_extract_string(w.document, '$.report.first_id'), '/', 2)::INTEGER)
+AND (d.leaf < w.last_leaf OR d."row" <=
+  split_part(json_extract_string(w.document, '$.report.last_id'), '/', 2)::INTEGER))"""
+"""The first and the last leaf of a window may hold rows of its neighbours too."""
 
 
 def _decision(row: tuple[Any, ...]) -> dict[str, Any]:

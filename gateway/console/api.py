@@ -73,13 +73,14 @@ def read_time(name: str, text: str, now: datetime) -> int:
 
 
 def read_filters(parameters: Any, now: datetime) -> queries.Filters:
-    known = {"model", "version", "arm", "rule", "outcome", "status", "since", "until", "limit"}
+    known = {"model", "version", "arm", "rule", "outcome", "status", "since", "until", "window",
+             "limit"}  # fmt: skip
     for name in parameters:
         if name not in known:
             raise ValueError(f"{name}: unknown; known: {', '.join(sorted(known))}")
     found: dict[str, Any] = {
         name: parameters[name]
-        for name in ("model", "version", "arm", "rule", "outcome")
+        for name in ("model", "version", "arm", "rule", "outcome", "window")
         if name in parameters
     }
     for name in ("status", "limit"):

@@ -72,6 +72,7 @@ def paths() -> dict[str, Any]:
         in_query("status", "HTTP status; one other than 200 finds refused exchanges.", WHOLE),
         since,
         in_query("until", f"Arrived before: {moment}."),
+        in_query("window", "In that monitoring window, as mortgage/v1/stable/7."),
         in_query("limit", "Rows at most.",
                  WHOLE | {"default": Filters.__dataclass_fields__["limit"].default,
                           "maximum": LIMIT_MAX}),

@@ -178,6 +178,19 @@ def test_what_is_wrong_is_named(gateway, path, sent, status, said):
     assert gateway.api("/api/v1/status")["governor"]["leaves"] - before <= 1  # a heartbeat
 
 
+def test_a_window_names_its_decisions_and_they_it(gateway):
+    """All of them and no others, from the first to the last that its report names."""
+    (series,) = gateway.api("/api/v1/monitor/mortgage")["series"]
+    report = series["latest"]
+    found = gateway.api("/api/v1/decisions", window=report["id"], limit="1000")["decisions"]
+    assert (len(found), found[-1]["id"], found[0]["id"]) == (
+        report["n"], report["first_id"], report["last_id"]
+    )  # fmt: skip
+    told = gateway.api(f"/api/v1/decisions/{report['first_id']}")
+    assert report["id"] in [one["name"] for one in told["windows"]]
+    assert gateway.api("/api/v1/decisions", window="mortgage/v1/stable/999")["decisions"] == []
+
+
 def test_a_backtest_says_what_other_settings_would_have_said(gateway):
     """The same windows by the settings in force; other ones by others; the reading is a leaf."""
     path = f"http://{gateway.admin}/api/v1/monitor/mortgage/backtest"
