@@ -413,7 +413,7 @@ def monitor_schemas() -> dict[str, Schema]:
         id=TEXT, model=TEXT, version=TEXT, cause=TEXT, number=WHOLE,
         state=of("string", enum=["open", "acknowledged", "resolved"]),
         severity=of("string", enum=["warning", "critical"]), first_seen=WHOLE, opened_at=WHOLE,
-        updated_at=WHOLE, windows=WHOLE, raising=listed(TEXT), calm=WHOLE,
+        updated_at=WHOLE, windows=WHOLE, raising=listed(TEXT), calm=of("object", "Calm windows running, by arm."),
         resolved_at=of(["integer", "null"]), acknowledged_by=TEXT_OR_NULL,
         muted_until=of(["integer", "null"]), muted_by=TEXT_OR_NULL, reason=TEXT_OR_NULL,
         evidence=of("object", "Window, decisions, and what was compared, before and after."),
