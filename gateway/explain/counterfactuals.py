@@ -104,9 +104,7 @@ def paths(feature: Feature, own: Any) -> list[Path]:
     return ways
 
 
-def _multiples(
-    own: float, low: float, high: float, step: float, sign: int
-) -> tuple[float, ...]:
+def _multiples(own: float, low: float, high: float, step: float, sign: int) -> tuple[float, ...]:
     """Multiples of the step beyond `own` and in the range; rounded to what a form would say."""
     # Callers may send any number: from 1e308 on there are more steps than a float can count.
     start = min(max(own, low), high)

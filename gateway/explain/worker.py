@@ -81,7 +81,7 @@ class Explanations:
 
     def explainer(self, model: Model, version: Version) -> Explainer | None:
         """None: nothing is held that could be explained, or no background is declared. What could
-        not be built fails again at once, in this process; what was not there is tried again."""
+        not be built is not tried again; what was not whole is."""
         if version.artifact is None or version.card is None or model.background is None:
             return None
         key = (version.artifact, model.background)
@@ -89,21 +89,12 @@ class Explanations:
         if found is None:
             if len(self._explainers) >= EXPLAINERS_MAX:
                 self._explainers.pop(next(iter(self._explainers)))
-            try:
-                found = self._built(version.artifact, version.card, model.background)
-            except (OSError, MemoryError):
-                raise
-            except Exception as error:
-                found = error.with_traceback(None)
-            self._explainers[key] = found
+            artifact = self._artifacts.whole(version.artifact) / "model.onnx"
+            background = self._artifacts.whole_file(model.background)
+            found = self._explainers[key] = _built(version.card, artifact, background)
         if isinstance(found, Exception):
             raise found
         return found
-
-    def _built(self, artifact: str, card: Card, background: str) -> Explainer:
-        model = self._artifacts.whole(artifact) / "model.onnx"
-        columns = as_columns(card, read_parquet(self._artifacts.whole_file(background)))
-        return Explainer(card, model.read_bytes(), columns)
 
     def plan(self, table: Table) -> None:
         """Write the plan of each version that gives reasons in its answers, if it has none yet."""
@@ -175,6 +166,17 @@ class Explanations:
             return {"not_explained": "remote_failed", "why": str(error)[:200]}
         told = describe(version.card, found, 0, asked.outcomes, model.explain["reasons"])
         return told | cost | {"fallback": "the model is served elsewhere"}
+
+
+def _built(card: Card, artifact: Path, background: Path) -> Explainer | Exception:
+    """What cannot be built from the same bytes once cannot be built again."""
+    try:
+        columns = as_columns(card, read_parquet(background))
+        return Explainer(card, artifact.read_bytes(), columns)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        return error.with_traceback(None)
 
 
 def _failed(error: Exception) -> dict[str, Any]:

@@ -137,8 +137,8 @@ def test_from_a_value_outside_the_range_changes_lead_into_it(own):
     (way,) = [way for way in ways if way.values]
     assert all(1 <= value <= 10 for value in way.values)
     assert len(way.values) == 30
-    found, why = counterfactuals(THREE, {"debt": own, "income": 5.0, "age": 5.0},
-                                 lambda columns: np.where(columns["debt"] == 1.0, 0.1, 0.9))  # fmt: skip
+    row = {"debt": own, "income": 5.0, "age": 5.0}
+    found, why = counterfactuals(THREE, row, lambda of: np.where(of["debt"] == 1.0, 0.1, 0.9))
     assert [one.changes for one in found] == ([{"debt": 1.0}] if own > 10 else [])
     assert (why is None) == bool(found)
 
