@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.rollout import block as blocks
@@ -105,6 +105,7 @@ def test_arms_add_up():
 counts = st.integers(0, 10**12)
 
 
+@settings(deadline=None)
 @given(units=counts, bad=counts, cost=st.floats(0, 1e15), number=counts)
 def test_large_counts_survive(units, bad, cost, number):
     """No count is rounded on its way through JSON."""

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
@@ -68,6 +68,7 @@ def test_half_normal_is_the_mixture_it_says(s, v, rho):
     assert log_half_normal(s, v, rho) == pytest.approx(math.log(area), rel=1e-8, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.01, 9), st.floats(0, 3)), min_size=1, max_size=9))
 def test_paired_is_fair_under_every_assignment(windows):
     """Over all ways to swap the arms, the mean of either part is at most 1, with any margins.
@@ -164,6 +165,7 @@ def test_difference_is_the_rule_of_three():
     assert 1500 <= units <= 3500
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 0.9), st.lists(st.booleans(), max_size=40))
 def test_bounded_of_single_events_is_bernoulli_s(mean, events):
     """One unit a block: a mixture of likelihood ratios of p against the mean."""
@@ -178,6 +180,7 @@ def test_bounded_of_single_events_is_bernoulli_s(mean, events):
     assert state.log_e() == pytest.approx(log_mean_exp(logs), rel=1e-9, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 0.5), st.lists(st.floats(0, 1), min_size=2, max_size=2), st.floats(0, 1))
 def test_bounded_is_fair_for_any_law(mean, points, weight):
     """Two points with that mean: the bettors' mean capital is 1; with a lower mean, less."""
