@@ -108,7 +108,6 @@ def test_the_order_of_leaves_and_the_commits_change_nothing(batches, dice, chunk
     assert fold(mixed, chunk) == expected
 
 
-<<<<<<< HEAD
 def test_as_many_leaves_as_the_counts_need():
     """One feedback may change more cells than a leaf holds: each of them is said once."""
     lengths = {"b": 2 * COUNTS_AT_MOST + 1, "a": COUNTS_AT_MOST, "c": 0}
@@ -131,7 +130,8 @@ def test_no_cell_is_lost_where_there_are_many():
     told = made.take(500, {"kind": "feedback", "record": {"id": "f", "labels": labels}}, catalog)
     catalog.close()
     assert len({row[4] for row in told["m"]}) == 500
-=======
+
+
 COPIES = [f"01939b1e-7000-7000-9000-00000000000{n}" for n in range(4)]
 
 
@@ -175,4 +175,3 @@ def test_cohorts_of_shadows_have_their_primaries_labels():
         scores, values = labels.members(cursor, "m", found["shadow"])
     catalog.close()
     assert (scores.tolist(), values) == ([0.75], [0])
->>>>>>> main
