@@ -184,6 +184,24 @@ class Attempt:
             return None
         return advance(self.plan, self.stage, self.finding)
 
+    def record_of(
+        self, decision: Decision, by: str, at: int, identity: str, over: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """A move as its leaf has it. `over`: what the table says, where that is not what the last
+        move asked for."""
+        settings, held = self.settings, decision.held
+        return {
+            "name": self.name, "rollout": self.name, "attempt": self.number,
+            "event": "move", "id": identity, "at": at,
+            "number": self.stage.moves + 1, "move": decision.move, "phase": decision.phase,
+            "step": decision.step, "why": decision.why, "by": by, "over": over,
+            "held": {"kind": held.kind, "why": held.why, "causes": list(held.causes)}
+            if held else None,
+            "block": self.found if by == CONTROLLER else None, "evidence": self.evidence,
+            "verdicts": self.judging.verdicts(), "model": settings.model,
+            "rule": settings.rule, "from": settings.from_, "to": settings.to,
+        }  # fmt: skip
+
     def is_worth_a_leaf(self, block: Block) -> bool:
         """Whether a block says something: it has counts, or by its time alone something is to be
         done; and of empty ones each sixth, for what watches whether anybody comes."""

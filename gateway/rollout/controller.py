@@ -29,10 +29,11 @@ from gateway.clock import Clock
 from gateway.disk import Occupied, write_durably
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
-from gateway.revisions import Revisions, end_rollout, rule_of, set_rollout
+from gateway.revisions import Revisions, end_rollout, set_rollout
 from gateway.rollout.attempt import CONTROLLER, Attempt, waits_for_labels
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.counting import Counting
+from gateway.rollout.entry import held_by, is_narrower, resumed_over
 from gateway.rollout.lifecycle import (
     Decision,
     Move,
@@ -352,7 +353,9 @@ class Rollouts:
         if not is_legal(attempt.stage, decision, attempt.plan):
             words = f"{decision.move} is not possible while it is {attempt.stage.phase}"
             raise Illegal(words)
-        record = self.record_of(attempt, decision, by)
+        over = resumed_over(self.revisions.current()[1], attempt) if by != CONTROLLER else None
+        at, identity = self.clock.steady(), str(uuid.uuid4())
+        record = attempt.record_of(decision, by, at, identity, over)
         if decision.move in (Move.ROLL_BACK, Move.ABORT):
             self.narrowings.write(record)
             take_back(self.revisions, record)
@@ -363,30 +366,6 @@ class Rollouts:
             self._guarded(attempt, self._reconcile)
         log.info("rollout %s: %s by %s: %s", attempt.name, decision.move, by, decision.why)
         return record
-
-    def record_of(self, attempt: Attempt, decision: Decision, by: str) -> dict[str, Any]:
-        settings = attempt.settings
-        held = decision.held
-        return {
-            "name": attempt.name, "rollout": attempt.name, "attempt": attempt.number,
-            "event": "move", "id": str(uuid.uuid4()), "at": self.clock.steady(),
-            "number": attempt.stage.moves + 1, "move": decision.move, "phase": decision.phase,
-            "step": decision.step, "why": decision.why, "by": by,
-            "held": {"kind": held.kind, "why": held.why, "causes": list(held.causes)}
-            if held else None,
-            "over": self._resumed_over(attempt) if by != CONTROLLER else None,
-            "block": attempt.found if by == CONTROLLER else None, "evidence": attempt.evidence,
-            "verdicts": attempt.judging.verdicts(), "model": settings.model,
-            "rule": settings.rule, "from": settings.from_, "to": settings.to,
-        }  # fmt: skip
-
-    def _resumed_over(self, attempt: Attempt) -> dict[str, Any] | None:
-        """The smaller weight that a revision gave it, which a person now goes on from."""
-        wanted = attempt.entry()
-        held = held_by(self.revisions.current()[1], attempt)
-        if wanted is None or held is None or not is_paused(attempt.stage):
-            return None
-        return held if is_narrower(held, wanted) else None
 
     def tell(self, attempt: Attempt, event: str, by: str, more: Mapping[str, Any]) -> None:
         """A leaf of what was asked for or approved."""
@@ -490,19 +469,3 @@ class Rollouts:
         self.follow()
         self.snapshot()
         self.bodies.close()
-
-
-def is_narrower(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether an entry exposes nobody who the wanted one does not."""
-    shares = ("weight_ppm", "shadow_ppm")
-    return all(held[key] <= wanted[key] for key in shares)
-
-
-def held_by(document: Mapping[str, Any], attempt: Attempt) -> dict[str, Any] | None:
-    """What the table says of the attempt; None: nothing."""
-    try:
-        found = rule_of(document, attempt.settings.model, attempt.settings.rule).get("rollout")
-    except LookupError:
-        return None
-    ours = found is not None and (found["name"], found["attempt"]) == (attempt.name, attempt.number)
-    return found if ours else None
