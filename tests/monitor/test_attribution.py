@@ -57,7 +57,7 @@ def test_ranking_raises_few_false_alarms_and_the_dice_are_seeded():
 
 
 def test_neighbours_may_change_places_and_leaders_may_not():
-    """Two of like weight swapped are chance; the first for the fourth is a drift at the second window."""
+    """Two of like weight swapped are chance; the first for the fourth is a drift."""
     dice = np.random.default_rng(4)
     swapped = attribution.compare_ranking(known(), drawn(dice, 500, WEIGHTS[[0, 1, 2, 4, 3, 5]]),
                                           RULES)  # fmt: skip
