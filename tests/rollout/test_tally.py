@@ -152,6 +152,7 @@ def test_no_leaf_tells_of_a_single_person(site):
 
 
 def test_groups_that_no_guard_asks_for_are_not_counted(site):
+    """A monitored key is no reason to write down who came."""
     site.start(LONG)
     site.serve(3, a_second=200)
     assert told_groups(site) == {}
