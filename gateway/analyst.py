@@ -311,12 +311,15 @@ class Analyst:
         if said is None:
             said = {"not_explained": found.why or "lost"}
             self._say_explanation(number, leaf["record"], said, found.keys)
+            if found.contradicts_card and not leaf["record"].get("noise"):
+                self._count_readable(number, leaf["record"], found)
             return
         self._say_explanation(number, leaf["record"], said, found.keys)
         if "rows" in said and any(rule.shadows for rule in found.model.rules):
             self.segments.explained(leaf["record"], said)
         if leaf["record"].get("noise"):  # the same decision again is no further one
             return
+        self._count_readable(number, leaf["record"], found)
         for decision in found.decisions(number, leaf, said):
             arm = leaf["record"]["arm"]
             for told in self.windows.add(found.model, found.version, arm, decision):
@@ -324,6 +327,11 @@ class Analyst:
                     self._say_window(number, told)
                 else:
                     self._say_alerts(number, self.alerts.take_sighting(told))
+
+    def _count_readable(self, number: int, record: dict[str, Any], found: Inference) -> None:
+        readable = not found.contradicts_card
+        for seen in self.windows.heard_of(found.model, found.version, record, readable=readable):
+            self._say_alerts(number, self.alerts.take_sighting(seen))
 
     def _count_segments(self, number: int, leaf: dict[str, Any], found: Inference | None) -> None:
         """A shadow's comparison by what its exchange was of; what was counted for long is said."""
