@@ -40,7 +40,7 @@ from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
 from gateway.monitor.inference import Inference, is_decided, read_inference
-from gateway.monitor.labelling import Labelling
+from gateway.monitor.labelling import Labelling, records_of
 from gateway.monitor.report import WindowReport
 from gateway.monitor.segments import Segments, by_features, by_groups
 from gateway.monitor.worker import Windows
@@ -282,10 +282,8 @@ class Analyst:
         for table, row in rows_of(number, leaf):
             self.catalog.add(table, row)
         record = leaf["record"]
-        for model, counts in sorted(self.labelling.take(number, leaf, self.catalog).items()):
-            if counts:
-                told = {"kind": "labelled", "model": model, "counts": counts}
-                self._say(number, told | {"feedback": record["id"]})
+        for told in records_of(self.labelling.take(number, leaf, self.catalog)):
+            self._say(number, told | {"feedback": record["id"]})
         self._tell_labels(leaf)
         if (happening := self.alerts.take_word(leaf["kind"], record)) is not None:
             self._say_alert(number, happening)
@@ -310,12 +308,15 @@ class Analyst:
         if said is None:
             said = {"not_explained": found.why or "lost"}
             self._say_explanation(number, leaf["record"], said, found.keys)
+            if found.contradicts_card and not leaf["record"].get("noise"):
+                self._count_readable(number, leaf["record"], found)
             return
         self._say_explanation(number, leaf["record"], said, found.keys)
         if "rows" in said and any(rule.shadows for rule in found.model.rules):
             self.segments.explained(leaf["record"], said)
         if leaf["record"].get("noise"):  # the same decision again is no further one
             return
+        self._count_readable(number, leaf["record"], found)
         for decision in found.decisions(number, leaf):
             arm = leaf["record"]["arm"]
             for told in self.windows.add(found.model, found.version, arm, decision):
@@ -323,6 +324,11 @@ class Analyst:
                     self._say_window(number, told)
                 else:
                     self._say_alerts(number, self.alerts.take_sighting(told))
+
+    def _count_readable(self, number: int, record: dict[str, Any], found: Inference) -> None:
+        readable = not found.contradicts_card
+        for seen in self.windows.heard_of(found.model, found.version, record, readable=readable):
+            self._say_alerts(number, self.alerts.take_sighting(seen))
 
     def _count_segments(self, number: int, leaf: dict[str, Any], found: Inference | None) -> None:
         """A shadow's comparison by what its exchange was of; what was counted for long is said."""

@@ -15,7 +15,7 @@ from gateway.ledger.bodies import BodyReader
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import decisions_of
 from gateway.protocol.reader import reader_of
-from gateway.protocol.tensor import Unreadable
+from gateway.protocol.tensor import Opaque, Unreadable
 from gateway.table import Model, Table, Version
 
 log = logging.getLogger("headworks.analyst")
@@ -34,6 +34,8 @@ class Inference:
     given: bool = True
     exchange: str = ""
     why: str | None = None
+    contradicts_card: bool = False
+    """What was sent lacks what the card names, or has another shape."""
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
@@ -89,9 +91,11 @@ def _read_body(leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyR
     except (Unreadable, ValueError, OSError) as error:
         log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
         found.why = "unreadable"
+        found.contradicts_card = isinstance(error, Unreadable) and not isinstance(error, Opaque)
         return
     found.groups = told["groups"]
     found.scores = [decision["score"] for decision in leaf["decisions"]]
     found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
     if any(len(column) != len(found.outcomes) for column in found.rows.values()):
         found.why = "rows_differ"
+        found.contradicts_card = True

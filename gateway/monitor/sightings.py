@@ -9,6 +9,7 @@ from typing import Any
 from gateway.monitor.alert import Severity, Sighting
 from gateway.monitor.drift import Drift
 from gateway.monitor.quality import Finding
+from gateway.monitor.readability import Readability
 from gateway.monitor.report import ALARMING, WindowReport, plain
 from gateway.monitor.sequential import Alarm
 
@@ -19,6 +20,8 @@ CRITICAL_SHARE = 0.05
 CRITICAL_SIZE = 0.5
 """A shift found by sequence is critical from this many standard deviations on: the size at which a
 window's distance is twice its floor."""
+SCHEMA = "quality/schema"
+"""The one cause that no window can speak of."""
 SPEAKING = frozenset({"ok", "watch", *ALARMING})
 
 
@@ -120,6 +123,27 @@ def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sig
         severity="critical" if alarm.size >= CRITICAL_SIZE else "warning",
         first_seen=at,
         evidence=plain(told),
+    )
+
+
+def unread(
+    series: str, window: int, found: Readability, identity: str, at: int, *, raised: bool
+) -> Sighting:
+    """What is said of exchanges that are in no window, for lack of what the card names."""
+    model, version, arm = series.split("/")
+    name = f"{series}/{window}"
+    told = {"window": name, "decisions": [identity], "exchanges": asdict(found)}
+    return Sighting(
+        model=model,
+        version=version,
+        arm=arm,
+        cause=SCHEMA,
+        window=name,
+        at=at,
+        raised=raised,
+        severity="critical",
+        first_seen=at if raised else None,
+        evidence=told,
     )
 
 

@@ -8,7 +8,7 @@ restart the open windows are filled again by reading the ledger from there.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,10 @@ from gateway.monitor.family import (
 from gateway.monitor.feed import Feed
 from gateway.monitor.judge import Heard, judge
 from gateway.monitor.panel import Panel, panel_of
+from gateway.monitor.readability import Readability, count
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import WindowReport
-from gateway.monitor.sightings import heard
+from gateway.monitor.sightings import heard, unread
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
 from gateway.table import Model, Version
@@ -57,6 +58,7 @@ class Series:
     settings: WindowSettings
     feed: Feed | None = None
     fed_by: tuple[Any, ...] = ()
+    readability: Readability = Readability()
 
     def follow(self, model: Model, version: Version) -> None:
         """What is in force with the decision that comes."""
@@ -157,6 +159,23 @@ class Windows:
                 log.exception("%r: no sequential detectors", series.window)
         return self._panels[made_for]
 
+    def heard_of(
+        self, model: Model, version: Version, record: dict[str, Any], *, readable: bool
+    ) -> list[Sighting]:
+        """Count an exchange, be it one that is put into windows or one that cannot be read."""
+        arm = record["arm"]
+        if model.reference is None or version.card is None or arm not in SCORED_ARMS:
+            return []
+        series = self._find(model, version, arm)
+        if series is None:
+            return []
+        series.readability, raised = count(series.readability, readable=readable)
+        if raised is None:
+            return []
+        name = f"{model.name}/{version.name}/{arm}"
+        found, number = series.readability, series.state.number + 1
+        return [unread(name, number, found, record["id"], record["at"], raised=raised)]
+
     def replay(self, model: Model, version: Version, arm: str, decision: Decision) -> None:
         """As `add`, for leaves that were folded before: fills open windows, closes none."""
         told = self._told.get(f"{model.name}/{version.name}/{arm}")
@@ -183,6 +202,8 @@ class Windows:
             told = self._told.get(key)
             state = SeriesState.from_json(told["state"]) if told else SeriesState()
             series = self._series[key] = Series(None, state, model, version, _settings(model))
+            if told and "readability" in told:  # else a former release's
+                series.readability = Readability(**told["readability"])
         return series
 
     def _close(self, series: Series) -> list[WindowReport]:
@@ -202,6 +223,8 @@ class Windows:
         except Exception:
             log.exception("%r cannot be judged", window)
             self.dropped += 1
+            # The detectors heard it all the same: a restart goes on from there, as they do.
+            series.state = replace(series.state, sequence=said.state)
             return []
         return [report]
 
@@ -289,6 +312,7 @@ class Windows:
                 "first_leaf": first.leaf if first else None,
                 "first_id": first.id if first else None,
                 "n": len(series.window) if series.window else 0,
+                "readability": asdict(series.readability),
             }
         return told
 
