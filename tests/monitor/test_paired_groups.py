@@ -211,6 +211,7 @@ def test_both_outcomes_of_both_versions_are_counted():
 
 def test_versions_that_decide_between_other_words_are_no_pair():
     """The same two words in either order are a pair; others, or none, are not."""
+
     def card(**words):
         return SimpleNamespace(outputs=SimpleNamespace(outcome=SimpleNamespace(**words)))
 
