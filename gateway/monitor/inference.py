@@ -15,7 +15,7 @@ from gateway.ledger.bodies import BodyReader
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import decisions_of
 from gateway.protocol.reader import reader_of
-from gateway.protocol.tensor import Unreadable
+from gateway.protocol.tensor import Opaque, Unreadable
 from gateway.table import Model, Table, Version
 
 log = logging.getLogger("headworks.analyst")
@@ -34,6 +34,8 @@ class Inference:
     given: bool = True
     exchange: str = ""
     why: str | None = None
+    contradicts_card: bool = False
+    """What was sent lacks what the card names, or has another shape."""
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
@@ -43,11 +45,16 @@ class Inference:
             self.exchange,
         )  # fmt: skip
 
-    def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
+    def decisions(
+        self, number: int, leaf: dict[str, Any], said: dict[str, Any] | None = None
+    ) -> list[Decision]:
+        """`said`: its explanation. One by calls to an upstream is kept out of every statistic."""
         assert self.version.card is not None
+        explained = said.get("rows") if said and self.version.artifact is not None else None
         return decisions_of(
-            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups
-        )
+            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups,
+            explained,
+        )  # fmt: skip
 
 
 def is_decided(leaf: dict[str, Any]) -> bool:
@@ -89,9 +96,11 @@ def _read_body(leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyR
     except (Unreadable, ValueError, OSError) as error:
         log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
         found.why = "unreadable"
+        found.contradicts_card = isinstance(error, Unreadable) and not isinstance(error, Opaque)
         return
     found.groups = told["groups"]
     found.scores = [decision["score"] for decision in leaf["decisions"]]
     found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
     if any(len(column) != len(found.outcomes) for column in found.rows.values()):
         found.why = "rows_differ"
+        found.contradicts_card = True
