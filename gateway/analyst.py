@@ -14,6 +14,7 @@ import asyncio
 import logging
 import signal
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ class Analyst:
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
         family = opened(state)
-        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}), family)
+        self.windows = Windows(
+            artifacts, self.catalog.state.get("windows", {}), family, self.explanations
+        )
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
         leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
         self.webhook = Webhook(
@@ -317,7 +320,7 @@ class Analyst:
         if leaf["record"].get("noise"):  # the same decision again is no further one
             return
         self._count_readable(number, leaf["record"], found)
-        for decision in found.decisions(number, leaf):
+        for decision in found.decisions(number, leaf, said):
             arm = leaf["record"]["arm"]
             for told in self.windows.add(found.model, found.version, arm, decision):
                 if isinstance(told, WindowReport):
@@ -359,7 +362,10 @@ class Analyst:
         """Put the rows of a leaf that was folded before into the windows that were open."""
         noise = leaf["record"].get("noise")
         if is_decided(leaf) and not noise and (found := self._read(leaf)).why is None:
-            for decision in found.decisions(number, leaf):
+            asked = replace(found.asked(), given=False)  # no counterfactuals, which were told
+            here = found.version.artifact is not None
+            said = self.explanations.explain([asked])[0] if here else None
+            for decision in found.decisions(number, leaf, said):
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
     def _read(self, leaf: dict[str, Any]) -> Inference:
