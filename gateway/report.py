@@ -176,8 +176,11 @@ def about_group(found: dict[str, Any], group: dict[str, Any]) -> str:
     low, high = gap["difference_interval"]
     states = (f"; opportunity {coloured(gap['state'])}, odds {coloured(group['odds'])}, "
               f"calibration {coloured(group['calibration_state'])}")  # fmt: skip
-    return (f"{told}{states}; of the good, {gap['share']:.1%} were favoured, "
-            f"{gap['difference']:+.1%} against `{gap['against']}` [{low:+.1%}, {high:+.1%}].")  # fmt: skip
+    return (
+        f"{told}{states}; of the good, {gap['share']:.1%} were favoured, "
+        f"{gap['difference']:+.1%} against `{gap['against']}` "
+        f"[{low:+.1%}, {high:+.1%}]."
+    )
 
 
 def counts(console: Console, document: dict[str, Any]) -> None:
