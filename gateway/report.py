@@ -112,6 +112,11 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
                       f"{latest['n']} decisions")  # fmt: skip
         for sentence in latest["words"]:
             console.print(f"  {sentence}", highlight=False)
+    for found in document.get("pairs", ()):
+        console.print(f"[bold]{found['version']}[/] beside {found['against']} on the same "
+                      f"{found['decisions']} decisions")  # fmt: skip
+        for group in found["groups"]:
+            console.print(f"  {about_pair(group)}", highlight=False)
     if not document["series"]:
         console.print("No window has closed yet.")
     if (performed := document.get("performance")) is not None:
@@ -146,6 +151,19 @@ def performance(console: Console, document: dict[str, Any]) -> None:
     for found in document["groups"]:
         for group in found["groups"]:
             console.print(about_group(found, group), highlight=False)
+
+
+def about_pair(group: dict[str, Any]) -> str:
+    """One group under both versions in a sentence."""
+    told = f"{coloured(group['state'])}  {group['key']} `{group['value']}`: {group['paired']['n']}"
+    if group["state"] == "insufficient":
+        return f"{told} decisions."
+    paired = group["paired"]
+    low, high = paired["interval"]
+    waits = "; new decisions must confirm it" if group["breach_pending"] else ""
+    return (f"{told} decisions; {paired['only_first']} only the other favours, "
+            f"{paired['only_second']} only this one: {paired['difference']:+.1%} "
+            f"[{low:+.1%}, {high:+.1%}]{waits}.")  # fmt: skip
 
 
 def about_group(found: dict[str, Any], group: dict[str, Any]) -> str:

@@ -45,11 +45,16 @@ class Inference:
             self.exchange,
         )  # fmt: skip
 
-    def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
+    def decisions(
+        self, number: int, leaf: dict[str, Any], said: dict[str, Any] | None = None
+    ) -> list[Decision]:
+        """`said`: its explanation. One by calls to an upstream is kept out of every statistic."""
         assert self.version.card is not None
+        explained = said.get("rows") if said and self.version.artifact is not None else None
         return decisions_of(
-            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups
-        )
+            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups,
+            explained,
+        )  # fmt: skip
 
 
 def is_decided(leaf: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.monitor.alert import Severity, Sighting
+from gateway.monitor.attribution import PREFIX, RANKING
 from gateway.monitor.drift import Drift
 from gateway.monitor.quality import Finding
 from gateway.monitor.readability import Readability
@@ -30,7 +31,7 @@ def sightings(report: WindowReport) -> list[Sighting]:
     model, version, arm, _ = report.id.split("/")
     told = [*_of_features(report), *_of_scores(report), *_of_groups(report),
             *_of_sequences(report), *_of_family(report),
-            *_of_baseline(report)]  # fmt: skip
+            *_of_baseline(report), *_of_attributions(report)]  # fmt: skip
     return [
         Sighting(
             model=model,
@@ -105,6 +106,22 @@ def _of_baseline(report: WindowReport) -> Iterator[Told]:
     for cause, found in report.baseline.drifts.items():
         state = "not_enough_data" if found.suppressed_by else found.state
         yield f"baseline/{cause}", state, _severity(found), _drift(found)
+
+
+def _of_attributions(report: WindowReport) -> Iterator[Told]:
+    found = report.attributions
+    if found is None:
+        return
+    for one in found.features:
+        state = "not_enough_data" if one.drift.suppressed_by else one.drift.state
+        told: dict[str, Any] = {"before": one.before, "after": one.after}
+        yield f"{PREFIX}{one.name}", state, _severity(one.drift), told | _drift(one.drift)
+    state = "not_enough_data" if found.ranking.suppressed_by else found.ranking.state
+    told = {
+        "before": [one.name for one in sorted(found.features, key=lambda one: -one.before)],
+        "after": [one.name for one in sorted(found.features, key=lambda one: -one.after)],
+    }
+    yield RANKING, state, _severity(found.ranking), told | _drift(found.ranking)
 
 
 def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sighting:
