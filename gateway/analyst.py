@@ -39,10 +39,17 @@ from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import Inference, is_decided, read_inference
+from gateway.monitor.inference import (
+    Inference,
+    is_decided,
+    is_generated,
+    read_decisions,
+    read_inference,
+)
 from gateway.monitor.labelling import Labelling
 from gateway.monitor.report import WindowReport
 from gateway.monitor.segments import Segments, by_features, by_groups
+from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows
 from gateway.outbound.scoring import Scores
 from gateway.outbound.webhook import Waiting, Webhook
@@ -266,6 +273,8 @@ class Analyst:
             self._take(number, leaf)
             if (found := inferences.get(number)) is not None:
                 self._judge(number, leaf, found, said.get(number))
+            elif is_generated(leaf) and (read := self._read_decisions(number, leaf)) is not None:
+                self._watch(number, leaf, *read)
             self._count_segments(number, leaf, inferences.get(number))
         return len(leaves)
 
@@ -314,9 +323,15 @@ class Analyst:
         self._say_explanation(number, leaf["record"], said, found.keys)
         if "rows" in said and any(rule.shadows for rule in found.model.rules):
             self.segments.explained(leaf["record"], said)
+        self._watch(number, leaf, found, found.decisions(number, leaf))
+
+    def _watch(
+        self, number: int, leaf: dict[str, Any], found: Inference, decisions: list[Decision]
+    ) -> None:
+        """Put decisions into their windows and say what those say."""
         if leaf["record"].get("noise"):  # the same decision again is no further one
             return
-        for decision in found.decisions(number, leaf):
+        for decision in decisions:
             arm = leaf["record"]["arm"]
             for told in self.windows.add(found.model, found.version, arm, decision):
                 if isinstance(told, WindowReport):
@@ -351,10 +366,18 @@ class Analyst:
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
-        noise = leaf["record"].get("noise")
-        if is_decided(leaf) and not noise and (found := self._read(leaf)).why is None:
-            for decision in found.decisions(number, leaf):
-                self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
+        if leaf["record"].get("noise") or not (is_decided(leaf) or is_generated(leaf)):
+            return
+        if (read := self._read_decisions(number, leaf)) is None:
+            return
+        found, decisions = read
+        for decision in decisions:
+            self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
+
+    def _read_decisions(
+        self, number: int, leaf: dict[str, Any]
+    ) -> tuple[Inference, list[Decision]] | None:
+        return read_decisions(number, leaf, self._table(leaf["record"]["revision"]), self.bodies)
 
     def _read(self, leaf: dict[str, Any]) -> Inference:
         return read_inference(leaf, self._table(leaf["record"]["revision"]), self.bodies)

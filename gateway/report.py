@@ -112,10 +112,27 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
                       f"{latest['n']} decisions")  # fmt: skip
         for sentence in latest["words"]:
             console.print(f"  {sentence}", highlight=False)
+        if latest["reference"].startswith("none/"):  # no sample to show the values beside
+            for feature in latest["features"]:
+                console.print(f"  {about_values(feature)}", highlight=False)
     if not document["series"]:
         console.print("No window has closed yet.")
     if (performed := document.get("performance")) is not None:
         performance(console, performed)
+
+
+def about_values(feature: dict[str, Any]) -> str:
+    """What a window's values of one feature were, in a line."""
+    found, name = feature["after"], f"`{feature['name']}`"
+    if found["quantiles"] is not None:
+        told = found["quantiles"]
+        return (
+            f"{name}: median {told['p50']:.4g}, nine in ten {told['p5']:.4g} to {told['p95']:.4g}"
+        )
+    if found["shares"] is not None:
+        listed = [f"{word} {share:.1%}" for word, share in found["shares"].items() if share]
+        return f"{name}: {', '.join(listed)}"
+    return f"{name}: known of {found['n'] - found['missing']} of {found['n']}"
 
 
 def performance(console: Console, document: dict[str, Any]) -> None:
