@@ -58,6 +58,13 @@ def test_each_file_says_what_it_is(path):
     assert not tree.body or ast.get_docstring(tree)
 
 
+def test_test_files_have_names_of_their_own():
+    """pytest imports tests by the name of their file: two of one name stop the whole run."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+
+    assert [] == sorted({name for name in names if names.count(name) > 1})
+
+
 def test_nothing_is_left_for_later():
     """No leftover marks of unfinished work."""
     marks = ("TO" + "DO", "FIX" + "ME", "X" * 3)

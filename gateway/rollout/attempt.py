@@ -162,7 +162,7 @@ class Attempt:
         named = self.settings.alerts
         if named and not any(alert["cause"].startswith(words) for words in named):
             return
-        if record["event"] == "resolved":
+        if alert["state"] == "resolved":  # muting one that is over does not bring it back
             self.alerts.pop(alert["id"], None)
         else:
             self.alerts[alert["id"]] = f"{alert['cause']} ({alert['severity']})"

@@ -54,6 +54,8 @@ IDLE_NS = 60 * 10**9
 OVER_MAX = 100
 """Rollouts that are over and still shown; the ledger has all of them."""
 BLOCKS_AT_ONCE = 200
+ALERTS_LOOKED_FOR = 200_000
+"""Leaves before a rollout's first in which alerts of its version are looked for."""
 log = logging.getLogger("headworks.rollout")
 
 
@@ -166,7 +168,7 @@ class Rollouts:
         kind, record = leaf["kind"], leaf["record"]
         if kind == ROLLOUT:
             try:
-                self._fold_move(record)
+                self._fold_move(number, record)
             except (ValueError, KeyError, TypeError) as error:  # of another release, perhaps
                 log.exception("leaf %d of a rollout cannot be read", number)
                 self.troubles[str(record.get("rollout"))] = f"leaf {number}: {error}"[:300]
@@ -184,18 +186,28 @@ class Rollouts:
     def _exposed(self) -> list[Attempt]:
         return [one for one in self.attempts.values() if one.is_exposed]
 
-    def _fold_move(self, record: Mapping[str, Any]) -> None:
+    def _fold_move(self, number: int, record: Mapping[str, Any]) -> None:
         self.is_dirty = True
         name = record["rollout"]
         if record["event"] == "created":
             self.attempts.pop(name, None)
             self.attempts[name] = Attempt(record, *self._registry(record))
+            self._take_open_alerts(self.attempts[name], number)
             return
         attempt = self.attempts.get(name)
         if attempt is not None and attempt.number == record["attempt"]:
             attempt.take(record)
             if record["event"] == "move":
                 self.metrics.count("headworks_rollout_moves", name, record["move"])
+
+    def _take_open_alerts(self, attempt: Attempt, number: int) -> None:
+        """What was open when it was created. Nothing was read while no rollout ran."""
+        start = max(0, number - ALERTS_LOOKED_FOR)
+        reader = LedgerReader(self.state, start)
+        for _, text in reader.read(number - start):
+            if b'"kind":"alert"' in text and "alert" in (record := orjson.loads(text)["record"]):
+                attempt.take_alert(record)
+        reader.close()
 
     def _fold_evidence(self, number: int, record: Mapping[str, Any]) -> None:
         attempt = self.attempts.get(record["block"]["rollout"])
