@@ -19,6 +19,10 @@ ARMS = ("stable", "canary", "control", "shadow", "holdout", "fallback")
 _DAY = "strftime(make_timestamp(arrived // 1000), '%Y-%m-%d')"
 _IN_FORCE = """(SELECT id, "row", value FROM labels QUALIFY row_number() OVER (
 PARTITION BY id, "row" ORDER BY observed DESC, leaf DESC, place DESC) = 1)"""
+_LABEL = f"""LEFT JOIN {_IN_FORCE} l ON l.id = coalesce(d.primary_id, d.id) AND l."row" = d."row"
+ANTI JOIN (SELECT id FROM comparisons WHERE noise = 1) n ON n.id = d.id"""
+"""A shadow's decision has the label of the one that was given; a second answer is no further
+decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ def cohorts(cursor: Any, model: str, since: int) -> list[Cohort]:
     """The newest cohorts of a model, newest first; decisions from `since` (ns) on."""
     rows = cursor.execute(
         f"SELECT version, arm, {_DAY} AS day, count(*), count(l.value) FILTER (l.value != 'null') "
-        f'FROM decisions d LEFT JOIN {_IN_FORCE} l ON l.id = d.id AND l."row" = d."row" '
+        f"FROM decisions d {_LABEL} "
         f"WHERE model = ? AND arrived >= ? AND arm IN {ARMS} "
         "GROUP BY ALL ORDER BY day DESC, version, arm LIMIT ?", [model, since, COHORTS_MAX]
     ).fetchall()  # fmt: skip
@@ -46,8 +50,7 @@ def cohorts(cursor: Any, model: str, since: int) -> list[Cohort]:
 def members(cursor: Any, model: str, cohort: Cohort) -> tuple[np.ndarray[Any, Any], list[Any]]:
     """Scores and labels (None: no label) of a cohort, the earliest decisions first."""
     rows = cursor.execute(
-        "SELECT score, l.value FROM decisions d "
-        f'LEFT JOIN {_IN_FORCE} l ON l.id = d.id AND l."row" = d."row" '
+        f"SELECT score, l.value FROM decisions d {_LABEL} "
         f"WHERE model = ? AND version = ? AND arm = ? AND {_DAY} = ? AND score IS NOT NULL "
         'ORDER BY d.leaf, d."row" LIMIT ?',
         [model, cohort.version, cohort.arm, cohort.day, COHORT_ROWS_MAX],
@@ -94,6 +97,19 @@ def leaves_of(cursor: Any, ids: list[str]) -> dict[str, int]:
     marks = ", ".join(["?::UUID"] * len(ids))
     rows = cursor.execute(f"SELECT id, leaf FROM exchanges WHERE id IN ({marks})", ids).fetchall()
     return {str(identity): leaf for identity, leaf in rows}
+
+
+def shadows_of(cursor: Any, ids: list[str]) -> dict[str, tuple[str, int]]:
+    """Copies of exchanges, second answers left out: by their ids, the exchange's and their leaf."""
+    if not ids:
+        return {}
+    marks = ", ".join(["?::UUID"] * len(ids))
+    rows = cursor.execute(
+        "SELECT e.id, e.primary_id, e.leaf FROM exchanges e "
+        "ANTI JOIN (SELECT id FROM comparisons WHERE noise = 1) n ON n.id = e.id "
+        f"WHERE e.primary_id IN ({marks})", ids
+    ).fetchall()  # fmt: skip
+    return {str(identity): (str(primary), leaf) for identity, primary, leaf in rows}
 
 
 def told(cursor: Any, ids: list[str]) -> dict[tuple[str, int], list[tuple[int, int, int, Any]]]:

@@ -106,9 +106,10 @@ def judge(
         drifts = shown_only(drifts)
     fell = baseline.counted(window.decisions, card, reference, settings.baseline)
     moved = since_before(fell, reference, settings, before, broken, drifts) if enough else {}
-    blocks = next_blocks(window, card, settings, before)
+    fresh = counts_of(window, card, settings, before)
+    blocks, begun = bias.keep(before.blocks, before.begun, fresh, window.opened_at)
     groups = tuple(
-        bias.judge_key(key, blocks, before.pending, len(window), settings.minimum)
+        bias.judge_key(key, blocks, before.pending, fresh)
         for key in bias.with_intersections(
             settings.groups if card.outputs.outcome is not None else ()
         )
@@ -131,8 +132,9 @@ def judge(
             drift.running_after(before.running, drifts | prefixed(moved)), parts.family
         ),
         alarms=alarms,
-        pending=bias.pending_after(groups, before.pending, len(window)),
-        blocks=blocks,
+        pending=bias.pending_after(groups, before.pending, fresh),
+        blocks=blocks if fresh else (),
+        begun=begun if fresh else (),
         sequence=heard.state,
         baseline=before.baseline
         if settings.baseline == "none" or broken
@@ -287,19 +289,19 @@ def comparisons(
     return compared
 
 
-def next_blocks(
+def counts_of(
     window: Window, card: Card, settings: WindowSettings, before: SeriesState
-) -> tuple[bias.Block, ...]:
+) -> bias.Block:
+    """The window's outcomes by group."""
     words = card.outputs.outcome
     if words is None or not settings.groups:
-        return ()
-    former = before.blocks[-(bias.BIAS_WINDOWS - 1) :]
+        return {}
     members = (
         (decision.groups, decision.outcome == words.adverse)
         for decision in window.decisions
         if decision.outcome is not None
     )
-    return (*former, bias.count_groups(members, bias.with_intersections(settings.groups), former))
+    return bias.count_groups(members, bias.with_intersections(settings.groups), before.blocks)
 
 
 def telling_state(found: Drift) -> str:

@@ -44,11 +44,13 @@ class Labelling:
         self.waiting = dict.fromkeys(waiting)
         self.dropped = 0
         self._fresh: dict[str, dict[str, Any]] = {}
+        self._copies: dict[str, list[str]] = defaultdict(list)
         self._told: dict[Place, list[Told]] = defaultdict(list)
 
     def forget(self) -> None:
         """The catalog has by now what was taken since the last time."""
         self._fresh.clear()
+        self._copies.clear()
         self._told.clear()
 
     def take(self, number: int, leaf: dict[str, Any], catalog: Catalog) -> Counts:
@@ -56,6 +58,8 @@ class Labelling:
         record = leaf["record"]
         if leaf["kind"] == "exchange":
             self._fresh[record["id"]] = leaf
+            if record.get("primary") is not None and not record.get("noise"):
+                self._copies[record["primary"]].append(record["id"])
             if record["id"] not in self.waiting:
                 return {}
             del self.waiting[record["id"]]
@@ -73,7 +77,31 @@ class Labelling:
         for identity in ids:
             if identity not in leaves:
                 self._wait(identity)
-        return self._count(leaves, self._changes(number, record, before))
+        changes = self._changes(number, record, before)
+        with closing(catalog.cursor()) as cursor:
+            copies = self._shadows(cursor, ids, leaves)
+        given = [
+            ((copy, row), *change)
+            for (identity, row), *change in changes
+            for copy in copies.get(identity, ())
+        ]
+        return self._count(leaves, [*changes, *given])
+
+    def _shadows(
+        self, cursor: Any, ids: list[str], leaves: dict[str, dict[str, Any]]
+    ) -> dict[str, list[str]]:
+        """The copies of exchanges that were sealed before their label, whose leaves are added."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for identity in ids:
+            found[identity] += self._copies.get(identity, ())
+        for copy, (identity, number) in labels.shadows_of(cursor, ids).items():
+            if copy not in self._fresh:
+                found[identity].append(copy)
+                if (leaf := self._leaf(number)) is not None:
+                    leaves[copy] = leaf
+        leaves |= {copy: self._fresh[copy] for copies in found.values() for copy in copies
+                   if copy in self._fresh}  # fmt: skip
+        return found
 
     def _changes(
         self, number: int, record: dict[str, Any], before: dict[Place, list[Told]]
@@ -99,10 +127,13 @@ class Labelling:
         found = {identity: self._fresh[identity] for identity in ids if identity in self._fresh}
         older = [identity for identity in ids if identity not in found]
         for identity, number in labels.leaves_of(cursor, older).items():
-            text = leaf_at(self._state, number)
-            if text is not None:
-                found[identity] = whole(orjson.loads(text), self._bodies)
+            if (leaf := self._leaf(number)) is not None:
+                found[identity] = leaf
         return found
+
+    def _leaf(self, number: int) -> dict[str, Any] | None:
+        text = leaf_at(self._state, number)
+        return None if text is None else whole(orjson.loads(text), self._bodies)
 
     def _known(self, cursor: Any, ids: Iterable[str]) -> dict[Place, list[Told]]:
         ids = set(ids)

@@ -7,25 +7,30 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gateway.monitor.baseline import Baseline
-from gateway.monitor.bias import Block
+from gateway.monitor.bias import Block, Fresh
 from gateway.monitor.sequential import SequenceState
+
+AGE_UNKNOWN = 2**62
+"""When blocks of a former format began: they go by the count of decisions alone."""
 
 
 @dataclass(frozen=True)
 class SeriesState:
     """`number` of the last window (0 = none yet); the rest by cause (`feature/lvr`, `score`).
 
-    `running`: windows in a row with drift. `alarms`: causes that are alarming now. `pending`: by
-    `key/value`, decisions since a group was first seen below the ratio. `blocks`: group counts of
-    the last windows, oldest first. `sequence`: of the detectors at the last window's end;
+       `running`: windows in a row with drift. `alarms`: causes that are alarming now. `pending`: by
+       `key/value`, outcomes since a group was first seen below the ratio. `blocks`: group counts of
+       the last decisions, oldest first; `begun`: when each block did.
+       `sequence`: of the detectors at the last window's end;
     `baseline`: what production was until then.
     """
 
     number: int = 0
     running: Mapping[str, int] = field(default_factory=dict)
     alarms: tuple[str, ...] = ()
-    pending: Mapping[str, int] = field(default_factory=dict)
+    pending: Mapping[str, Fresh] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
+    begun: tuple[int, ...] = ()
     sequence: SequenceState = SequenceState()
     baseline: Baseline = Baseline()
 
@@ -39,7 +44,11 @@ class SeriesState:
             number=int(data["number"]),
             running=dict(data["running"]),
             alarms=tuple(data["alarms"]),
-            pending=dict(data["pending"]),
+            pending={
+                name: (since[0], since[1], since[2], since[3])
+                for name, since in data["pending"].items()
+                if not isinstance(since, int)  # a former format's count: the sight starts over
+            },
             blocks=tuple(
                 {
                     key: {value: (int(good), int(bad)) for value, (good, bad) in counts.items()}
@@ -47,6 +56,7 @@ class SeriesState:
                 }
                 for block in data["blocks"]
             ),
+            begun=tuple(data.get("begun") or (AGE_UNKNOWN for _ in data["blocks"])),
             baseline=Baseline.from_json(data.get("baseline") or asdict(Baseline())),
             sequence=SequenceState.from_json(data.get("sequence") or asdict(SequenceState())),
         )

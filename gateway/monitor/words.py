@@ -198,10 +198,28 @@ def about_group(key: str, group: Group, favourable: str) -> str:
         weight = f"all of it below {RATIO}; new decisions must confirm it"
     else:
         weight = f"so whether it is below {RATIO} is not settled"
+    if high >= RATIO and (group.breach_pending or group.state == "breach"):
+        return about_adverse(key, group)
     return (
         f"{key} `{group.value}` gets `{favourable}` in {percent(group.rate)} of {group.n} "
         f"decisions, `{rivalry.against}` in {percent(highest)}: {rivalry.ratio:.2f} times as "
         f"often. Chance alone leaves {low:.2f} to {high:.2f} open, {weight}."
+    )
+
+
+def about_adverse(key: str, group: Group) -> str:
+    """Where nearly all get the favourable outcome, those who do not."""
+    assert group.rivalry is not None
+    rivalry = group.rivalry
+    low, high = rivalry.adverse_ratio_interval
+    weight = (
+        "and still so with new" if group.state == "breach" else "which must be confirmed by new"
+    )
+    return (
+        f"{key} `{group.value}` gets the adverse outcome in {percent(1 - group.rate)} of "
+        f"{group.n} decisions: {rivalry.adverse_ratio:.2f} times as often as `{rivalry.against}`. "
+        f"Chance alone leaves {low:.2f} to {high:.2f} open, all of it above {1 / RATIO}, {weight} "
+        "decisions."
     )
 
 

@@ -171,13 +171,14 @@ def test_a_biased_series_breaches_in_its_second_window():
     assert "compliant" not in json.dumps(reports[1].to_json()).lower()
 
 
-def test_group_counts_roll_over_twenty_windows():
-    """Bias forgets a window after twenty later ones, exactly."""
-    window = drawn(5, n=100)
-    _, state = run([window] * 25)
-    (report,), _ = run([window], state)
-    assert (len(state.blocks), report.bias[0].windows) == (20, 20)
-    assert report.bias[0].groups[0].n == 2000
+def test_group_counts_roll_over_ten_thousand_decisions():
+    """Bias forgets a window after twenty later ones of 500; small ones are put together."""
+    window = drawn(5)
+    (*_, report), state = run([window] * 25)
+    assert (len(state.blocks), report.bias[0].decisions) == (20, 10_000)
+    (*_, report), state = run([drawn(5, n=100)] * 25)
+    assert (len(state.blocks), report.bias[0].decisions) == (5, 2_500)
+    assert SeriesState.from_json(json.loads(json.dumps(state.to_json()))) == state
 
 
 def test_a_model_without_a_reference_score_is_judged_by_its_inputs():

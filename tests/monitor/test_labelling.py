@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.catalog import labels
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import Catalog
 from gateway.journal.record import EMPTY, encode_parts
@@ -55,6 +58,7 @@ def fold(leaves, chunk: int) -> Counter:
         return found | {str(i): leaves[leaf] for i, leaf in rows if str(i) in ids}
 
     made._leaves = find
+    made._leaf = lambda number: leaves[number]
     for number, leaf in enumerate(leaves):
         for table, row in rows_of(number, leaf):
             catalog.add(table, row)
@@ -96,3 +100,48 @@ def test_the_order_of_leaves_and_the_commits_change_nothing(batches, dice, chunk
             group = "a" if row % 2 else "b"
             expected["v1", "stable", "2026-11-18", "race", group, 1, value] += 1
     assert fold(mixed, chunk) == expected
+
+
+COPIES = [f"01939b1e-7000-7000-9000-00000000000{n}" for n in range(4)]
+
+
+def copied(place: int, noise: bool = False):
+    """A shadow's leaf, or a second answer's."""
+    leaf = exchange(COPIES[place])
+    leaf["record"] |= {"primary": IDS[place], "arm": "shadow"}
+    if noise:
+        leaf["record"]["noise"] = True
+        leaf["comparison"] = {"noise": True, "agree": True, "kind": "decision", "rows": 1}
+    return leaf
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_a_shadow_has_the_label_of_the_decision_that_was_given(chunk):
+    """With its own arm; corrected with it; a second answer has none."""
+    leaves = [exchange(IDS[0]), copied(0), exchange(IDS[1]), copied(1, noise=True),
+              feedback([(0, 1, 1), (1, 1, 1)]), feedback([(0, 0, 2)])]  # fmt: skip
+    place = ("2026-11-18", "race")
+    assert fold(leaves, chunk) == {
+        ("v1", "stable", *place, "b", 1, 0): 1,
+        ("v1", "shadow", *place, "b", 1, 0): 1,
+        ("v1", "stable", *place, "a", 1, 1): 1,
+    }
+
+
+def test_cohorts_of_shadows_have_their_primaries_labels():
+    """Live accuracy of a version that answers nobody; second answers are no decisions."""
+    catalog = Catalog(None)
+    leaves = [exchange(IDS[0]), copied(0), exchange(IDS[1]), copied(1, noise=True),
+              feedback([(0, 0, 1), (1, 1, 1)])]  # fmt: skip
+    for number, leaf in enumerate(leaves):
+        for table, row in rows_of(number, leaf):
+            catalog.add(table, row)
+    catalog.commit(len(leaves), {})
+    with closing(catalog.cursor()) as cursor:
+        found = {one.arm: one for one in labels.cohorts(cursor, "m", 0)}
+        assert {arm: (one.decisions, one.told) for arm, one in found.items()} == {
+            "stable": (2, 2), "shadow": (1, 1)
+        }  # fmt: skip
+        scores, values = labels.members(cursor, "m", found["shadow"])
+    catalog.close()
+    assert (scores.tolist(), values) == ([0.75], [0])
