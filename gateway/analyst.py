@@ -46,7 +46,7 @@ from gateway.monitor.inference import (
     read_decisions,
     read_inference,
 )
-from gateway.monitor.labelling import Labelling
+from gateway.monitor.labelling import Labelling, records_of
 from gateway.monitor.report import WindowReport
 from gateway.monitor.segments import Segments, by_features, by_groups
 from gateway.monitor.window import Decision
@@ -291,10 +291,8 @@ class Analyst:
         for table, row in rows_of(number, leaf):
             self.catalog.add(table, row)
         record = leaf["record"]
-        for model, counts in sorted(self.labelling.take(number, leaf, self.catalog).items()):
-            if counts:
-                told = {"kind": "labelled", "model": model, "counts": counts}
-                self._say(number, told | {"feedback": record["id"]})
+        for told in records_of(self.labelling.take(number, leaf, self.catalog)):
+            self._say(number, told | {"feedback": record["id"]})
         self._tell_labels(leaf)
         if (happening := self.alerts.take_word(leaf["kind"], record)) is not None:
             self._say_alert(number, happening)

@@ -159,8 +159,8 @@ class Revisions:
     def revert(
         self, revision: str, *, author: str, reason: str, expected: str | None = None
     ) -> Published:
-        """What `revision` says, again. Never wider for a rollout: one that runs still goes on with
-        the smaller weight of both, one that `revision` does not know ends."""
+        """What `revision` says, again. Never wider for a rollout: one that runs is held at the
+        smaller weight until somebody resumes it; one that `revision` does not know is aborted."""
         wanted = orjson.loads(self.tables.read(revision))
         ended: list[str] = []
 

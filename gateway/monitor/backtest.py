@@ -120,7 +120,9 @@ def run_backtest(
             record = leaf["record"]
             if leaf["kind"] == "exchange":
                 hear(list(windows.overdue(record["at"])))
-            if record.get("model") != model or not (is_decided(leaf) or is_generated(leaf)):
+            if record.get("model") != model or record.get("noise"):
+                continue
+            if not (is_decided(leaf) or is_generated(leaf)):
                 continue
             revision = record["revision"]
             if revision not in models:
@@ -134,7 +136,9 @@ def run_backtest(
             for decision in decisions:
                 told.decisions += 1
                 hear(windows.add(models[revision], found.version, record["arm"], decision))
-        if not leaves or told.decisions >= DECISIONS_MAX:
-            told.stopped = bool(leaves)
+        if len(leaves) < CHUNK:
+            return told
+        if told.decisions >= DECISIONS_MAX:
             break
+    told.stopped = True
     return told

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,14 @@ Place = tuple[str, int]
 Counts = dict[str, list[list[Any]]]
 """By model: rows of version, arm, day, key, group, favourable, good, count, summed score."""
 log = logging.getLogger("headworks.labels")
+
+
+def records_of(changes: Counts) -> Iterator[dict[str, Any]]:
+    """What is said of changes: as many leaves as they need."""
+    for model, counts in sorted(changes.items()):
+        for start in range(0, len(counts), COUNTS_AT_MOST):
+            some = counts[start : start + COUNTS_AT_MOST]
+            yield {"kind": "labelled", "model": model, "counts": some}
 
 
 class Labelling:
@@ -156,7 +164,7 @@ class Labelling:
             self._add(cells[leaf["record"]["model"]], leaf, row, before, after)
         return {
             model: [[*place, *total] for place, total in sorted(found.items())
-                    if any(total)][:COUNTS_AT_MOST]
+                    if any(total)]
             for model, found in cells.items()
         }  # fmt: skip
 

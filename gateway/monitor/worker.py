@@ -8,7 +8,7 @@ restart the open windows are filled again by reading the ledger from there.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,8 @@ class Windows:
         except Exception:
             log.exception("%r cannot be judged", window)
             self.dropped += 1
+            # The detectors heard it all the same: a restart goes on from there, as they do.
+            series.state = replace(series.state, sequence=said.state)
             return []
         return [report]
 

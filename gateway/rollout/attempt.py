@@ -83,7 +83,7 @@ class Attempt:
         self.published: dict[str, Any] | None = None  # before the last move
         self.fitted = 0  # the last move after which the table was seen to say what was wanted
         self.settled = False  # it is over, and the table says so
-        self.last_why = ""
+        self.last_why = self.last_by = ""  # of the last move
 
     def __repr__(self) -> str:
         return f"<Attempt {self.name}#{self.number} {self.stage.phase} step {self.stage.step}>"
@@ -137,11 +137,11 @@ class Attempt:
             Move(record["move"]), Phase(record["phase"]), record["step"], record["why"],
             Held.from_json(record["held"]),
         )  # fmt: skip
-        self.published = self.entry()
+        self.published = record.get("over") or self.entry()
         by_person = record["by"] != CONTROLLER
         self.stage = make(self.stage, decision, number, record["at"], by_person)
         self.moves = [*self.moves[-MOVES_KEPT:], record["id"]]
-        self.last_why = record["why"]
+        self.last_why, self.last_by = record["why"], record["by"]
         self.decided = max(self.decided, record["block"] if record["block"] is not None else -1)
         self.asked = None
 
@@ -184,6 +184,24 @@ class Attempt:
             return None
         return advance(self.plan, self.stage, self.finding)
 
+    def record_of(
+        self, decision: Decision, by: str, at: int, identity: str, over: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """A move as its leaf has it. `over`: what the table says, where that is not what the last
+        move asked for."""
+        settings, held = self.settings, decision.held
+        return {
+            "name": self.name, "rollout": self.name, "attempt": self.number,
+            "event": "move", "id": identity, "at": at,
+            "number": self.stage.moves + 1, "move": decision.move, "phase": decision.phase,
+            "step": decision.step, "why": decision.why, "by": by, "over": over,
+            "held": {"kind": held.kind, "why": held.why, "causes": list(held.causes)}
+            if held else None,
+            "block": self.found if by == CONTROLLER else None, "evidence": self.evidence,
+            "verdicts": self.judging.verdicts(), "model": settings.model,
+            "rule": settings.rule, "from": settings.from_, "to": settings.to,
+        }  # fmt: skip
+
     def is_worth_a_leaf(self, block: Block) -> bool:
         """Whether a block says something: it has counts, or by its time alone something is to be
         done; and of empty ones each sixth, for what watches whether anybody comes."""
@@ -207,6 +225,7 @@ class Attempt:
             if self.asked else None,
             "alerts": self.alerts, "moves": self.moves, "published": self.published,
             "fitted": self.fitted, "settled": self.settled, "last_why": self.last_why,
+            "last_by": self.last_by,
         }  # fmt: skip
 
     @classmethod
@@ -226,6 +245,7 @@ class Attempt:
         attempt.moves, attempt.published = list(told["moves"]), told["published"]
         attempt.fitted = told["fitted"]
         attempt.settled, attempt.last_why = told["settled"], told["last_why"]
+        attempt.last_by = told.get("last_by", attempt.author)
         return attempt
 
 

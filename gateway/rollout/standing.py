@@ -106,6 +106,8 @@ def why(attempt: Attempt) -> str:
     if stage.phase is Phase.DRAFT:
         asked = attempt.asked
         return f"waits for a second person: {asked.what}" if asked else "waits for an approval"
+    if stage.phase is Phase.APPROVED:
+        return f"is about to begin: {attempt.last_why}"
     if stage.held is not None:
         return f"held ({stage.held.kind}): {stage.held.why}"
     if attempt.is_over:

@@ -17,13 +17,11 @@ from gateway.rollout.attempt import Asked, Attempt
 from gateway.rollout.controller import Rollouts
 from gateway.rollout.fitness import misfits
 from gateway.rollout.lifecycle import (
-    Decision,
-    Move,
     Phase,
     abort,
     go_on,
-    hold,
     is_approved,
+    pause,
     resume,
 )
 from gateway.rollout.readiness import unready
@@ -73,9 +71,8 @@ class Steward:
         }  # fmt: skip
         self.rollouts.say(created)
         attempt = self.rollouts.attempts[settings.rollout]
-        if attempt.plan.steps[0].approval is not None:
-            return attempt
-        self._widen(attempt, "start", person, settings.reason or "started")
+        if attempt.plan.first == 0:
+            self._widen(attempt, "start", person, settings.reason or "started")
         return attempt
 
     def _read(self, text: bytes, shown: str) -> tuple[RolloutSettings, dict[str, Any]]:
@@ -122,15 +119,15 @@ class Steward:
         if not attempt.settings.second_person:
             DONE[what](self, attempt, person.name, why, check=False)
             return
-        self._tell(attempt, "asked", person.name, {"what": what, "why": why})
+        self.rollouts.tell(attempt, "asked", person.name, {"what": what, "why": why})
 
     def _begin(self, attempt: Attempt, by: str, why: str, check: bool) -> None:
-        if check:
-            return
-        approved = Decision(Move.APPROVE, Phase.APPROVED, -1, why)
-        self.rollouts.move(attempt, approved, by)
-        first = next(n for n, step in enumerate(attempt.plan.steps) if step.approval is None)
-        self.rollouts.move(attempt, go_on(attempt.plan, attempt.stage, why, first), by)
+        if (gate := self.rollouts.gate(attempt)) is not None:
+            role = attempt.plan.steps[gate - 1].approval
+            words = f"step {gate} waits for the approval of a {role}"
+            raise Refused(409, "not_approved", words)
+        if not check:
+            self.rollouts.begin(attempt, by, why)
 
     def _resume(self, attempt: Attempt, by: str, why: str, check: bool) -> None:
         if attempt.stage.phase is not Phase.HELD:
@@ -165,15 +162,17 @@ class Steward:
         attempt = self._live(name)
         if person.roles is None:
             raise Refused(409, "no_people", "approvals need `people` in the configuration")
-        if attempt.asked is not None:
+        drafted = attempt.stage.phase is Phase.DRAFT
+        if attempt.asked is not None and not (drafted and self.rollouts.gate(attempt)):
             self._second(attempt, attempt.asked, person)
             return attempt
         place = self._gate(attempt, person)
         told = {"step": place, "digest": attempt.plan.digest}
-        self._tell(attempt, "approved", person.name, told)
+        self.rollouts.tell(attempt, "approved", person.name, told)
         why = f"approved by {person.name}"
-        if attempt.stage.phase is Phase.DRAFT:
-            self._widen(attempt, "start", Person(attempt.author, None), why)
+        if drafted:
+            if self.rollouts.gate(attempt) is None:
+                self._widen(attempt, "start", Person(attempt.author, None), why)
         elif attempt.stage.step == place and attempt.stage.phase is not Phase.HELD:
             self.rollouts.move(attempt, go_on(attempt.plan, attempt.stage, why), person.name)
         return attempt
@@ -212,7 +211,7 @@ class Steward:
 
     def pause(self, name: str, person: Person, why: str) -> Attempt:
         attempt = self._live(name)
-        self.rollouts.move(attempt, hold(attempt.stage, "person", why), person.name)
+        self.rollouts.move(attempt, pause(attempt.stage, why), person.name)
         return attempt
 
     def abort(self, name: str, person: Person, why: str) -> Attempt:
@@ -228,11 +227,6 @@ class Steward:
             words = f"rollout {name!r} is over: {attempt.stage.phase}"
             raise Refused(409, "not_now", words)
         return attempt
-
-    def _tell(self, attempt: Attempt, event: str, by: str, more: Mapping[str, Any]) -> None:
-        told = {"name": attempt.name, "rollout": attempt.name, "attempt": attempt.number,
-                "event": event, "at": self.rollouts.clock.steady(), "by": by}  # fmt: skip
-        self.rollouts.say(told | dict(more))
 
 
 DONE: Mapping[str, Callable[..., None]] = {

@@ -14,7 +14,8 @@ from gateway.catalog import labels
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import Catalog
 from gateway.journal.record import EMPTY, encode_parts
-from gateway.monitor.labelling import Labelling
+from gateway.monitor.labelling import Labelling, records_of
+from gateway.monitor.outcomes import COUNTS_AT_MOST
 
 IDS = [f"01939b1e-7000-7000-8000-00000000000{n}" for n in range(4)]
 WORDS = SimpleNamespace(below="deny", at_or_above="approve", adverse="deny")
@@ -44,6 +45,11 @@ class Bodies:
     def read(self, identity: str, place) -> bytes:
         race = "a" if int(identity[-1]) % 2 else "b"
         return encode_parts({"groups": [{"race": race}]}, EMPTY, EMPTY)
+
+
+class OneEach:
+    def read(self, identity: str, place) -> bytes:
+        return encode_parts({"groups": [{"race": identity}]}, EMPTY, EMPTY)
 
 
 def fold(leaves, chunk: int) -> Counter:
@@ -100,6 +106,30 @@ def test_the_order_of_leaves_and_the_commits_change_nothing(batches, dice, chunk
             group = "a" if row % 2 else "b"
             expected["v1", "stable", "2026-11-18", "race", group, 1, value] += 1
     assert fold(mixed, chunk) == expected
+
+
+def test_as_many_leaves_as_the_counts_need():
+    """One feedback may change more cells than a leaf holds: each of them is said once."""
+    lengths = {"b": 2 * COUNTS_AT_MOST + 1, "a": COUNTS_AT_MOST, "c": 0}
+    changes = {model: [[model, n] for n in range(length)] for model, length in lengths.items()}
+    records = list(records_of(changes))
+    assert [(one["model"], len(one["counts"])) for one in records] == [
+        ("a", COUNTS_AT_MOST), ("b", COUNTS_AT_MOST), ("b", COUNTS_AT_MOST), ("b", 1),
+    ]  # fmt: skip
+    assert [count for one in records for count in one["counts"]] == changes["a"] + changes["b"]
+
+
+def test_no_cell_is_lost_where_there_are_many():
+    """A label for each of 500 decisions, each of a group of its own: 500 cells."""
+    leaves = [exchange(f"01939b1e-7000-7000-8000-{n:012d}") for n in range(500)]
+    made = Labelling(None, OneEach(), lambda _: TABLE, [])
+    catalog = Catalog(None)
+    for number, leaf in enumerate(leaves):
+        made.take(number, leaf, catalog)
+    labels = [[leaf["record"]["id"], 0, 1, 0, "s"] for leaf in leaves]
+    told = made.take(500, {"kind": "feedback", "record": {"id": "f", "labels": labels}}, catalog)
+    catalog.close()
+    assert len({row[4] for row in told["m"]}) == 500
 
 
 COPIES = [f"01939b1e-7000-7000-9000-00000000000{n}" for n in range(4)]

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.artifacts import Artifacts
 from gateway.check import check
+from gateway.monitor.judge import judge
 from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows
@@ -79,6 +80,31 @@ def test_a_restart_says_what_would_have_been_said(place, at):
     after = Windows(artifacts, orjson.loads(orjson.dumps(before.to_json())))
     begun = after.replay_from()
     for decision in decisions[begun if begun is not None else at : at]:
+        after.replay(model, model.versions["v1"], "stable", decision)
+    told += run(after, model, decisions[at:])
+    assert expected == told
+    assert whole.to_json() == after.to_json()
+
+
+@pytest.mark.parametrize("at", [300, 455])
+def test_a_window_that_cannot_be_judged_was_heard_all_the_same(place, monkeypatch, at):
+    """The first window's judging fails: the detectors go on, and after a restart as well."""
+    artifacts, model = place
+    decisions = stream(model, 900, moved=0.12)
+
+    def judging(window, *of):
+        if window.decisions[0].leaf == 0:
+            raise ValueError("no")
+        return judge(window, *of)
+
+    monkeypatch.setattr("gateway.monitor.worker.judge", judging)
+    whole = Windows(artifacts, {})
+    expected = run(whole, model, decisions)
+    assert whole.dropped == 1
+    before = Windows(artifacts, {})
+    told = run(before, model, decisions[:at])
+    after = Windows(artifacts, orjson.loads(orjson.dumps(before.to_json())))
+    for decision in decisions[300:at]:
         after.replay(model, model.versions["v1"], "stable", decision)
     told += run(after, model, decisions[at:])
     assert expected == told

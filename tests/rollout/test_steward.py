@@ -7,6 +7,7 @@ from site_of_rollouts import ANA, BEN, CONFIG, FILE, Site
 
 from gateway.rollout.narrowing import abort_offline
 from gateway.rollout.steward import Person, Refused
+from gateway.table import Conflict
 
 EVE = Person("eve", frozenset({"auditor"}))
 NOBODY = Person("local", None)
@@ -101,6 +102,74 @@ def test_a_smaller_weight_brought_back_is_a_pause(site):
     assert site.entry()["weight_ppm"] == 100_000
     site.steward.resume("trees", BEN, "seen")
     assert (site.stage.phase, site.entry()["weight_ppm"]) == ("running", 500_000)
+
+
+HEALTH = FILE.replace("after: 1h", "after: 3s").replace("50%, min: 3s", "50%, min: 60s")
+
+
+def test_what_was_narrowed_while_held_stays_narrow(site):
+    """Held for its health, then brought back to a smaller weight: that is a person's hold, and
+    traffic that returns does not undo it."""
+    site.start(HEALTH)
+    before = site.tables.current
+    site.serve(5)
+    site.serve(6, a_second=0)
+    assert (site.stage.held.kind, site.entry()["weight_ppm"]) == ("health", 500_000)
+    site.revisions.revert(before, author="eve", reason="too fast")
+    site.serve(6)
+    assert (site.stage.phase, site.stage.held.kind) == ("held", "person")
+    assert (site.leaves("rollout")[-1]["by"], site.entry()["weight_ppm"]) == ("eve", 100_000)
+
+
+def test_a_pause_outlasts_health(site):
+    """Whoever pauses what is held already keeps it from going on by itself."""
+    site.start(HEALTH)
+    site.serve(5)
+    site.serve(6, a_second=0)
+    site.steward.pause("trees", EVE, "we look first")
+    site.serve(6)
+    assert (site.stage.held.kind, site.stage.held.why) == ("person", "we look first")
+    site.steward.resume("trees", BEN, "seen")
+    assert site.stage.phase == "running"
+
+
+def test_a_step_that_was_not_published_does_not_undo_a_narrowing(site, monkeypatch):
+    """A governor ends behind the leaf of a wider step; a revision makes it narrower meanwhile: the
+    next governor does not publish the step."""
+    text = FILE.replace(
+        "  - {weight: 10%", "  - {weight: 5%, min: 3s, require: []}\n  - {weight: 10%"
+    )
+    site.start(text)
+    before = site.tables.current
+    site.serve(5)
+    assert (site.stage.step, site.entry()["weight_ppm"]) == (1, 100_000)
+
+    def conflict(*arguments):
+        raise Conflict("not now")
+
+    monkeypatch.setattr(site.rollouts, "_publish", conflict)
+    site.serve(4)
+    assert (site.stage.step, site.entry()["weight_ppm"]) == (2, 100_000)
+    site.die()
+    site.revisions.revert(before, author="eve (offline)", reason="fire")
+    site.open()
+    site.serve(3)
+    assert (site.stage.phase, site.entry()["weight_ppm"]) == ("held", 50_000)
+    site.steward.resume("trees", BEN, "seen")
+    assert (site.stage.phase, site.entry()["weight_ppm"]) == ("running", 500_000)
+
+
+def test_it_begins_when_all_have_approved_that_come_first(site):
+    """Two roles before the first weight: one of them is not enough."""
+    gates = "steps:\n  - {approval: sre}\n  - {approval: reviewer}\n"
+    site.start(FILE.replace("steps:\n", gates))
+    site.steward.approve("trees", BEN)
+    assert (site.stage.phase, site.entry()) == ("draft", None)
+    assert refusal(site.steward.approve, "trees", BEN) == (403, "forbidden")
+    site.steward.approve("trees", Person("rita", frozenset({"reviewer"})))
+    assert (site.stage.phase, site.stage.step, site.entry()["weight_ppm"]) == (
+        "running", 2, 100_000,
+    )  # fmt: skip
 
 
 def test_an_abort_without_the_governor_is_recorded_when_it_is_back(site):

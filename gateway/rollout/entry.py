@@ -1,0 +1,36 @@
+"""What the table in force says of an attempt, held against what it should say: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.revisions import rule_of
+from gateway.rollout.attempt import Attempt
+from gateway.rollout.lifecycle import is_paused
+
+Entry = dict[str, Any]
+
+
+def is_narrower(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an entry exposes nobody who the wanted one does not."""
+    shares = ("weight_ppm", "shadow_ppm")
+    return all(held[key] <= wanted[key] for key in shares)
+
+
+def held_by(document: Mapping[str, Any], attempt: Attempt) -> Entry | None:
+    """What the table says of the attempt; None: nothing."""
+    try:
+        found = rule_of(document, attempt.settings.model, attempt.settings.rule).get("rollout")
+    except LookupError:
+        return None
+    ours = found is not None and (found["name"], found["attempt"]) == (attempt.name, attempt.number)
+    return found if ours else None
+
+
+def resumed_over(document: Mapping[str, Any], attempt: Attempt) -> Entry | None:
+    """The smaller weight that a revision gave it, and that a person goes on from; None: none."""
+    wanted, held = attempt.entry(), held_by(document, attempt)
+    if wanted is None or held is None or not is_paused(attempt.stage):
+        return None
+    return held if is_narrower(held, wanted) else None
