@@ -14,6 +14,7 @@ import asyncio
 import logging
 import signal
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,10 @@ from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import (
-    Inference,
-    is_decided,
-    is_generated,
-    read_decisions,
-    read_inference,
-)
+from gateway.monitor.inference import Inference, is_decided, is_judged, read_inference
 from gateway.monitor.labelling import Labelling, records_of
 from gateway.monitor.report import WindowReport
 from gateway.monitor.segments import Segments, by_features, by_groups
-from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows
 from gateway.outbound.scoring import Scores
 from gateway.outbound.webhook import Waiting, Webhook
@@ -90,7 +84,9 @@ class Analyst:
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
         family = opened(state)
-        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}), family)
+        self.windows = Windows(
+            artifacts, self.catalog.state.get("windows", {}), family, self.explanations
+        )
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
         leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
         self.webhook = Webhook(
@@ -273,8 +269,8 @@ class Analyst:
             self._take(number, leaf)
             if (found := inferences.get(number)) is not None:
                 self._judge(number, leaf, found, said.get(number))
-            elif is_generated(leaf) and (read := self._read_decisions(number, leaf)) is not None:
-                self._watch(number, leaf, *read)
+            elif is_judged(leaf) and (found := self._read(leaf)).why is None:  # a text
+                self._watch(number, leaf, found, None)
             self._count_segments(number, leaf, inferences.get(number))
         return len(leaves)
 
@@ -317,25 +313,33 @@ class Analyst:
         if said is None:
             said = {"not_explained": found.why or "lost"}
             self._say_explanation(number, leaf["record"], said, found.keys)
+            if found.contradicts_card and not leaf["record"].get("noise"):
+                self._count_readable(number, leaf["record"], found)
             return
         self._say_explanation(number, leaf["record"], said, found.keys)
         if "rows" in said and any(rule.shadows for rule in found.model.rules):
             self.segments.explained(leaf["record"], said)
-        self._watch(number, leaf, found, found.decisions(number, leaf))
+        self._watch(number, leaf, found, said)
 
     def _watch(
-        self, number: int, leaf: dict[str, Any], found: Inference, decisions: list[Decision]
+        self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
     ) -> None:
-        """Put decisions into their windows and say what those say."""
+        """Put an exchange's rows into their windows and say what those say."""
         if leaf["record"].get("noise"):  # the same decision again is no further one
             return
-        for decision in decisions:
+        self._count_readable(number, leaf["record"], found)
+        for decision in found.decisions(number, leaf, said):
             arm = leaf["record"]["arm"]
             for told in self.windows.add(found.model, found.version, arm, decision):
                 if isinstance(told, WindowReport):
                     self._say_window(number, told)
                 else:
                     self._say_alerts(number, self.alerts.take_sighting(told))
+
+    def _count_readable(self, number: int, record: dict[str, Any], found: Inference) -> None:
+        readable = not found.contradicts_card
+        for seen in self.windows.heard_of(found.model, found.version, record, readable=readable):
+            self._say_alerts(number, self.alerts.take_sighting(seen))
 
     def _count_segments(self, number: int, leaf: dict[str, Any], found: Inference | None) -> None:
         """A shadow's comparison by what its exchange was of; what was counted for long is said."""
@@ -364,18 +368,13 @@ class Analyst:
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
-        if leaf["record"].get("noise") or not (is_decided(leaf) or is_generated(leaf)):
-            return
-        if (read := self._read_decisions(number, leaf)) is None:
-            return
-        found, decisions = read
-        for decision in decisions:
-            self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
-
-    def _read_decisions(
-        self, number: int, leaf: dict[str, Any]
-    ) -> tuple[Inference, list[Decision]] | None:
-        return read_decisions(number, leaf, self._table(leaf["record"]["revision"]), self.bodies)
+        noise = leaf["record"].get("noise")
+        if is_judged(leaf) and not noise and (found := self._read(leaf)).why is None:
+            asked = replace(found.asked(), given=False)  # no counterfactuals, which were told
+            here = found.version.artifact is not None
+            said = self.explanations.explain([asked])[0] if here else None
+            for decision in found.decisions(number, leaf, said):
+                self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
     def _read(self, leaf: dict[str, Any]) -> Inference:
         return read_inference(leaf, self._table(leaf["record"]["revision"]), self.bodies)

@@ -336,6 +336,10 @@ class DriftSettings(Section):
     area: float = Field(
         0.05, ge=0, le=0.5, description="Least area beyond a half that tells rows apart."
     )
+    ranking: float = Field(
+        0.05, ge=0, le=1,
+        description="Least share of pairs of features whose mean attributions change places.",
+    )  # fmt: skip
     running: int = Field(2, ge=1, le=10, description="Windows in a row that make a drift.")
     sequential: SequentialSettings = Field(
         SequentialSettings(), description="Detectors fed decision by decision."

@@ -17,7 +17,7 @@ from gateway.monitor.alert import (
     see,
 )
 from gateway.monitor.report import WindowReport
-from gateway.monitor.sightings import sightings
+from gateway.monitor.sightings import SCHEMA, sightings
 
 ALERTS_MAX = 10_000
 ACKNOWLEDGED, MUTED = "alert_acknowledged", "alert_muted"
@@ -45,7 +45,7 @@ class Alerts:
     def take_window(self, report: WindowReport) -> list[Happening]:
         """What a window changes; a judged one that no longer names a cause calms it."""
         told = sightings(report)
-        named = {one.cause for one in told}
+        named = {SCHEMA, *(one.cause for one in told)}
         model, version, arm, _ = report.id.split("/")
         at = report.closed_at
         for alert in list(self._alerts.values()):

@@ -10,17 +10,19 @@ import orjson
 
 from gateway.card import Card
 from gateway.explain.worker import Asked
-from gateway.journal.record import EMPTY, Part, decode_parts
+from gateway.journal.record import Part, decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import decisions_of, is_watched
 from gateway.protocol import textfeatures
 from gateway.protocol.message import Message
 from gateway.protocol.reader import reader_of
-from gateway.protocol.tensor import Unreadable
+from gateway.protocol.tensor import Opaque, Unreadable
 from gateway.table import Model, Table, Version
 
 GENERATIONS = frozenset(("chat", "completions"))
+UNDECIDED = {"score": None, "outcome": None}
+"""What a text is, which has neither."""
 log = logging.getLogger("headworks.analyst")
 
 
@@ -37,6 +39,8 @@ class Inference:
     given: bool = True
     exchange: str = ""
     why: str | None = None
+    contradicts_card: bool = False
+    """What was sent lacks what the card names, or has another shape."""
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
@@ -46,11 +50,16 @@ class Inference:
             self.exchange,
         )  # fmt: skip
 
-    def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
+    def decisions(
+        self, number: int, leaf: dict[str, Any], said: dict[str, Any] | None = None
+    ) -> list[Decision]:
+        """`said`: its explanation. One by calls to an upstream is kept out of every statistic."""
         assert self.version.card is not None
+        explained = said.get("rows") if said and self.version.artifact is not None else None
         return decisions_of(
-            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups
-        )
+            self.version.card, number, leaf["record"], leaf.get("decisions", [UNDECIDED]),
+            self.rows, self.groups, explained,
+        )  # fmt: skip
 
 
 def is_decided(leaf: dict[str, Any]) -> bool:
@@ -76,44 +85,37 @@ def is_generated(leaf: dict[str, Any]) -> bool:
     )
 
 
-def read_decisions(
-    number: int, leaf: dict[str, Any], table: Table, bodies: BodyReader
-) -> tuple[Inference, list[Decision]] | None:
-    """What of a leaf goes into windows; None: nothing, or it cannot be read."""
-    if is_generated(leaf):
-        return read_generation(number, leaf, table, bodies)
-    if not is_decided(leaf) or (found := read_inference(leaf, table, bodies)).why is not None:
-        return None
-    return found, found.decisions(number, leaf)
+def is_judged(leaf: dict[str, Any]) -> bool:
+    """Whether what a leaf says may go into windows."""
+    return is_decided(leaf) or is_generated(leaf)
 
 
-def read_generation(
-    number: int, leaf: dict[str, Any], table: Table, bodies: BodyReader
-) -> tuple[Inference, list[Decision]] | None:
-    """A generated answer by its plain features, with their card in the version's place."""
+def _read_generation(leaf: dict[str, Any], found: Inference, bodies: BodyReader) -> None:
+    """One row: the plain features of a prompt and its answer, whose card takes the place of the
+    one that the version does not have. What the bodies do not say, the leaf may."""
     record = leaf["record"]
-    model = table.models[record["model"]]
-    version = replace(model.versions[record["version"]], card=textfeatures.CARD)
-    if not is_watched(model, version):
-        return None
+    found.version = replace(found.version, card=textfeatures.CARD)
+    if not is_watched(found.model, found.version):
+        found.why = "not_watched"
+        return
     context: dict[str, Any] = {}
-    request, response = EMPTY, EMPTY
-    kept = False
+    request = response = None
     try:
-        told, request, response = decode_parts(bodies.read(record["id"], leaf["body"]))
-        context, kept = orjson.loads(told), True
-    except (ValueError, OSError, KeyError) as error:  # the leaf alone says the rest
+        told, *sent = decode_parts(bodies.read(record["id"], leaf["body"]))
+        context = orjson.loads(told)
+        request = _message(sent[0], context.get("request_headers", ()))
+        response = _message(sent[1], context.get("response_headers", ()))
+    except (ValueError, OSError, KeyError) as error:
         log.warning("exchange %s: bodies not readable: %s", record["id"], error)
     values = textfeatures.read_features(
         (leaf.get("trace") or {}).get("asked") or {},
         record.get("completion") or leaf.get("completion") or {},
-        _message(request, context.get("request_headers", ())) if kept else None,
-        _message(response, context.get("response_headers", ())) if kept else None,
+        request,
+        response,
     )
-    groups = context.get("groups") or [{}]
-    decision = Decision(number, record["at"], f"{record['id']}/0", None, None,
-                        tuple(values.values()), groups[0])  # fmt: skip
-    return Inference(model, version), [decision]
+    found.rows = {name: [value] for name, value in values.items()}
+    found.groups = context.get("groups", [])
+    found.outcomes = [None]
 
 
 def _message(part: Part, headers: Any) -> Message | None:
@@ -126,7 +128,9 @@ def read_inference(leaf: dict[str, Any], table: Table, bodies: BodyReader) -> In
     model = table.models[record["model"]]
     found = Inference(model, model.versions[record["version"]])
     found.given, found.exchange = record["arm"] != "shadow", record["id"]
-    if found.version.card is None:
+    if is_generated(leaf):
+        _read_generation(leaf, found, bodies)
+    elif found.version.card is None:
         found.why = "no_artifact"
     elif not leaf.get("decisions"):
         found.why = "unreadable"
@@ -148,9 +152,11 @@ def _read_body(leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyR
     except (Unreadable, ValueError, OSError) as error:
         log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
         found.why = "unreadable"
+        found.contradicts_card = isinstance(error, Unreadable) and not isinstance(error, Opaque)
         return
     found.groups = told["groups"]
     found.scores = [decision["score"] for decision in leaf["decisions"]]
     found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
     if any(len(column) != len(found.outcomes) for column in found.rows.values()):
         found.why = "rows_differ"
+        found.contradicts_card = True

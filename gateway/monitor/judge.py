@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from gateway.card import Card
-from gateway.monitor import baseline, bias, drift, quality
+from gateway.monitor import attribution, baseline, bias, drift, quality
+from gateway.monitor.attribution import AttributionReference, AttributionReport
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
 from gateway.monitor.family import FamilyReport, FamilyVerdict, report_of
@@ -37,6 +40,7 @@ from gateway.monitor.words import sentences
 EXAMPLES = 5
 """Decisions that a report names, for people to look at."""
 
+NONE = np.empty((0, 0))
 Findings = Mapping[str, tuple[Finding, ...]]
 
 
@@ -63,6 +67,7 @@ class Parts:
     sequences: tuple[SequenceReport, ...]
     family: FamilyReport | None
     baseline: BaselineReport
+    attributions: AttributionReport | None
 
     def states(self) -> dict[str, str]:
         """State by cause; a suppressed drift counts as not judged."""
@@ -78,6 +83,12 @@ class Parts:
             found["outcome"] = self.outcome.state
         found |= {f"sequence/{one.cause}": one.state for one in self.sequences}
         found |= {f"baseline/{c}": telling_state(d) for c, d in self.baseline.drifts.items()}
+        if self.attributions is not None:
+            found |= {
+                f"{attribution.PREFIX}{one.name}": telling_state(one.drift)
+                for one in self.attributions.features
+            }
+            found[attribution.RANKING] = telling_state(self.attributions.ranking)
         if self.family is not None:
             found["detector"] = self.family.state
         if self.duplicates is not None:
@@ -90,6 +101,7 @@ class Parts:
 def judge(
     window: Window, reference: Reference, card: Card, settings: WindowSettings,
     before: SeriesState, heard: Heard = Heard(), foreign: FamilyVerdict | None = None,
+    attributed: AttributionReference | None = None,
 ) -> tuple[WindowReport, SeriesState]:  # fmt: skip
     """Judge a window that is full or overdue and holds at least one decision."""
     if not len(window):
@@ -99,9 +111,12 @@ def judge(
     scores = window.scores()
     findings = inspected(columns, reference, settings.drift.alpha) if enough else {}
     compared = comparisons(window, columns, scores, reference, card, settings) if enough else {}
+    moving = window.attributions(len(attributed.features)) if attributed else NONE
+    if attributed is not None and min(len(moving), len(attributed.values)) >= settings.minimum:
+        compared |= attribution.compare(attributed, moving, settings.drift)
     broken = faults(findings)
     drifts = drift.verdicts(compared, before.running, broken, settings.drift)
-    drifts = explained(drifts)
+    drifts = attribution.explained(explained(drifts))
     if settings.baseline in baseline.SLOTS:
         drifts = shown_only(drifts)
     fell = baseline.counted(window.decisions, card, reference, settings.baseline)
@@ -124,6 +139,7 @@ def judge(
         sequences=sequence_reports(window, heard, broken),
         family=family_report(foreign, before, settings),
         baseline=BaselineReport(settings.baseline, moved),
+        attributions=attribution.report(attributed, moving, drifts),
     )
     alarms = alarms_after(before.alarms, parts.states(), enough)
     state = SeriesState(
@@ -160,7 +176,9 @@ def faults(findings: Findings) -> dict[str, tuple[str, ...]]:
         for name, found in findings.items()
     }
     every = tuple(sorted({kind for found in kinds.values() for kind in found}))
-    return {cause: found for cause, found in (kinds | {"joint": every}).items() if found}
+    kinds |= {f"{attribution.PREFIX}{name}": kinds[f"feature/{name}"] for name in findings}
+    kinds |= {"joint": every, attribution.RANKING: every}
+    return {cause: found for cause, found in kinds.items() if found}
 
 
 def explained(drifts: dict[str, Drift]) -> dict[str, Drift]:
@@ -427,6 +445,7 @@ def report(
         sequences=parts.sequences,
         family=parts.family,
         baseline=parts.baseline,
+        attributions=parts.attributions,
         members=members(window.decisions, settings.groups),
         opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
         resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
@@ -443,5 +462,6 @@ def report(
             parts.sequences,
             parts.family,
             parts.baseline,
+            parts.attributions,
         ),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.monitor.attribution import AttributionReport
 from gateway.monitor.bias import GroupsOfKey
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Drift
@@ -137,6 +138,7 @@ class WindowReport:
     sequences: tuple[SequenceReport, ...]
     family: FamilyReport | None
     baseline: BaselineReport
+    attributions: AttributionReport | None
     members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from gateway.monitor.attribution import AttributionOfFeature, AttributionReport
 from gateway.monitor.bias import RATIO, Group, GroupsOfKey
 from gateway.monitor.drift import Drift
 from gateway.monitor.family import FamilyReport
@@ -23,6 +24,9 @@ from gateway.monitor.report import (
 
 SAME_MEDIAN = 0.1
 """Medians closer than this many standard deviations of the reference are told as a spread."""
+
+TOP = 3
+"""Features that a changed ranking is told with."""
 
 FINDINGS = {
     "missing": "is missing in",
@@ -45,6 +49,7 @@ def sentences(
     sequences: Sequence[SequenceReport] = (),
     family: FamilyReport | None = None,
     baseline: BaselineReport | None = None,
+    attributions: AttributionReport | None = None,
 ) -> tuple[str, ...]:
     told = [sentence for feature in features for sentence in about_feature(feature)]
     if duplicates is not None:
@@ -66,6 +71,7 @@ def sentences(
     if family is not None and (family.verdict.why or family.state in ("watch", "drift")):
         told.append(about_family(family))
     told.extend(about_baseline(baseline))
+    told.extend(about_attributions(attributions))
     for found in bias:
         told.extend(about_group(found.key, group, favourable or "yes") for group in telling(found))
     if n < minimum:
@@ -171,6 +177,31 @@ def about_baseline(found: BaselineReport | None) -> Iterator[str]:
                 f"{what} is distributed differently than {BEFORE[found.kind if found else '']}: "
                 f"by {percent(drift.comparison.effect)} at most; {seen(drift)}."
             )
+
+
+def about_attributions(found: AttributionReport | None) -> Iterator[str]:
+    if found is None:
+        return
+    for one in found.features:
+        if one.drift.state in ("watch", "drift") and not one.drift.suppressed_by:
+            yield (
+                f"What `{one.name}` adds to the score is distributed differently than in the "
+                f"reference: {one.after:.3g} on average now, {one.before:.3g} then, whatever its "
+                f"sign; {seen(one.drift)}."
+            )
+    ranking = found.ranking
+    if ranking.state in ("watch", "drift") and not ranking.suppressed_by and ranking.comparison:
+        then = sorted(found.features, key=lambda one: -one.before)[:TOP]
+        now = sorted(found.features, key=lambda one: -one.after)[:TOP]
+        yield (
+            f"What moves the score most is now {named(now)}, in the reference {named(then)}: "
+            f"{percent(ranking.comparison.effect)} of the pairs of features have changed places; "
+            f"{seen(ranking)}."
+        )
+
+
+def named(features: Sequence[AttributionOfFeature]) -> str:
+    return ", ".join(f"`{one.name}`" for one in features)
 
 
 def about_outcome(outcome: OutcomeReport) -> Iterator[str]:

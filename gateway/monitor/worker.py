@@ -8,7 +8,7 @@ restart the open windows are filled again by reading the ledger from there.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.detectors.foreign import Broken, Foreign, Specification
-from gateway.explain.worker import as_columns, read_parquet
+from gateway.explain.rows import take
+from gateway.explain.worker import Explanations, as_columns, read_parquet
 from gateway.modelsettings import DriftSettings
 from gateway.monitor.alert import Sighting
+from gateway.monitor.attribution import ROWS_AT_MOST, AttributionReference
 from gateway.monitor.baseline import SLOTS
 from gateway.monitor.family import (
     FamilyVerdict,
@@ -31,9 +33,10 @@ from gateway.monitor.family import (
 from gateway.monitor.feed import Feed
 from gateway.monitor.judge import Heard, judge
 from gateway.monitor.panel import Panel, panel_of
+from gateway.monitor.readability import Readability, count
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import WindowReport
-from gateway.monitor.sightings import heard
+from gateway.monitor.sightings import heard, unread
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
 from gateway.table import Model, Version
@@ -57,6 +60,7 @@ class Series:
     settings: WindowSettings
     feed: Feed | None = None
     fed_by: tuple[Any, ...] = ()
+    readability: Readability = Readability()
 
     def follow(self, model: Model, version: Version) -> None:
         """What is in force with the decision that comes."""
@@ -67,10 +71,14 @@ class Series:
 
 class Windows:
     def __init__(
-        self, artifacts: Artifacts, told: dict[str, Any], foreign: Foreign | None = None
-    ) -> None:
+        self, artifacts: Artifacts, told: dict[str, Any], foreign: Foreign | None = None,
+        explanations: Explanations | None = None,
+    ) -> None:  # fmt: skip
         """`told`: what `to_json` gave at the last commit, or {}. `foreign`: the other family of
-        detectors, where it is installed."""
+        detectors, where it is installed. `explanations`: who explains the decisions that come, and
+        so explains the reference; None: attributions are not judged."""
+        self._explanations = explanations
+        self._attributed: dict[tuple[Any, ...], AttributionReference | None] = {}
         self._foreign = foreign
         self._artifacts = artifacts
         self._told = told
@@ -104,7 +112,10 @@ class Windows:
         if series is None:
             return []
         told: list[Told] = []
-        if series.window is not None and series.version.artifact != version.artifact:
+        if series.window is not None and (
+            series.version.artifact != version.artifact
+            or series.model.background != model.background
+        ):
             told += self._close(series)
         series.follow(model, version)
         if series.window is None:
@@ -158,6 +169,23 @@ class Windows:
                 log.exception("%r: no sequential detectors", series.window)
         return self._panels[made_for]
 
+    def heard_of(
+        self, model: Model, version: Version, record: dict[str, Any], *, readable: bool
+    ) -> list[Sighting]:
+        """Count an exchange, be it one that is put into windows or one that cannot be read."""
+        arm = record["arm"]
+        if model.reference is None or version.card is None or arm not in SCORED_ARMS:
+            return []
+        series = self._find(model, version, arm)
+        if series is None:
+            return []
+        series.readability, raised = count(series.readability, readable=readable)
+        if raised is None:
+            return []
+        name = f"{model.name}/{version.name}/{arm}"
+        found, number = series.readability, series.state.number + 1
+        return [unread(name, number, found, record["id"], record["at"], raised=raised)]
+
     def replay(self, model: Model, version: Version, arm: str, decision: Decision) -> None:
         """As `add`, for leaves that were folded before: fills open windows, closes none."""
         told = self._told.get(f"{model.name}/{version.name}/{arm}")
@@ -184,6 +212,8 @@ class Windows:
             told = self._told.get(key)
             state = SeriesState.from_json(told["state"]) if told else SeriesState()
             series = self._series[key] = Series(None, state, model, version, _settings(model))
+            if told and "readability" in told:  # else a former release's
+                series.readability = Readability(**told["readability"])
         return series
 
     def _close(self, series: Series) -> list[WindowReport]:
@@ -198,7 +228,7 @@ class Windows:
             verdict = self._ask_family(series, window, reference)
             report, series.state = judge(
                 window, reference, series.version.card, series.settings, series.state, said,
-                verdict,
+                verdict, self._attributions(series),
             )  # fmt: skip
         except Exception:
             log.exception("%r cannot be judged", window)
@@ -207,6 +237,27 @@ class Windows:
             series.state = replace(series.state, sequence=said.state)
             return []
         return [report]
+
+    def _attributions(self, series: Series) -> AttributionReference | None:
+        """The reference's rows explained; None where they cannot be, nor is it tried again."""
+        model, version = series.model, series.version
+        key = (model.reference, version.artifact, model.background)
+        if self._explanations is None or model.explain["method"] == "off":
+            return None
+        if key not in self._attributed:
+            self._attributed[key] = None
+            try:
+                explainer = self._explanations.explainer(model, version)
+                if explainer is not None:
+                    rows = self._reference(model, version)
+                    chosen = np.unique(np.linspace(0, rows.rows - 1, ROWS_AT_MOST).astype(int))
+                    found = explainer.explain(take(rows.values, chosen))
+                    self._attributed[key] = AttributionReference.of(
+                        found.features, found.values, found.background
+                    )
+            except Exception:
+                log.exception("%s/%s: attributions are not judged", model.name, version.name)
+        return self._attributed[key]
 
     def _ask_family(
         self, series: Series, window: Window, reference: Reference
@@ -295,6 +346,7 @@ class Windows:
                 "first_leaf": first.leaf if first else None,
                 "first_id": first.id if first else None,
                 "n": len(series.window) if series.window else 0,
+                "readability": asdict(series.readability),
             }
         return told
 
@@ -325,8 +377,9 @@ def _settings(model: Model) -> WindowSettings:
 def decisions_of(
     card: Card, leaf: int, record: dict[str, Any], outcomes: list[dict[str, Any]],
     rows: dict[str, list[Any]], groups: list[dict[str, str]],
+    explained: list[dict[str, Any]] | None = None,
 ) -> list[Decision]:  # fmt: skip
-    """One exchange's rows as the monitor takes them."""
+    """One exchange's rows as the monitor takes them; `explained`: the rows of its explanation."""
     found = []
     for place, decision in enumerate(outcomes):
         group = groups[place if len(groups) > 1 else 0] if groups else {}
@@ -340,6 +393,7 @@ def decisions_of(
                 outcome=decision["outcome"],
                 values=values,
                 groups=group,
+                attributions=tuple(explained[place]["values"]) if explained else None,
             )
         )
     return found

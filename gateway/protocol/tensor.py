@@ -30,6 +30,10 @@ class Unreadable(ValueError):
     """The bytes are no request or answer of this protocol; the words say why."""
 
 
+class Opaque(Unreadable):
+    """What it is about is not in the bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     name: str

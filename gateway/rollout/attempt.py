@@ -137,6 +137,8 @@ class Attempt:
             Move(record["move"]), Phase(record["phase"]), record["step"], record["why"],
             Held.from_json(record["held"]),
         )  # fmt: skip
+        if decision.phase in EXPOSED and not self.is_exposed:
+            self.tally.expose(record["at"])
         self.published = record.get("over") or self.entry()
         by_person = record["by"] != CONTROLLER
         self.stage = make(self.stage, decision, number, record["at"], by_person)
@@ -171,7 +173,7 @@ class Attempt:
 
     def next_block(self) -> Block:
         """The next block as it would be closed now."""
-        number = self.tally.closed + 1
+        number = self.tally.next
         return self.tally.peek(number, self.name, self.number, max(0, self.stage.step))
 
     def decision(self) -> Decision | None:

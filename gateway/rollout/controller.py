@@ -328,8 +328,7 @@ class Rollouts:
                 told = {"name": attempt.name, "block": block.to_json(), "alerts": attempt.alerts}
                 self._say(EVIDENCE, told)
             else:
-                attempt.tally.close(block.number)
-                self.is_dirty = True
+                attempt.tally.look(block.number)
             self._decide(attempt)
 
     def _passed(self) -> int:

@@ -52,7 +52,8 @@ class Counting:
         record = leaf["record"]
         version = model.versions.get(record.get("version", ""))
         card = version.card if version else None
-        keys = tuple(model.monitor["groups"])
+        asked = {guard.by for guard in attempt.settings.guards}
+        keys = tuple(key for key in model.monitor["groups"] if key in asked)
         if record["arm"] == "shadow":
             pair = observe_pair(leaf, context, attempt.target, card, keys)
             if pair is not None:

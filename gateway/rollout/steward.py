@@ -167,7 +167,7 @@ class Steward:
             self._second(attempt, attempt.asked, person)
             return attempt
         place = self._gate(attempt, person)
-        told = {"step": place, "digest": attempt.plan.digest}
+        told = {"step": place, "digest": attempt.plan.digest, "roles": sorted(person.roles)}
         self.rollouts.tell(attempt, "approved", person.name, told)
         why = f"approved by {person.name}"
         if drafted:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from test_windows import place, stream  # noqa: F401
 
-from gateway.monitor import backtest, inference
+from gateway.monitor import backtest
 from gateway.monitor.inference import Inference
 
 
@@ -23,7 +23,7 @@ def told(place, monkeypatch):  # noqa: F811
     (decision,) = stream(model, 1)
     found = Inference(model, model.versions["v1"])
     monkeypatch.setattr(Inference, "decisions", lambda *_: [decision])
-    monkeypatch.setattr(inference, "read_inference", lambda *_: found)
+    monkeypatch.setattr(backtest, "read_inference", lambda *_: found)
 
     def run(leaves):
         waiting = list(leaves)
