@@ -94,6 +94,7 @@ def test_longer_answers_open_an_alert_and_steady_ones_none(tmp_path):
 
 
 def test_another_way_to_end_opens_an_alert(tmp_path):
+    """A third of the answers filtered: the finish, and the refusals that it makes."""
     artifacts, model = made(tmp_path)
     moved = [(*row[:5], "content_filter", "yes", *row[7:]) if at % 3 == 0 else row
              for at, row in enumerate(rows(2, 900))]  # fmt: skip
@@ -104,6 +105,7 @@ def test_another_way_to_end_opens_an_alert(tmp_path):
 
 @pytest.mark.parametrize("at", [300, 3400])
 def test_a_restart_changes_nothing(tmp_path, at):
+    """At a window's end and in the middle of one."""
     artifacts, model = made(tmp_path)
     told = [*rows(1, 3000), *rows(2, 900, longer=1.6)]
     assert fold(artifacts, model, told, restart_at=at) == fold(artifacts, model, told)
@@ -130,5 +132,6 @@ def test_with_a_sample_all_that_watches_a_card_watches_text(tmp_path):
 
 
 def test_without_either_reference_text_is_not_watched(tmp_path):
+    """No sample and no baseline: no window, and no body is read."""
     artifacts, model = made(tmp_path, ", baseline: none")
     assert fold(artifacts, model, rows(1, 600)) == ([], [])

@@ -73,6 +73,7 @@ def test_a_whole_answer_and_its_stream_say_the_same(
 def test_whatever_is_sent_gives_numbers_and_known_words(
     request: Any, response: Any, streamed: bool
 ) -> None:
+    """Any JSON on either side: a number, a word of the description, or nothing."""
     body = chunks(response, request) if streamed else orjson.dumps(response)
     found = told(request, body, STREAM if streamed else ())
     assert tuple(found) == NAMES
@@ -101,6 +102,7 @@ def test_the_length_of_a_prompt(request_: Any, length: int | None) -> None:
 
 
 def test_without_bodies_the_leaf_says_what_it_can() -> None:
+    """Erased or cut bodies leave what was sealed: settings, usage, finish."""
     completion = {"usage": "measured", "completion_tokens": 12, "finish": "stop", "error": None,
                   "tool_calls": True}  # fmt: skip
     found = read_features({"messages": 2}, completion, None, None)
@@ -109,6 +111,7 @@ def test_without_bodies_the_leaf_says_what_it_can() -> None:
 
 
 def test_pieces_of_a_stream_are_no_tokens() -> None:
+    """Usage that was only estimated is unknown; the text is counted all the same."""
     answer = chunks({"choices": [{"delta": {"content": "ab"}, "finish_reason": "stop"}]})
     found = told({"messages": []}, answer, STREAM)
     assert (found["completion_tokens"], found["answer_length"]) == (None, 2)
