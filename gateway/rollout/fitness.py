@@ -49,6 +49,9 @@ def _rule(settings: RolloutSettings, document: Mapping[str, Any]) -> Iterator[Fo
     (stable, _), *others = rule["split"]
     if stable != settings.from_:
         yield "from", f"the rule's stable version is {stable}"
+    if rule.get("sticky") and any(not guard.of_pairs for guard in settings.guards):
+        words = "it is sticky: who keeps a version is not drawn anew, and guards would compare "
+        yield "rule", words + "arms that differ; take `sticky` away, or judge pairs alone"
     if any(share for _, share in others):
         told = ", ".join(f"{version}: {(share or 0) / 10_000:g}%" for version, share in others)
         yield "rule", f"its split gives other versions a share ({told}); all has to be on `from`"

@@ -18,9 +18,10 @@ from typing import Any
 import orjson
 
 from gateway.clock import isoformat
+from gateway.declaration import CONTROLLER
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
-from gateway.rollout.attempt import CONTROLLER, Attempt
+from gateway.rollout.attempt import Attempt
 from gateway.rollout.block import Block
 from gateway.rollout.chronicle import Chronicle, Told
 from gateway.rollout.counting import Counting
