@@ -35,16 +35,22 @@ from gateway.explain.remote import Remote
 from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
-from gateway.journal.record import EMPTY, decode_parts, encode_parts
+from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import Inference, is_decided, is_judged, read_inference
+from gateway.monitor.inference import (
+    Inference,
+    is_decided,
+    is_judged,
+    read_inference,
+    segments_of,
+)
 from gateway.monitor.labelling import Labelling, records_of
 from gateway.monitor.pairs import Pairs, sightings, words_alike
 from gateway.monitor.report import WindowReport
-from gateway.monitor.segments import Segments, by_features, by_groups
+from gateway.monitor.segments import Segments
 from gateway.monitor.worker import Windows
 from gateway.outbound.scoring import Scores
 from gateway.outbound.webhook import Waiting, Webhook
@@ -349,7 +355,8 @@ class Analyst:
         if leaf["kind"] != "exchange":
             return
         if "comparison" in leaf:
-            self.segments.take(leaf, self._segments(leaf, found))
+            model = self._table(leaf["record"]["revision"]).models[leaf["record"]["model"]]
+            self.segments.take(leaf, segments_of(leaf, found, model, self.windows, self.bodies))
             self._count_pairs(leaf, found)
         for model, told in self.segments.due(leaf["record"]["at"]):
             self._say(number, {"kind": "compared", "model": model} | told)
@@ -370,22 +377,6 @@ class Analyst:
         words = words_alike(first.card, found.version.card)
         if words is not None:
             self.pairs.take(leaf, words, tuple(found.model.monitor["groups"]), found.groups)
-
-    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> list[dict[str, str]]:
-        """By groups, and by the inputs of what was decided, as far as they can be read."""
-        record = leaf["record"]
-        model = self._table(record["revision"]).models[record["model"]]
-        keys = tuple(model.monitor["groups"])
-        if found is not None and found.why is None and found.version.card is not None:
-            card, reference = found.version.card, self.windows.reference(model, found.version)
-            told, rows = found.groups, range(len(found.outcomes))
-            return [by_groups(keys, told, row) | by_features(card, reference, found.rows, row)
-                    for row in rows]  # fmt: skip
-        try:
-            context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
-        except (ValueError, OSError, KeyError):
-            return []
-        return [by_groups(keys, orjson.loads(context)["groups"])]
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""

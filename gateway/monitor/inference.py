@@ -12,8 +12,9 @@ from gateway.card import Card
 from gateway.explain.worker import Asked
 from gateway.journal.record import Part, decode_parts
 from gateway.ledger.bodies import BodyReader
+from gateway.monitor.segments import by_features, by_groups
 from gateway.monitor.window import Decision
-from gateway.monitor.worker import decisions_of, is_watched
+from gateway.monitor.worker import Windows, decisions_of, is_watched
 from gateway.protocol import textfeatures
 from gateway.protocol.message import Message
 from gateway.protocol.reader import reader_of
@@ -160,3 +161,21 @@ def _read_body(leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyR
     if any(len(column) != len(found.outcomes) for column in found.rows.values()):
         found.why = "rows_differ"
         found.contradicts_card = True
+
+
+def segments_of(
+    leaf: dict[str, Any], found: Inference | None, model: Model, windows: Windows,
+    bodies: BodyReader,
+) -> list[dict[str, str]]:  # fmt: skip
+    """By groups, and by the inputs of what was decided, as far as they can be read."""
+    keys = tuple(model.monitor["groups"])
+    if found is not None and found.why is None and found.version.card is not None:
+        card, reference = found.version.card, windows.reference(model, found.version)
+        told, rows = found.groups, range(len(found.outcomes))
+        return [by_groups(keys, told, row) | by_features(card, reference, found.rows, row)
+                for row in rows]  # fmt: skip
+    try:
+        context, *_ = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
+    except (ValueError, OSError, KeyError):
+        return []
+    return [by_groups(keys, orjson.loads(context)["groups"])]
