@@ -355,8 +355,8 @@ class Analyst:
         if leaf["kind"] != "exchange":
             return
         if "comparison" in leaf:
-            model = self._table(leaf["record"]["revision"]).models[leaf["record"]["model"]]
-            self.segments.take(leaf, segments_of(leaf, found, model, self.windows, self.bodies))
+            known = self._table(leaf["record"]["revision"]).models[leaf["record"]["model"]]
+            self.segments.take(leaf, segments_of(leaf, found, known, self.windows, self.bodies))
             self._count_pairs(leaf, found)
         for model, told in self.segments.due(leaf["record"]["at"]):
             self._say(number, {"kind": "compared", "model": model} | told)
