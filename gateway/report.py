@@ -191,8 +191,13 @@ def about_group(found: dict[str, Any], group: dict[str, Any]) -> str:
     if gap["difference"] is None:
         return f"{told}."
     low, high = gap["difference_interval"]
-    return (f"{told}; of the good, {gap['share']:.1%} were favoured, {gap['difference']:+.1%} "
-            f"against `{gap['against']}` [{low:+.1%}, {high:+.1%}].")  # fmt: skip
+    states = (f"; opportunity {coloured(gap['state'])}, odds {coloured(group['odds'])}, "
+              f"calibration {coloured(group['calibration_state'])}")  # fmt: skip
+    return (
+        f"{told}{states}; of the good, {gap['share']:.1%} were favoured, "
+        f"{gap['difference']:+.1%} against `{gap['against']}` "
+        f"[{low:+.1%}, {high:+.1%}]."
+    )
 
 
 def counts(console: Console, document: dict[str, Any]) -> None:
