@@ -98,7 +98,7 @@ def _tally(decisions: Sequence[Decision], card: Card, reference: Reference) -> d
             fell = place.of([decision.score for decision in decisions])
         else:
             fell = place.of(by_feature[at])
-        found[place.cause] = np.bincount(fell[fell >= 0], minlength=_width(place)).astype(float)
+        found[place.cause] = np.bincount(fell[fell >= 0], minlength=width(place)).astype(float)
     words = card.outputs.outcome
     if words is not None:
         told = [d.outcome for d in decisions if d.outcome is not None]
@@ -107,7 +107,7 @@ def _tally(decisions: Sequence[Decision], card: Card, reference: Reference) -> d
     return found
 
 
-def _width(place: Places) -> int:
+def width(place: Places) -> int:
     return len(place.levels) if place.edges is None else place.edges.size + 1
 
 
