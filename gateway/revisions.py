@@ -278,27 +278,41 @@ def rollouts_of(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, An
 
 def keep_rollouts(told: Mapping[str, Any], before: Mapping[str, Any], into: Document) -> None:
     """Put the rollouts of `before` into a document. Owned where it has such a rule otherwise, or
-    not at all, or not the versions; `told`: what is shown then."""
+    not at all, or not what the rollout rests on; `told`: what is shown then."""
     for model, rule in rollouts_of(before):
         rollout = rule["rollout"]
         found = find_rule(into, model, rule["name"])
         if (
             found is None
             or not same_rule(found, rule)
-            or {rollout["from"], rollout["to"]} - into["models"][model]["versions"].keys()
+            or rests_on(into, model, rollout) != rests_on(before, model, rollout)
         ):
             raise Owned(model, rule["name"], rule, find_rule(told, model, rule["name"]))
         found["rollout"] = copy.deepcopy(rollout)
 
 
+def rests_on(document: Mapping[str, Any], model: str, rollout: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rollout's evidence is of: both versions, who is a unit, and which groups there are.
+    An artifact has its card inside; what is not set is left out, whichever release wrote it."""
+    settings = document["models"][model]
+    told: dict[str, Any] = {"unit": settings["unit"], "groups": settings["monitor"]["groups"]}
+    for name in (rollout["from"], rollout["to"]):
+        version = settings["versions"].get(name, {})
+        kept = {key: value for key, value in version.items() if value not in (None, [])}
+        told[name] = {**kept, "card": None} if kept.get("artifact") else kept
+    return told
+
+
 def narrow_rollouts(document: Document, before: Mapping[str, Any]) -> list[str]:
-    """Of a document to come back to: rollouts that run in `before` too stay, with the smaller
-    weight; what else it has of rollouts goes. The names of those that end."""
+    """Of a document to come back to: rollouts that run in `before` too, on the same versions, stay
+    with the smaller weight; what else it has of rollouts goes. The names of those that end."""
     running = {(model, rule["name"]): rule["rollout"] for model, rule in rollouts_of(before)}
     for model, rule in list(rollouts_of(document)):
         now, then = running.get((model, rule["name"])), rule["rollout"]
         rule["rollout"] = None
         if now is None or (now["name"], now["attempt"]) != (then["name"], then["attempt"]):
+            continue
+        if rests_on(document, model, now) != rests_on(before, model, now):
             continue
         del running[model, rule["name"]]
         smaller = {key: min(now[key], then[key]) for key in ("weight_ppm", "shadow_ppm")}

@@ -106,6 +106,7 @@ def test_the_example_is_right() -> None:
         ("callers:\n- {name: [a]}\n- {name: [a]}\nmodels: {}\n", 3, "stands twice"),
         ("models:\n  m:\n    rules: [{name: [a]}, {name: {}}]\n", 3, "valid string"),
         ("models: {1: 2}\n", 1, "valid"),
+        ("people:\n- name: controller\nmodels: {}\n", 2, "call the gateway itself"),
     ],
 )
 def test_a_broken_file_is_a_problem_not_a_traceback(

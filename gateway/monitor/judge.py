@@ -112,7 +112,8 @@ def judge(
     enough = len(window) >= settings.minimum
     columns = window.columns(card, reference)
     scores = window.scores()
-    findings = inspected(columns, reference, settings.drift.alpha) if enough else {}
+    suspicions = inspected(columns, reference, settings.drift.alpha) if enough else {}
+    findings = settled(suspicions, before.suspected)
     compared = comparisons(window, columns, scores, reference, card, settings) if enough else {}
     moving = window.attributions(len(attributed.features)) if attributed else NONE
     if attributed is not None and min(len(moving), len(attributed.values)) >= settings.minimum:
@@ -154,8 +155,10 @@ def judge(
     state = SeriesState(
         number=before.number + 1,
         running=running_of(
-            drift.running_after(before.running, drifts | prefixed(moved) | apart), parts.family
+            drift.running_after(before.running, drifts | baseline.prefixed(moved) | apart),
+            parts.family,
         ),
+        suspected=suspected_in(suspicions) if enough else before.suspected,
         alarms=alarms,
         pending=bias.pending_after(groups, before.pending, fresh),
         blocks=blocks if fresh else (),
@@ -170,12 +173,32 @@ def judge(
 
 
 def inspected(columns: Mapping[str, Column], reference: Reference, alpha: float) -> Findings:
-    level = alpha / len(columns)
+    """The level is shared by all features and kinds."""
+    level = alpha / (len(columns) * len(quality.KINDS))
     return {
         name: quality.inspect(reference.columns[name], column, level)
         for name, column in columns.items()
         if name in reference.columns
     }
+
+
+def settled(findings: Findings, suspected: Iterable[str]) -> Findings:
+    before = frozenset(suspected)
+    return {
+        name: tuple(
+            quality.settled(one, suspected=f"quality/{name}/{one.kind}" in before) for one in found
+        )
+        for name, found in findings.items()
+    }
+
+
+def suspected_in(findings: Findings) -> tuple[str, ...]:
+    return tuple(
+        f"quality/{name}/{one.kind}"
+        for name, found in sorted(findings.items())
+        for one in found
+        if one.state == "fault"
+    )
 
 
 def faults(findings: Findings) -> dict[str, tuple[str, ...]]:
@@ -250,16 +273,6 @@ def since_before(
         else one
         for cause, one in found.items()
     }  # fmt: skip
-
-
-def prefixed(moved: Mapping[str, Drift]) -> dict[str, Drift]:
-    """As causes of their own, which are counted on where only the frozen one suppresses them."""
-    return {
-        f"baseline/{cause}": replace(found, suppressed_by=())
-        if found.suppressed_by == (cause,)
-        else found
-        for cause, found in moved.items()
-    }
 
 
 def family_report(

@@ -19,15 +19,16 @@ AGE_UNKNOWN = 2**62
 class SeriesState:
     """`number` of the last window (0 = none yet); the rest by cause (`feature/lvr`, `score`).
 
-       `running`: windows in a row with drift. `alarms`: causes that are alarming now. `pending`: by
-       `key/value`, outcomes since a group was first seen below the ratio. `blocks`: group counts of
-       the last decisions, oldest first; `begun`: when each block did.
-       `sequence`: of the detectors at the last window's end;
-    `baseline`: what production was until then, `slices`: and parts of it.
+    `running`: windows in a row with drift. `suspected`: faults that the last judged window showed.
+    `alarms`: causes that are alarming now. `pending`: by `key/value`, outcomes since a group was
+    first seen below the ratio. `blocks`: group counts of the last decisions, oldest first; `begun`:
+    when each block did. `sequence`: of the detectors at the last window's end; `baseline`: what
+    production was until then; `slices`: and parts of it.
     """
 
     number: int = 0
     running: Mapping[str, int] = field(default_factory=dict)
+    suspected: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
     pending: Mapping[str, Fresh] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
@@ -45,6 +46,7 @@ class SeriesState:
         return SeriesState(
             number=int(data["number"]),
             running=dict(data["running"]),
+            suspected=tuple(data.get("suspected", ())),
             alarms=tuple(data["alarms"]),
             pending={
                 name: (since[0], since[1], since[2], since[3])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.declaration import CONTROLLER
 from gateway.rollout.block import Block
 from gateway.rollout.judging import Judging
 from gateway.rollout.lifecycle import (
@@ -33,7 +34,6 @@ from gateway.rollout.tally import Tally
 from gateway.rollout.units import Units
 from gateway.split import Rollout
 
-CONTROLLER = "controller"
 EMPTY_EVERY = 6
 MOVES_KEPT = 64
 """Ids of moves that are known again; older ones cannot be waiting to be recorded."""

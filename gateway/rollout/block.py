@@ -122,7 +122,8 @@ class Block:
     pairs: PairCounts = PairCounts()
     late: int = 0
     lost: int = 0
-    """Exchanges known to have happened of which no record came."""
+    """Exchanges known to have happened of which no record came. Nobody knows any: an exchange
+    whose record is not durable is not answered (or its model waives that)."""
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **_plain(self)}

@@ -26,14 +26,15 @@ from typing import Any
 import orjson
 
 from gateway.clock import Clock
+from gateway.declaration import CONTROLLER
 from gateway.disk import Occupied, write_durably
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.revisions import Revisions, end_rollout, set_rollout
-from gateway.rollout.attempt import CONTROLLER, Attempt, waits_for_labels
+from gateway.rollout.attempt import Attempt, waits_for_labels
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.counting import Counting
-from gateway.rollout.entry import held_by, is_narrower, resumed_over
+from gateway.rollout.entry import artifacts_of, held_by, is_narrower, resumed_over
 from gateway.rollout.lifecycle import (
     Decision,
     Move,
@@ -86,6 +87,7 @@ class Rollouts:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.narrowings = Narrowings(state)
         self.attempts: dict[str, Attempt] = {}
+        self.forgotten = 0  # the highest number of an attempt that is no longer shown
         self.troubles: dict[str, str] = {}
         self.bodies = BodyReader(state, keys)
         self.counting = Counting(revisions.tables, self.bodies)
@@ -127,6 +129,11 @@ class Rollouts:
             elif attempt.asked is None:
                 self.tell(attempt, "asked", attempt.author, {"what": "start", "why": why})
 
+    def next_number(self, name: str) -> int:
+        """Of a name's next attempt. None had it before: salt, units and leaves hang on it."""
+        before = self.attempts.get(name)
+        return (before.number if before is not None else self.forgotten) + 1
+
     def gate(self, attempt: Attempt) -> int | None:
         """Which step's approval the beginning waits for, counted from 1."""
         now = self.clock.steady()
@@ -154,6 +161,7 @@ class Rollouts:
         for one in told["attempts"]:
             attempt = Attempt.from_json(one, self._registry)
             self.attempts[attempt.name] = attempt
+        self.forgotten = told.get("forgotten", 0)
         reached: int = told["reached"]
         return reached + 1
 
@@ -173,9 +181,11 @@ class Rollouts:
         over = [one for one in self.attempts.values() if one.is_over]
         for attempt in over[: max(0, len(over) - OVER_MAX)]:
             del self.attempts[attempt.name]
+            self.forgotten = max(self.forgotten, attempt.number)
         document = {
             "format": FORMAT,
             "reached": self.reader.next - 1,
+            "forgotten": self.forgotten,
             "attempts": [one.to_json() for one in self.attempts.values()],
         }
         text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
@@ -387,7 +397,10 @@ class Rollouts:
         for told in list(self.narrowings.waiting()):
             attempt = self.attempts.get(told["rollout"])
             fits = attempt is not None and attempt.number == told["attempt"]
-            if attempt is not None and fits and not attempt.is_over:
+            if attempt is None or attempt.number < told["attempt"]:
+                take_back(self.revisions, told)  # of a rollout that this state knows nothing of
+                self._say(ROLLOUT, told | {"number": 0, "step": -1})
+            elif attempt is not None and fits and not attempt.is_over:
                 take_back(self.revisions, told)
                 move, phase = Move(told["move"]), told["phase"]
                 step = attempt.stage.step
@@ -405,11 +418,14 @@ class Rollouts:
             self._end(attempt, held)
             return
         wanted = attempt.entry()
+        if wanted is not None and self.is_swapped(attempt, document):
+            self._taken_away(attempt, document, "changed its versions")
+            return
         if wanted is not None and held != wanted:
             if attempt.fitted != attempt.stage.moves and held == attempt.published:
                 revision = self._publish(attempt, Rollout.read(wanted), revision)
             elif held is None or not is_narrower(held, wanted):
-                self._taken_away(attempt, document)
+                self._taken_away(attempt, document, "has the rule")
                 return
             elif not is_paused(attempt.stage):
                 self._narrowed(attempt, document)
@@ -439,10 +455,14 @@ class Rollouts:
         self.metrics.set("headworks_rollout_weight_ppm", 0, attempt.name)
         attempt.settled, self.is_dirty = True, True
 
-    def _taken_away(self, attempt: Attempt, document: Mapping[str, Any]) -> None:
-        """Somebody else's revision has the rule: that was an abort, and is recorded as theirs."""
+    def is_swapped(self, attempt: Attempt, document: Mapping[str, Any]) -> bool:
+        """Whether a version is no longer the artifact that it was when the attempt was created."""
+        return bool(artifacts_of(document, attempt.settings) != attempt.created["artifacts"])
+
+    def _taken_away(self, attempt: Attempt, document: Mapping[str, Any], what: str) -> None:
+        """Somebody else's revision did it: that was an abort, and is recorded as theirs."""
         by = str(document["author"])
-        why = f"another revision has the rule: {document['reason']}"
+        why = f"another revision {what}: {document['reason']}"
         self.move(attempt, abort(attempt.stage, why), by if by != CONTROLLER else "local")
 
     def _narrowed(self, attempt: Attempt, document: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from gateway.revisions import rule_of
 from gateway.rollout.attempt import Attempt
 from gateway.rollout.lifecycle import is_paused
+from gateway.rollout.rolloutsettings import RolloutSettings
 
 Entry = dict[str, Any]
 
@@ -26,6 +27,13 @@ def held_by(document: Mapping[str, Any], attempt: Attempt) -> Entry | None:
         return None
     ours = found is not None and (found["name"], found["attempt"]) == (attempt.name, attempt.number)
     return found if ours else None
+
+
+def artifacts_of(document: Mapping[str, Any], settings: RolloutSettings) -> dict[str, str | None]:
+    """Digests of both versions' artifacts; a version that is not there is left out."""
+    versions = document["models"].get(settings.model, {"versions": {}})["versions"]
+    names = (settings.from_, settings.to)
+    return {name: versions[name]["artifact"] for name in names if name in versions}
 
 
 def resumed_over(document: Mapping[str, Any], attempt: Attempt) -> Entry | None:

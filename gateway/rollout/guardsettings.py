@@ -288,11 +288,6 @@ class Coverage(Section):
     do: Literal["hold", "rollback", "warn"] = Field("hold", description="What is done then.")
 
 
-class Loss(Section):
-    above: Share = Field(1000, description="Share of exchanges of which no record came.")
-    do: Literal["hold", "rollback", "warn"] = Field("hold", description="What is done then.")
-
-
 class HealthSettings(Section):
     """Whether the experiment itself can be believed."""
 
@@ -301,7 +296,6 @@ class HealthSettings(Section):
     )
     no_traffic: NoTraffic = Field(NoTraffic(), description="Nothing arrives.")
     shadow_coverage: Coverage = Field(Coverage(), description="Shadows are dropped.")
-    log_loss: Loss = Field(Loss(), description="Records are missing.")
 
 
 class JudgeSettings(Section):

@@ -1,8 +1,8 @@
 """What people ask of rollouts: who may, and what becomes of it. In the sealing thread.
 
-Narrowing takes one person and no approval. Widening is written down first; where the file says
-`second_person` it is only asked for, and done when somebody else approves. An approval is of one
-step of one digest of the file; never by its author.
+Narrowing takes one person, of any role, and no approval. Widening takes the role `sre` and is
+written down first; where the file says `second_person` it is only asked for, and done when somebody
+else approves. An approval is of one step of one digest of the file; never by its author.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import orjson
 
 from gateway.rollout.attempt import Asked, Attempt
 from gateway.rollout.controller import Rollouts
+from gateway.rollout.entry import artifacts_of
 from gateway.rollout.fitness import misfits
 from gateway.rollout.lifecycle import (
     Phase,
@@ -31,6 +32,8 @@ from gateway.yamlfile import Problem, check_document
 FILE_BYTES_MAX = 16 * 1024
 REASON_MAX = 500
 LIVE_MAX = 50
+ROLE = "sre"
+"""Who may start, resume and promote."""
 
 
 class Refused(Exception):
@@ -57,16 +60,17 @@ class Steward:
 
     def start(self, text: bytes, shown: str, person: Person) -> Attempt:
         """Create a rollout from its file; it begins at once unless somebody has to approve."""
+        self._may_expose(person)
         settings, tree = self._read(text, shown)
         self._check(settings, shown, person)
-        before = self.rollouts.attempts.get(settings.rollout)
-        number = before.number + 1 if before is not None else 1
+        _, document = self.rollouts.revisions.current()
+        number = self.rollouts.next_number(settings.rollout)
         created = {
             "name": settings.rollout, "rollout": settings.rollout, "attempt": number,
             "event": "created", "at": self.rollouts.clock.steady(), "by": person.name,
             "file": tree, "digest": settings.digest, "model": settings.model,
             "rule": settings.rule, "from": settings.from_, "to": settings.to,
-            "artifacts": self._artifacts(settings),
+            "artifacts": artifacts_of(document, settings),
             "revision": self.rollouts.revisions.tables.current,
         }  # fmt: skip
         self.rollouts.say(created)
@@ -106,12 +110,12 @@ class Steward:
         if problems:
             raise Refused(422, "bad_rollout", str(problems[0].allowed), problems)
 
-    def _artifacts(self, settings: RolloutSettings) -> dict[str, Any]:
-        _, document = self.rollouts.revisions.current()
-        versions = document["models"][settings.model]["versions"]
-        return {name: versions[name]["artifact"] for name in (settings.from_, settings.to)}
-
     # Widening.
+
+    def _may_expose(self, person: Person) -> None:
+        """Where people are told apart, only whose task it is exposes others to a candidate."""
+        if person.roles is not None and ROLE not in person.roles:
+            raise Refused(403, "forbidden", f"the role {ROLE!r} is wanted")
 
     def _widen(self, attempt: Attempt, what: str, person: Person, why: str) -> None:
         """Do it, or ask for somebody else's yes."""
@@ -126,6 +130,10 @@ class Steward:
             role = attempt.plan.steps[gate - 1].approval
             words = f"step {gate} waits for the approval of a {role}"
             raise Refused(409, "not_approved", words)
+        _, document = self.rollouts.revisions.current()
+        if self.rollouts.is_swapped(attempt, document):
+            words = "a version is no longer what it was when this was created; abort, start anew"
+            raise Refused(409, "not_now", words)
         if not check:
             self.rollouts.begin(attempt, by, why)
 
@@ -167,7 +175,7 @@ class Steward:
             self._second(attempt, attempt.asked, person)
             return attempt
         place = self._gate(attempt, person)
-        told = {"step": place, "digest": attempt.plan.digest}
+        told = {"step": place, "digest": attempt.plan.digest, "roles": sorted(person.roles)}
         self.rollouts.tell(attempt, "approved", person.name, told)
         why = f"approved by {person.name}"
         if drafted:
@@ -201,11 +209,13 @@ class Steward:
 
     def resume(self, name: str, person: Person, why: str) -> Attempt:
         attempt = self._live(name)
+        self._may_expose(person)
         self._widen(attempt, "resume", person, why)
         return attempt
 
     def promote(self, name: str, person: Person, why: str, fully: bool = False) -> Attempt:
         attempt = self._live(name)
+        self._may_expose(person)
         self._widen(attempt, "promote fully" if fully else "promote", person, why)
         return attempt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from site_of_rollouts import ANA, BEN, CONFIG, FILE, Site
 
@@ -67,6 +68,90 @@ def test_widening_may_need_two(site):
     assert site.stage.phase == "running"
     site.steward.abort("trees", EVE, "enough")
     assert (site.stage.phase, site.entry(), site.split()) == ("aborted", None, [["v1", 1_000_000]])
+
+
+def test_exposing_people_takes_the_role(site):
+    """Who is no sre may pause and abort, and neither start, resume nor promote."""
+    with pytest.raises(Refused, match="'sre' is wanted"):
+        site.start(person=EVE)
+    site.start()
+    assert refusal(site.steward.promote, "trees", EVE, "hurry") == (403, "forbidden")
+    site.steward.pause("trees", EVE, "lunch")
+    assert refusal(site.steward.resume, "trees", EVE, "back") == (403, "forbidden")
+    site.steward.abort("trees", EVE, "enough")
+    assert site.stage.phase == "aborted"
+
+
+def swap(site) -> None:
+    """Another artifact under the candidate's name, by a way that asks nobody."""
+
+    def change(document):
+        versions = document["models"]["mortgage"]["versions"]
+        versions["v2"] = versions["v3"]
+
+    site.revisions.change(change, author="eve", reason="a fix", origin="api")
+
+
+def test_another_artifact_is_another_rollout(site):
+    """A candidate that was swapped answers nobody on the evidence of the one before it."""
+    site.start(GATED)
+    site.serve(2)
+    swap(site)
+    site.serve(1)
+    last = site.leaves("rollout")[-1]
+    assert (last["phase"], last["by"], site.entry()) == ("aborted", "eve", None)
+    assert last["why"] == "another revision changed its versions: a fix"
+
+
+def test_an_approval_is_of_the_artifact_that_there_was(site):
+    """Swapped while it waited for its approval: it does not begin."""
+    site.start(FILE.replace("steps:\n", "steps:\n  - {approval: sre}\n"))
+    swap(site)
+    assert refusal(site.steward.approve, "trees", BEN) == (409, "not_now")
+    assert (site.stage.phase, site.entry()) == ("draft", None)
+
+
+def test_attempts_are_never_numbered_twice(site, monkeypatch):
+    """Not when the former ones are no longer shown, and over a governor's death."""
+    monkeypatch.setattr("gateway.rollout.controller.OVER_MAX", 0)
+    for number in (1, 2, 3):
+        site.start()
+        assert site.attempt.number == number
+        site.steward.abort("trees", EVE, "enough")
+        site.turn()
+        assert site.rollouts.attempts == {}
+        site.die()
+        site.open()
+
+
+def test_a_narrowing_of_what_is_unknown_is_recorded(site):
+    """A table with a rollout that the state has lost: whoever ends it is in the ledger, once."""
+    site.start()
+    site.serve(2)
+    site.die()
+    abort_offline(site.state, "trees", "eve (offline)", "fire", site.clock.now, site.clock.wall)
+    told = {"format": 1, "reached": site.sealer.ledger.number - 1, "attempts": []}
+    (site.state / "rollouts" / "state.json").write_bytes(orjson.dumps(told))
+    site.open()
+    site.turn()
+    done = [one for one in site.leaves("rollout") if one.get("move") == "abort"]
+    assert [(one["by"], one["attempt"]) for one in done] == [("eve (offline)", 1)]
+    assert (site.rollouts.attempts, site.entry()) == ({}, None)
+
+
+def test_sessions_that_keep_their_version_are_not_compared(tmp_path):
+    """On a sticky rule only guards of pairs are taken."""
+    sticky = "split: {v1: 100%}, sticky: {max_age: 1h}"
+    site = Site(tmp_path, CONFIG.replace("split: {v1: 100%}", sticky))
+    with pytest.raises(Refused) as caught:
+        site.start()
+    assert [one.key for one in caught.value.problems] == ["rule"]
+    assert "sticky" in caught.value.problems[0].allowed
+    pairs = FILE.replace("[errors]", "[{name: flips, max: 5%}]")
+    site.start(pairs.replace("steps:\n", "steps:\n  - {shadow: 100%, min: 1s, require: []}\n"))
+    assert site.stage.phase == "shadowing"
+    site.loop.run_until_complete(site.journal.close())
+    site.loop.close()
 
 
 def test_who_is_not_told_apart_approves_nothing(site):
