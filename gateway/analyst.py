@@ -42,6 +42,7 @@ from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
 from gateway.monitor.inference import Inference, is_decided, read_inference
 from gateway.monitor.labelling import Labelling, records_of
+from gateway.monitor.pairs import Pairs, sightings, words_alike
 from gateway.monitor.report import WindowReport
 from gateway.monitor.segments import Segments, by_features, by_groups
 from gateway.monitor.worker import Windows
@@ -93,6 +94,7 @@ class Analyst:
             self._unsent, self._webhook_target, (leaf, ordinal), self.metrics, clock
         )
         self.segments = Segments(self.catalog.state.get("segments", {}))
+        self.pairs = Pairs(self.catalog.state.get("pairs", {}))
         waiting = self.catalog.state.get("waiting", [])
         self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
@@ -183,6 +185,7 @@ class Analyst:
                 "alerts": self.alerts.to_json(),
                 "delivered": self.webhook.delivered,
                 "segments": self.segments.to_json(),
+                "pairs": self.pairs.to_json(),
             }
             await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
             self.labelling.forget()
@@ -339,8 +342,26 @@ class Analyst:
             return
         if "comparison" in leaf:
             self.segments.take(leaf, self._segments(leaf, found))
+            self._count_pairs(leaf, found)
         for model, told in self.segments.due(leaf["record"]["at"]):
             self._say(number, {"kind": "compared", "model": model} | told)
+        for report in self.pairs.due(leaf["record"]["at"]):
+            name = f"{report.model}/{report.version}/{report.against}"
+            about = {"kind": "paired", "model": report.model, "name": name}
+            self._say(number, about | {"report": report.to_json()})
+            for seen in sightings(report):
+                self._say_alerts(number, self.alerts.take_sighting(seen))
+
+    def _count_pairs(self, leaf: dict[str, Any], found: Inference | None) -> None:
+        """The outcomes of both versions by group, where the groups can be read."""
+        if found is None or found.why is not None or leaf["record"].get("noise"):
+            return
+        first = found.model.versions.get(leaf["comparison"].get("of", {}).get("version"))
+        if first is None or first.name == found.version.name:
+            return
+        words = words_alike(first.card, found.version.card)
+        if words is not None:
+            self.pairs.take(leaf, words, tuple(found.model.monitor["groups"]), found.groups)
 
     def _segments(self, leaf: dict[str, Any], found: Inference | None) -> list[dict[str, str]]:
         """By groups, and by the inputs of what was decided, as far as they can be read."""

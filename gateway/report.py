@@ -116,6 +116,11 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
         for one in latest.get("slices", ()):
             console.print(f"  {one['key']} {escape(one['value'])}: {coloured(one['state'])}, "
                           f"{one['n']} decisions, {one['compared']} comparisons")  # fmt: skip
+    for found in document.get("pairs", ()):
+        console.print(f"[bold]{found['version']}[/] beside {found['against']} on the same "
+                      f"{found['decisions']} decisions")  # fmt: skip
+        for group in found["groups"]:
+            console.print(f"  {about_pair(group)}", highlight=False)
     if not document["series"]:
         console.print("No window has closed yet.")
     if (performed := document.get("performance")) is not None:
@@ -150,6 +155,19 @@ def performance(console: Console, document: dict[str, Any]) -> None:
     for found in document["groups"]:
         for group in found["groups"]:
             console.print(about_group(found, group), highlight=False)
+
+
+def about_pair(group: dict[str, Any]) -> str:
+    """One group under both versions in a sentence."""
+    told = f"{coloured(group['state'])}  {group['key']} `{group['value']}`: {group['paired']['n']}"
+    if group["state"] == "insufficient":
+        return f"{told} decisions."
+    paired = group["paired"]
+    low, high = paired["interval"]
+    waits = "; new decisions must confirm it" if group["breach_pending"] else ""
+    return (f"{told} decisions; {paired['only_first']} only the other favours, "
+            f"{paired['only_second']} only this one: {paired['difference']:+.1%} "
+            f"[{low:+.1%}, {high:+.1%}]{waits}.")  # fmt: skip
 
 
 def about_group(found: dict[str, Any], group: dict[str, Any]) -> str:

@@ -150,6 +150,15 @@ def monitor(cursor: Any, model: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def pairs(cursor: Any, model: str) -> list[dict[str, Any]]:
+    """The newest report of each pair of versions of a model."""
+    rows = cursor.execute(
+        "SELECT arg_max(document, leaf) FROM events WHERE kind = 'paired' AND starts_with(name, ?) "
+        "GROUP BY name ORDER BY name", [f"{model}/"]
+    ).fetchall()  # fmt: skip
+    return [orjson.loads(document)["report"] for (document,) in rows]
+
+
 def first_leaf(cursor: Any, model: str, since: int) -> int | None:
     """The first leaf of a model's exchanges that arrived from `since` (ns) on."""
     row = cursor.execute(

@@ -301,6 +301,7 @@ class Api:
             "counts": self.asked(queries.counts, name),
             "agreement": self.asked(queries.agreement, name),
             "series": self.asked(queries.monitor, name),
+            "pairs": self.asked(queries.pairs, name),
         }
 
     async def backtest(self, request: Request) -> Response:

@@ -38,6 +38,7 @@ from gateway.console.schema import (
 from gateway.console.tableschema import table_paths, table_schemas
 from gateway.monitor.disagreement import ShadowReport
 from gateway.monitor.outcomes import KeyOutcomes
+from gateway.monitor.pairs import PairReport
 from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
 
@@ -229,7 +230,7 @@ def schemas() -> dict[str, Schema]:
         kind.__name__: TypeAdapter(kind).json_schema(
             mode="serialization", ref_template=SCHEMAS + "{model}"
         )
-        for kind in (WindowReport, CohortReport, KeyOutcomes, ShadowReport)
+        for kind in (WindowReport, CohortReport, KeyOutcomes, PairReport, ShadowReport)
     }
     parts = [report.pop("$defs") for report in reports.values()]
     return {
@@ -445,6 +446,10 @@ def monitor_schemas() -> dict[str, Schema]:
             unmatched=of("integer", "Labels, of all models, that name no decision."),
         ),
         "Monitor": fields(
-            model=TEXT, counts=listed(count), agreement=listed(pair), series=listed(series)
+            model=TEXT,
+            counts=listed(count),
+            agreement=listed(pair),
+            series=listed(series),
+            pairs=listed(refer("PairReport")),
         ),
     }

@@ -20,6 +20,7 @@ from gateway.monitor.report import WindowReport
 from gateway.monitor.sightings import SCHEMA, sightings
 
 ALERTS_MAX = 10_000
+OF_PAIRS = "bias/pair/"
 ACKNOWLEDGED, MUTED = "alert_acknowledged", "alert_muted"
 """Kinds of the leaves that the API writes for people."""
 
@@ -49,6 +50,8 @@ class Alerts:
         model, version, arm, _ = report.id.split("/")
         at = report.closed_at
         for alert in list(self._alerts.values()):
+            if alert.cause.startswith(OF_PAIRS):  # windows say nothing of what pairs show
+                continue
             if (alert.model, alert.version) == (model, version) and alert.cause not in named:
                 raised = False if report.judged else None
                 told.append(Sighting(model, version, arm, alert.cause, report.id, at, raised))

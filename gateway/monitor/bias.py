@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 
@@ -40,6 +40,7 @@ GROUP_VALUES_AT_MOST = 32
 """Values told apart per key; those that come later are counted together as `OTHER`."""
 VALUE_LENGTH_AT_MOST = 64
 
+Counts = TypeVar("Counts", bound=tuple[int, ...])
 GroupState = Literal["insufficient", "ok", "watch", "breach"]
 Pair = tuple[int, int]
 """Favourable and adverse outcomes."""
@@ -163,8 +164,11 @@ def judge_key(
 
 
 def keep(
-    blocks: Sequence[Block], begun: Sequence[int], fresh: Block, at: int
-) -> tuple[tuple[Block, ...], tuple[int, ...]]:
+    blocks: Sequence[Mapping[str, Mapping[str, Counts]]],
+    begun: Sequence[int],
+    fresh: Mapping[str, Mapping[str, Counts]],
+    at: int,
+) -> tuple[tuple[Mapping[str, Mapping[str, Counts]], ...], tuple[int, ...]]:
     """The blocks with a window's counts, and when (ns) each began; `at`: when the window did.
 
     Small windows of a day are one block. What the rest can do without, or is too old, goes.
@@ -182,20 +186,19 @@ def keep(
     return tuple(kept), tuple(times)
 
 
-def size(block: Block) -> int:
+def size(block: Mapping[str, Mapping[str, tuple[int, ...]]]) -> int:
     """Each key counts every decision, so any of them does."""
     return sum(map(sum, next(iter(block.values()), {}).values()))
 
 
-def summed(key: str, blocks: Sequence[Block]) -> dict[str, Pair]:
-    values = sorted({value for block in blocks for value in block.get(key, {})})
-    counts = {
-        value: [block.get(key, {}).get(value, (0, 0)) for block in blocks] for value in values
-    }
-    return {
-        value: (sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs))
-        for value, pairs in counts.items()
-    }
+def summed(key: str, blocks: Iterable[Mapping[str, Mapping[str, Counts]]]) -> dict[str, Counts]:
+    found: dict[str, Counts] = {}
+    for block in blocks:
+        for value, counts in block.get(key, {}).items():
+            known = found.get(value)
+            both = counts if known is None else tuple(map(sum, zip(known, counts)))
+            found[value] = cast(Counts, both)
+    return dict(sorted(found.items()))
 
 
 def is_sufficient(favourable: int, adverse: int) -> bool:
