@@ -36,6 +36,11 @@ def artifacts_of(document: Mapping[str, Any], settings: RolloutSettings) -> dict
     return {name: versions[name]["artifact"] for name in names if name in versions}
 
 
+def is_swapped(document: Mapping[str, Any], attempt: Attempt) -> bool:
+    """Whether a version is no longer the artifact that it was when the attempt was created."""
+    return bool(artifacts_of(document, attempt.settings) != attempt.created["artifacts"])
+
+
 def resumed_over(document: Mapping[str, Any], attempt: Attempt) -> Entry | None:
     """The smaller weight that a revision gave it, and that a person goes on from; None: none."""
     wanted, held = attempt.entry(), held_by(document, attempt)

@@ -15,7 +15,7 @@ import orjson
 
 from gateway.rollout.attempt import Asked, Attempt
 from gateway.rollout.controller import Rollouts
-from gateway.rollout.entry import artifacts_of
+from gateway.rollout.entry import artifacts_of, is_swapped
 from gateway.rollout.fitness import misfits
 from gateway.rollout.lifecycle import (
     Phase,
@@ -131,7 +131,7 @@ class Steward:
             words = f"step {gate} waits for the approval of a {role}"
             raise Refused(409, "not_approved", words)
         _, document = self.rollouts.revisions.current()
-        if self.rollouts.is_swapped(attempt, document):
+        if is_swapped(document, attempt):
             words = "a version is no longer what it was when this was created; abort, start anew"
             raise Refused(409, "not_now", words)
         if not check:

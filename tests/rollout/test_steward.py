@@ -7,6 +7,7 @@ import pytest
 from site_of_rollouts import ANA, BEN, CONFIG, FILE, Site
 
 from gateway.rollout.narrowing import abort_offline
+from gateway.rollout.recomputation import recompute
 from gateway.rollout.steward import Person, Refused
 from gateway.table import Conflict
 
@@ -137,6 +138,8 @@ def test_a_narrowing_of_what_is_unknown_is_recorded(site):
     done = [one for one in site.leaves("rollout") if one.get("move") == "abort"]
     assert [(one["by"], one["attempt"]) for one in done] == [("eve (offline)", 1)]
     assert (site.rollouts.attempts, site.entry()) == ({}, None)
+    report = recompute(site.state, site.keys, "trees")
+    assert (report.problems, report.phase) == ([], "aborted")
 
 
 def test_sessions_that_keep_their_version_are_not_compared(tmp_path):

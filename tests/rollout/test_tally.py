@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from site_of_rollouts import BEN, FILE, SECOND, Answer, Site
+from site_of_rollouts import BEN, CONFIG, FILE, SECOND, Answer, Site
 
 from gateway.exchange import exchange_id
 from gateway.rollout.observation import Observation
@@ -170,3 +170,18 @@ def test_groups_withheld_are_bounded():
     tally.close(99)
     assert isinstance(tally.withheld, Open)
     assert sum(group[0] for group in tally.withheld.canary.groups.values()) == 200
+
+
+@pytest.mark.parametrize(("wanted", "sequences"), [("20%", 0), ("60%", 0), ("60%", 40)])
+def test_each_copy_is_eligible_and_no_other(tmp_path, wanted, sequences):
+    """As the data path draws: the greater of the rule's share and the rollout's, by sequence."""
+    rule = f"split: {{v1: 100%}}, shadow: {{v2: {wanted}}}"
+    site = Site(tmp_path, CONFIG.replace("split: {v1: 100%}", rule))
+    site.sequences = sequences
+    site.start(LONG.replace("steps:\n", "steps:\n  - {shadow: 30%, min: 90s}\n"))
+    site.serve(2, a_second=60)
+    site.serve(5, a_second=0)
+    pairs = site.attempt.judging.pairs()
+    assert pairs == {"eligible": site.copies, "compared": site.copies}
+    assert 0 < site.copies < 120
+    site.loop.run_until_complete(site.journal.close())
