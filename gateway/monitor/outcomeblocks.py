@@ -80,12 +80,12 @@ class OutcomeBlocks:
         self._series = {name: Series(one) for name, one in told.items()}
 
     def take(
-        self, changes: Mapping[str, Sequence[Sequence[Any]]], at: int
-    ) -> Iterator[Sighting]:  # fmt: skip
-        """By model a leaf's changes, as `labelled` leaves have them; what there is to say. `at` in
-        ns."""
+        self, changes: Mapping[str, Sequence[Sequence[Any]]], record: Mapping[str, Any]
+    ) -> Iterator[Sighting]:
+        """By model the changes that a leaf's `record` makes, as `labelled` leaves have them; what
+        there is to say then. Only feedback and exchanges make any, and both have their time."""
         for model, counts in sorted(changes.items()):
-            yield from self._take(model, counts, at)
+            yield from self._take(model, counts, record["at"])
 
     def _take(self, model: str, counts: Sequence[Sequence[Any]], at: int) -> Iterator[Sighting]:
         changed = set()

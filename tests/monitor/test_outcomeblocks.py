@@ -25,7 +25,7 @@ def told(number: int, missed: float, sign: int = 1):
 def fold(leaves, restart: int = 10**9):
     blocks, alerts, events = OutcomeBlocks({}), Alerts({}), []
     for number, counts in enumerate(leaves):
-        for seen in blocks.take({"m": counts}, number):
+        for seen in blocks.take({"m": counts}, {"at": number}):
             events += [(number, h.event, h.alert.cause) for h in alerts.take_sighting(seen)]
         if number % restart == restart - 1:
             blocks = OutcomeBlocks(json.loads(json.dumps(blocks.to_json())))
