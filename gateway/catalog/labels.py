@@ -128,11 +128,15 @@ def told(cursor: Any, ids: list[str]) -> dict[tuple[str, int], list[tuple[int, i
 
 
 def labelled(cursor: Any, model: str, since: str) -> list[tuple[Any, ...]]:
-    """Version, arm, key, group, favourable, good, count, summed score; of days from `since` on."""
+    """Version, arm, key, group, favourable, good, count, summed score, and both of the newer half
+    of the labels; of days from `since` on."""
     rows: list[tuple[Any, ...]] = cursor.execute(
-        "SELECT version, arm, key, value, decided, actual, sum(count)::BIGINT, sum(score) "
-        "FROM labelled WHERE model = ? AND day >= ? GROUP BY ALL HAVING sum(count) != 0 "
-        "ORDER BY ALL", [model, since]
+        "WITH told AS (SELECT * FROM labelled WHERE model = ? AND day >= ?), "
+        "cut AS (SELECT median(leaf) AS leaf FROM told) "
+        "SELECT version, arm, key, value, decided, actual, sum(count)::BIGINT, sum(score), "
+        "  coalesce(sum(count) FILTER (told.leaf > cut.leaf), 0)::BIGINT, "
+        "  coalesce(sum(score) FILTER (told.leaf > cut.leaf), 0.0) FROM told, cut "
+        "GROUP BY ALL HAVING sum(count) != 0 ORDER BY ALL", [model, since]
     ).fetchall()  # fmt: skip
     return rows
 

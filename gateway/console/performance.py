@@ -52,10 +52,15 @@ def by_group(cursor: Any, model: str, since: int) -> list[KeyOutcomes]:
     for version, arm, key, value, n in labels.window_members(cursor, model, day):
         seen[version, arm, key][value] = n
     cases: dict[tuple[str, str, str], dict[tuple[str, int, int], tuple[int, float]]]
-    cases = defaultdict(dict)
-    for version, arm, key, value, *case, n, score in labels.labelled(cursor, model, day):
+    newer: dict[tuple[str, str, str], dict[tuple[str, int, int], tuple[int, float]]]
+    cases, newer = defaultdict(dict), defaultdict(dict)
+    for version, arm, key, value, *case, n, score, late, its in labels.labelled(cursor, model, day):
         cases[version, arm, key][value, case[0], case[1]] = (n, score)
-    return [judge_outcomes(*place, seen[place], cases[place]) for place in sorted({*seen, *cases})]
+        newer[version, arm, key][value, case[0], case[1]] = (late, its)
+    return [
+        judge_outcomes(*place, seen[place], cases[place], newer[place])
+        for place in sorted({*seen, *cases})
+    ]
 
 
 def measured(report: CohortReport, card: Card, scores: Any, values: list[Any]) -> CohortReport:
