@@ -369,6 +369,9 @@ def _settings(model: Model) -> WindowSettings:
         at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
         minimum=min(100, count),
         groups=tuple(model.monitor["groups"]),
+        slices=tuple(dict.fromkeys([*model.monitor["groups"], *model.monitor.get("slices", ())]))
+        if model.monitor.get("baseline") == "rolling"
+        else (),
         baseline=model.monitor.get("baseline", "none"),
         drift=DriftSettings.model_validate(model.monitor.get("drift", {})),
     )
