@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 COLOURS = {"green": "green", "yellow": "yellow", "red": "bold red", "ok": "green",
@@ -112,6 +113,9 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
                       f"{latest['n']} decisions")  # fmt: skip
         for sentence in latest["words"]:
             console.print(f"  {sentence}", highlight=False)
+        for one in latest.get("slices", ()):
+            console.print(f"  {one['key']} {escape(one['value'])}: {coloured(one['state'])}, "
+                          f"{one['n']} decisions, {one['compared']} comparisons")  # fmt: skip
         if latest["reference"].startswith("none/"):  # no sample to show the values beside
             for feature in latest["features"]:
                 console.print(f"  {about_values(feature)}", highlight=False)

@@ -47,6 +47,16 @@ def cohorts(cursor: Any, model: str, since: int) -> list[Cohort]:
     return [Cohort(*row) for row in rows]
 
 
+def revisions(cursor: Any, model: str, since: int) -> dict[tuple[str, str, str], str]:
+    """By version, arm and day: the revision in force with the newest of its decisions."""
+    rows = cursor.execute(
+        f"SELECT version, arm, {_DAY} AS day, max_by(revision, leaf) FROM exchanges "
+        f"WHERE model = ? AND arrived >= ? AND arm IN {ARMS} AND row_count > 0 "
+        "GROUP BY ALL", [model, since]
+    ).fetchall()  # fmt: skip
+    return {(version, arm, day): revision for version, arm, day, revision in rows}
+
+
 def members(cursor: Any, model: str, cohort: Cohort) -> tuple[np.ndarray[Any, Any], list[Any]]:
     """Scores and labels (None: no label) of a cohort, the earliest decisions first."""
     rows = cursor.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,28 @@ from gateway.monitor.performance import (
     realise,
 )
 from gateway.monitor.report import plain
-from gateway.table import Model
+from gateway.table import Model, TableStore
 
 SINCE_DAYS = 90
 
 
-def performed(cursor: Any, model: Model, since: int) -> dict[str, Any]:
-    """Cohorts of decisions from `since` (ns) on, newest first, and how their labels were told."""
+def performed(cursor: Any, tables: TableStore, model: Model, since: int) -> dict[str, Any]:
+    """Cohorts of decisions from `since` (ns) on, newest first, and how their labels were told.
+
+    A cohort is measured by the card that was in force with it: what is called positive may have
+    changed since, or the version may be gone.
+    """
     cohorts = []
+    revisions = labels.revisions(cursor, model.name, since)
+    load = cache(tables.load)
     for cohort in labels.cohorts(cursor, model.name, since):
         told, every = cohort.told, cohort.decisions
         report = CohortReport(cohort.version, cohort.arm, cohort.day, every, told, told / every)
-        version = model.versions.get(cohort.version)
-        if version is not None and version.card is not None:
+        revision = revisions[cohort.version, cohort.arm, cohort.day]
+        card = load(revision).models[model.name].versions[cohort.version].card
+        if card is not None:
             scores, values = labels.members(cursor, model.name, cohort)
-            report = measured(report, version.card, scores, values)
+            report = measured(report, card, scores, values)
         cohorts.append(plain(asdict(report)))
     return {
         "model": model.name,

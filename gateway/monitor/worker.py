@@ -242,7 +242,9 @@ class Windows:
         """The reference's rows explained; None where they cannot be, nor is it tried again."""
         model, version = series.model, series.version
         key = (model.reference, version.artifact, model.background)
-        if self._explanations is None or model.explain["method"] == "off":
+        if model.reference is None or self._explanations is None:
+            return None
+        if model.explain["method"] == "off":
             return None
         if key not in self._attributed:
             self._attributed[key] = None
@@ -369,6 +371,9 @@ def _settings(model: Model) -> WindowSettings:
         at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
         minimum=min(100, count),
         groups=tuple(model.monitor["groups"]),
+        slices=tuple(dict.fromkeys([*model.monitor["groups"], *model.monitor.get("slices", ())]))
+        if model.monitor.get("baseline") == "rolling"
+        else (),
         baseline=model.monitor.get("baseline", "none"),
         drift=DriftSettings.model_validate(model.monitor.get("drift", {})),
     )
