@@ -242,7 +242,9 @@ class Windows:
         """The reference's rows explained; None where they cannot be, nor is it tried again."""
         model, version = series.model, series.version
         key = (model.reference, version.artifact, model.background)
-        if self._explanations is None or model.explain["method"] == "off":
+        if model.reference is None or self._explanations is None:
+            return None
+        if model.explain["method"] == "off":
             return None
         if key not in self._attributed:
             self._attributed[key] = None

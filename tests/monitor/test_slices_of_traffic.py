@@ -8,6 +8,7 @@ import pytest
 
 from gateway.monitor.alerts import Alerts
 from gateway.monitor.judge import judge
+from gateway.monitor.reference import Reference
 from gateway.monitor.sightings import sightings
 from gateway.monitor.slices import VALUES_AT_MOST
 from gateway.monitor.state import SeriesState
@@ -143,3 +144,14 @@ def test_without_keys_there_are_none():
     (report,), state = run([window(np.random.default_rng(7))], replace(SLICED, slices=()))
     assert report.slices == ()
     assert state.slices.slices == {}
+
+
+def test_without_a_reference_a_part_has_its_past_all_the_same():
+    """Nobody gave a sample: slices are counted in places that the card gives, and compared."""
+    dice = np.random.default_rng(8)
+    state, reports = SeriesState(), []
+    for _ in range(8):
+        report, state = judge(window(dice), Reference.absent(CARD), CARD, SLICED, state)
+        reports.append(report)
+    assert of(reports[-1], "branch").compared > 0
+    assert of(reports[-1], "branch").state == "ok"

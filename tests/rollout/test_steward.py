@@ -104,10 +104,19 @@ def test_another_artifact_is_another_rollout(site):
     assert last["why"] == "another revision changed its versions: a fix"
 
 
-def test_an_approval_is_of_the_artifact_that_there_was(site):
-    """Swapped while it waited for its approval: it does not begin."""
+def recount(site) -> None:
+    """Other units."""
+    site.revisions.change(
+        lambda document: document["models"]["mortgage"].update(unit=["exchange"]),
+        author="eve", reason="others", origin="api",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [swap, recount])
+def test_an_approval_is_of_what_there_was(site, change):
+    """Another candidate, or other units, while it waited for its approval: it does not begin."""
     site.start(FILE.replace("steps:\n", "steps:\n  - {approval: sre}\n"))
-    swap(site)
+    change(site)
     assert refusal(site.steward.approve, "trees", BEN) == (409, "not_now")
     assert (site.stage.phase, site.entry()) == ("draft", None)
 
