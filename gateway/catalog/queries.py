@@ -153,10 +153,11 @@ def monitor(cursor: Any, model: str) -> list[dict[str, Any]]:
 def pairs(cursor: Any, model: str) -> list[dict[str, Any]]:
     """The newest report of each pair of versions of a model."""
     rows = cursor.execute(
-        "SELECT arg_max(document, leaf) FROM events WHERE kind = 'paired' AND starts_with(name, ?) "
-        "GROUP BY name ORDER BY name", [f"{model}/"]
+        "SELECT arg_max(document, leaf), json_extract_string(document, '$.name') AS pair "
+        "FROM events WHERE kind = 'paired' AND json_extract_string(document, '$.model') = ? "
+        "GROUP BY pair ORDER BY pair", [model]
     ).fetchall()  # fmt: skip
-    return [orjson.loads(document)["report"] for (document,) in rows]
+    return [orjson.loads(document)["report"] for document, _ in rows]
 
 
 def first_leaf(cursor: Any, model: str, since: int) -> int | None:
