@@ -35,16 +35,22 @@ from gateway.explain.remote import Remote
 from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
-from gateway.journal.record import EMPTY, decode_parts, encode_parts
+from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import Inference, is_decided, read_inference
+from gateway.monitor.inference import (
+    Inference,
+    is_decided,
+    is_judged,
+    read_inference,
+    segments_of,
+)
 from gateway.monitor.labelling import Labelling, records_of
 from gateway.monitor.pairs import Pairs, sightings, words_alike
 from gateway.monitor.report import WindowReport
-from gateway.monitor.segments import Segments, by_features, by_groups
+from gateway.monitor.segments import Segments
 from gateway.monitor.worker import Windows
 from gateway.outbound.scoring import Scores
 from gateway.outbound.webhook import Waiting, Webhook
@@ -272,6 +278,8 @@ class Analyst:
             self._take(number, leaf)
             if (found := inferences.get(number)) is not None:
                 self._judge(number, leaf, found, said.get(number))
+            elif is_judged(leaf) and (found := self._read(leaf)).why is None:  # a text
+                self._watch(number, leaf, found, None)
             self._count_segments(number, leaf, inferences.get(number))
         return len(leaves)
 
@@ -320,6 +328,12 @@ class Analyst:
         self._say_explanation(number, leaf["record"], said, found.keys)
         if "rows" in said and any(rule.shadows for rule in found.model.rules):
             self.segments.explained(leaf["record"], said)
+        self._watch(number, leaf, found, said)
+
+    def _watch(
+        self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
+    ) -> None:
+        """Put an exchange's rows into their windows and say what those say."""
         if leaf["record"].get("noise"):  # the same decision again is no further one
             return
         self._count_readable(number, leaf["record"], found)
@@ -341,7 +355,8 @@ class Analyst:
         if leaf["kind"] != "exchange":
             return
         if "comparison" in leaf:
-            self.segments.take(leaf, self._segments(leaf, found))
+            known = self._table(leaf["record"]["revision"]).models[leaf["record"]["model"]]
+            self.segments.take(leaf, segments_of(leaf, found, known, self.windows, self.bodies))
             self._count_pairs(leaf, found)
         for model, told in self.segments.due(leaf["record"]["at"]):
             self._say(number, {"kind": "compared", "model": model} | told)
@@ -363,26 +378,10 @@ class Analyst:
         if words is not None:
             self.pairs.take(leaf, words, tuple(found.model.monitor["groups"]), found.groups)
 
-    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> list[dict[str, str]]:
-        """By groups, and by the inputs of what was decided, as far as they can be read."""
-        record = leaf["record"]
-        model = self._table(record["revision"]).models[record["model"]]
-        keys = tuple(model.monitor["groups"])
-        if found is not None and found.why is None and found.version.card is not None:
-            card, reference = found.version.card, self.windows.reference(model, found.version)
-            told, rows = found.groups, range(len(found.outcomes))
-            return [by_groups(keys, told, row) | by_features(card, reference, found.rows, row)
-                    for row in rows]  # fmt: skip
-        try:
-            context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
-        except (ValueError, OSError, KeyError):
-            return []
-        return [by_groups(keys, orjson.loads(context)["groups"])]
-
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
         noise = leaf["record"].get("noise")
-        if is_decided(leaf) and not noise and (found := self._read(leaf)).why is None:
+        if is_judged(leaf) and not noise and (found := self._read(leaf)).why is None:
             asked = replace(found.asked(), given=False)  # no counterfactuals, which were told
             here = found.version.artifact is not None
             said = self.explanations.explain([asked])[0] if here else None

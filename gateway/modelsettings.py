@@ -367,6 +367,10 @@ class MonitorSettings(Section):
         {}, description="What it is made with beside its reference, by alibi-detect's names."
     )
     groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
+    slices: tuple[Name, ...] = Field(
+        (), max_length=4,
+        description="Further keys of x-headworks-groups whose values' drift is judged apart.",
+    )  # fmt: skip
 
 
 class MappingSettings(Section):

@@ -248,3 +248,24 @@ def test_a_card_alone_is_for_a_version_that_is_served_elsewhere(tmp_path: Path) 
         ("{card: card.yaml}", "needs an `artifact`, an `upstream` or both"),
     ):
         assert words in " ".join(map(str, problems(version).problems))
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ("{slices: [channel, channel]}", "a key stands twice"),
+        ("{slices: [channel], baseline: week}", "needs monitor.baseline: rolling, not week"),
+    ],
+)
+def test_slices_need_their_own_past_and_stand_once(tmp_path: Path, told: str, problem: str) -> None:
+    """Settings of slices that could not be followed are refused at their line."""
+    text = f"""
+models:
+  mortgage:
+    versions: {{v1: {{artifact: {MODELS}/v1}}}}
+    rules: [{{name: all, split: {{v1: 100%}}}}]
+    monitor: {told}
+"""
+    (found,) = checked(tmp_path, text).problems
+    assert found.key == "models.mortgage.monitor.slices"
+    assert problem in found.allowed

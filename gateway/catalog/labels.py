@@ -47,6 +47,16 @@ def cohorts(cursor: Any, model: str, since: int) -> list[Cohort]:
     return [Cohort(*row) for row in rows]
 
 
+def revisions(cursor: Any, model: str, since: int) -> dict[tuple[str, str, str], str]:
+    """By version, arm and day: the revision in force with the newest of its decisions."""
+    rows = cursor.execute(
+        f"SELECT version, arm, {_DAY} AS day, max_by(revision, leaf) FROM exchanges "
+        f"WHERE model = ? AND arrived >= ? AND arm IN {ARMS} AND row_count > 0 "
+        "GROUP BY ALL", [model, since]
+    ).fetchall()  # fmt: skip
+    return {(version, arm, day): revision for version, arm, day, revision in rows}
+
+
 def members(cursor: Any, model: str, cohort: Cohort) -> tuple[np.ndarray[Any, Any], list[Any]]:
     """Scores and labels (None: no label) of a cohort, the earliest decisions first."""
     rows = cursor.execute(
@@ -128,11 +138,15 @@ def told(cursor: Any, ids: list[str]) -> dict[tuple[str, int], list[tuple[int, i
 
 
 def labelled(cursor: Any, model: str, since: str) -> list[tuple[Any, ...]]:
-    """Version, arm, key, group, favourable, good, count, summed score; of days from `since` on."""
+    """Version, arm, key, group, favourable, good, count, summed score, and both of the newer half
+    of the labels; of days from `since` on."""
     rows: list[tuple[Any, ...]] = cursor.execute(
-        "SELECT version, arm, key, value, decided, actual, sum(count)::BIGINT, sum(score) "
-        "FROM labelled WHERE model = ? AND day >= ? GROUP BY ALL HAVING sum(count) != 0 "
-        "ORDER BY ALL", [model, since]
+        "WITH told AS (SELECT * FROM labelled WHERE model = ? AND day >= ?), "
+        "cut AS (SELECT median(leaf) AS leaf FROM told) "
+        "SELECT version, arm, key, value, decided, actual, sum(count)::BIGINT, sum(score), "
+        "  coalesce(sum(count) FILTER (told.leaf > cut.leaf), 0)::BIGINT, "
+        "  coalesce(sum(score) FILTER (told.leaf > cut.leaf), 0.0) FROM told, cut "
+        "GROUP BY ALL HAVING sum(count) != 0 ORDER BY ALL", [model, since]
     ).fetchall()  # fmt: skip
     return rows
 

@@ -144,7 +144,7 @@ def monitor(cursor: Any, model: str) -> list[dict[str, Any]]:
         "WHERE model = ? GROUP BY version, arm ORDER BY version, arm", [model]
     ).fetchall()  # fmt: skip
     return [
-        {"version": version, "arm": arm, "windows": number + 1,
+        {"version": version, "arm": arm, "windows": number,
          "latest": orjson.loads(document)["report"]}
         for version, arm, document, number in rows
     ]  # fmt: skip

@@ -381,7 +381,7 @@ class Api:
             return refuse(404, "unknown_model", str(error.args[0]))
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        return answer(await asyncio.to_thread(self.asked, performed, model, since))
+        return answer(await asyncio.to_thread(self.asked, performed, self.tables, model, since))
 
     async def shadows(self, request: Request) -> Response:
         """How shadows' answers compare with those given."""

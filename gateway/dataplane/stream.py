@@ -34,7 +34,8 @@ PARTIAL_BYTES_MAX: Final = 64 * 1024
 LOOK_BYTES: Final = 16 * 1024
 """So much of a stream is digested, kept and metered at once, behind its relaying."""
 _ENDS: Final = (b"[DONE]", b"message_stop", b"response.completed")
-_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_BLANKS: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
+_BLANK_LINE = re.compile(b"|".join(_BLANKS))
 _TERMINAL = re.compile(
     rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed))[ \t]*\r?$", re.MULTILINE
 )
@@ -90,10 +91,12 @@ class Withheld:
         return len(data) - 1
 
     def _after_events(self, data: bytes) -> int:
-        if data.endswith(b"\n\n") and not any(end in data for end in _ENDS):
-            return len(data)  # whole events, none of them the terminal one
-        at = 0
-        for blank in _BLANK_LINE.finditer(data):
+        """Whole events before the first word that may end a terminal one need no closer look."""
+        words = [found for end in _ENDS if (found := data.find(end)) >= 0]
+        clear = min(words, default=len(data))
+        ends = [before + len(b) for b in _BLANKS if (before := data.rfind(b, 0, clear)) >= 0]
+        at = max(ends, default=0)
+        for blank in _BLANK_LINE.finditer(data, at) if words else ():
             if _TERMINAL.search(data, at, blank.end()):
                 self._ended = True
                 return at

@@ -125,10 +125,10 @@ def group_of(groups: Mapping[str, str], key: str) -> str:
     return UNKNOWN if UNKNOWN in parts else "+".join(parts)
 
 
-def admitted(value: str, known: dict[str, None]) -> str:
+def admitted(value: str, known: dict[str, None], at_most: int = GROUP_VALUES_AT_MOST) -> str:
     """The name that a value is counted under; adds it to `known` while there is room."""
     if value not in known:
-        room = len(known) < GROUP_VALUES_AT_MOST and len(value) <= VALUE_LENGTH_AT_MOST
+        room = len(known) < at_most and len(value) <= VALUE_LENGTH_AT_MOST
         value = value if room or value == UNKNOWN else OTHER
         known[value] = None
     return value

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gateway.card import Card
-from gateway.monitor import attribution, baseline, bias, drift, quality
+from gateway.monitor import attribution, baseline, bias, drift, quality, slices
 from gateway.monitor.attribution import AttributionReference, AttributionReport
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
@@ -33,6 +33,7 @@ from gateway.monitor.report import (
     worst,
 )
 from gateway.monitor.sequential import Alarm, SequenceState
+from gateway.monitor.slices import SliceReport
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Window, WindowSettings
 from gateway.monitor.words import sentences
@@ -68,6 +69,7 @@ class Parts:
     family: FamilyReport | None
     baseline: BaselineReport
     attributions: AttributionReport | None
+    slices: tuple[SliceReport, ...]
 
     def states(self) -> dict[str, str]:
         """State by cause; a suppressed drift counts as not judged."""
@@ -83,6 +85,7 @@ class Parts:
             found["outcome"] = self.outcome.state
         found |= {f"sequence/{one.cause}": one.state for one in self.sequences}
         found |= {f"baseline/{c}": telling_state(d) for c, d in self.baseline.drifts.items()}
+        found |= slices.states(self.slices)
         if self.attributions is not None:
             found |= {
                 f"{attribution.PREFIX}{one.name}": telling_state(one.drift)
@@ -130,6 +133,11 @@ def judge(
             settings.groups if card.outputs.outcome is not None else ()
         )
     )
+    parted, kept, apart = slices.judge(
+        slices.add(before.slices, window.decisions, card, reference, settings.slices),
+        reference, settings.drift, settings.minimum, before.running,
+        slices.everywhere(broken, drifts, moved), broken=bool(broken),
+    )  # fmt: skip
     parts = Parts(
         features=feature_reports(card, columns, reference, findings, drifts, settings.minimum),
         duplicates=repeated(window, reference) if enough else None,
@@ -141,12 +149,14 @@ def judge(
         family=family_report(foreign, before, settings),
         baseline=BaselineReport(settings.baseline, moved),
         attributions=attribution.report(attributed, moving, drifts),
+        slices=parted,
     )
     alarms = alarms_after(before.alarms, parts.states(), enough)
     state = SeriesState(
         number=before.number + 1,
         running=running_of(
-            drift.running_after(before.running, drifts | prefixed(moved)), parts.family
+            drift.running_after(before.running, drifts | baseline.prefixed(moved) | apart),
+            parts.family,
         ),
         suspected=suspected_in(suspicions) if enough else before.suspected,
         alarms=alarms,
@@ -154,6 +164,7 @@ def judge(
         blocks=blocks if fresh else (),
         begun=begun if fresh else (),
         sequence=heard.state,
+        slices=kept,
         baseline=before.baseline
         if settings.baseline == "none" or broken
         else baseline.learn(before.baseline, reference, fell, settings.baseline),
@@ -262,16 +273,6 @@ def since_before(
         else one
         for cause, one in found.items()
     }  # fmt: skip
-
-
-def prefixed(moved: Mapping[str, Drift]) -> dict[str, Drift]:
-    """As causes of their own, which are counted on where only the frozen one suppresses them."""
-    return {
-        f"baseline/{cause}": replace(found, suppressed_by=())
-        if found.suppressed_by == (cause,)
-        else found
-        for cause, found in moved.items()
-    }
 
 
 def family_report(
@@ -468,6 +469,7 @@ def report(
         family=parts.family,
         baseline=parts.baseline,
         attributions=parts.attributions,
+        slices=parts.slices,
         members=members(window.decisions, settings.groups),
         opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
         resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
@@ -485,5 +487,6 @@ def report(
             parts.family,
             parts.baseline,
             parts.attributions,
+            parts.slices,
         ),
     )

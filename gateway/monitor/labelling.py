@@ -23,7 +23,7 @@ from gateway.catalog.store import Catalog
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import leaf_at
-from gateway.monitor.bias import UNKNOWN
+from gateway.monitor.bias import group_of, with_intersections
 from gateway.monitor.outcomes import COUNTS_AT_MOST, Told, case, chance_of_good, in_force
 from gateway.table import Table
 
@@ -179,8 +179,8 @@ class Labelling:
             return
         groups = self._groups(leaf, row)
         score = chance_of_good(card, decision["score"])
-        for key in keys:
-            group = groups.get(key) or UNKNOWN
+        for key in with_intersections(keys):
+            group = group_of(groups, key)
             for value, sign in ((before, -1), (after, 1)):
                 if value is None:
                     continue

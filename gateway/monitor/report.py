@@ -21,6 +21,7 @@ from gateway.monitor.family import FamilyReport
 from gateway.monitor.outcomes import Members
 from gateway.monitor.quality import Finding
 from gateway.monitor.sequential import Alarm
+from gateway.monitor.slices import SliceReport
 
 DIGITS = 6
 """Significant digits of every fraction in a report."""
@@ -139,6 +140,7 @@ class WindowReport:
     family: FamilyReport | None
     baseline: BaselineReport
     attributions: AttributionReport | None
+    slices: tuple[SliceReport, ...]
     members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]

@@ -31,7 +31,7 @@ def sightings(report: WindowReport) -> list[Sighting]:
     model, version, arm, _ = report.id.split("/")
     told = [*_of_features(report), *_of_scores(report), *_of_groups(report),
             *_of_sequences(report), *_of_family(report),
-            *_of_baseline(report), *_of_attributions(report)]  # fmt: skip
+            *_of_baseline(report), *_of_attributions(report), *_of_slices(report)]  # fmt: skip
     return [
         Sighting(
             model=model,
@@ -122,6 +122,17 @@ def _of_attributions(report: WindowReport) -> Iterator[Told]:
         "after": [one.name for one in sorted(found.features, key=lambda one: -one.after)],
     }
     yield RANKING, state, _severity(found.ranking), told | _drift(found.ranking)
+
+
+def _of_slices(report: WindowReport) -> Iterator[Told]:
+    """The decisions named are of the whole window: which of them were of the slice is not told."""
+    for one in report.slices:
+        for cause in one.waiting:
+            yield f"{one.prefix}{cause}", "not_enough_data", "warning", {}
+        for cause, found in one.drifts.items():
+            state = "not_enough_data" if found.suppressed_by else found.state
+            told = {"slice": {one.key: one.value, "n": one.n}} | _drift(found)
+            yield f"{one.prefix}{cause}", state, _severity(found), told
 
 
 def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sighting:

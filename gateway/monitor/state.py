@@ -9,6 +9,7 @@ from typing import Any
 from gateway.monitor.baseline import Baseline
 from gateway.monitor.bias import Block, Fresh
 from gateway.monitor.sequential import SequenceState
+from gateway.monitor.slices import Slices
 
 AGE_UNKNOWN = 2**62
 """When blocks of a former format began: they go by the count of decisions alone."""
@@ -22,7 +23,7 @@ class SeriesState:
     `alarms`: causes that are alarming now. `pending`: by `key/value`, outcomes since a group was
     first seen below the ratio. `blocks`: group counts of the last decisions, oldest first; `begun`:
     when each block did. `sequence`: of the detectors at the last window's end; `baseline`: what
-    production was until then.
+    production was until then; `slices`: and parts of it.
     """
 
     number: int = 0
@@ -34,6 +35,7 @@ class SeriesState:
     begun: tuple[int, ...] = ()
     sequence: SequenceState = SequenceState()
     baseline: Baseline = Baseline()
+    slices: Slices = Slices()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,5 +62,6 @@ class SeriesState:
             ),
             begun=tuple(data.get("begun") or (AGE_UNKNOWN for _ in data["blocks"])),
             baseline=Baseline.from_json(data.get("baseline") or asdict(Baseline())),
+            slices=Slices.from_json(data.get("slices") or asdict(Slices())),
             sequence=SequenceState.from_json(data.get("sequence") or asdict(SequenceState())),
         )

@@ -43,6 +43,7 @@ class WindowSettings:
     at_most_ns: int
     minimum: int = 100
     groups: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
     drift: DriftSettings = DriftSettings()
     baseline: Literal["none", "rolling", "day", "week"] = "none"
 

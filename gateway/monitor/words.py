@@ -21,6 +21,7 @@ from gateway.monitor.report import (
     SequenceReport,
     Summary,
 )
+from gateway.monitor.slices import SliceReport
 
 SAME_MEDIAN = 0.1
 """Medians closer than this many standard deviations of the reference are told as a spread."""
@@ -50,6 +51,7 @@ def sentences(
     family: FamilyReport | None = None,
     baseline: BaselineReport | None = None,
     attributions: AttributionReport | None = None,
+    slices: Sequence[SliceReport] = (),
 ) -> tuple[str, ...]:
     told = [sentence for feature in features for sentence in about_feature(feature)]
     if duplicates is not None:
@@ -72,6 +74,7 @@ def sentences(
         told.append(about_family(family))
     told.extend(about_baseline(baseline))
     told.extend(about_attributions(attributions))
+    told.extend(sentence for one in slices for sentence in about_slice(one))
     for found in bias:
         told.extend(about_group(found.key, group, favourable or "yes") for group in telling(found))
     if n < minimum:
@@ -197,6 +200,21 @@ def about_attributions(found: AttributionReport | None) -> Iterator[str]:
             f"What moves the score most is now {named(now)}, in the reference {named(then)}: "
             f"{percent(ranking.comparison.effect)} of the pairs of features have changed places; "
             f"{seen(ranking)}."
+        )
+
+
+def about_slice(found: SliceReport) -> Iterator[str]:
+    for cause, drift in found.drifts.items():
+        if drift.state not in ("watch", "drift") or drift.suppressed_by or not drift.comparison:
+            continue
+        kind, _, feature = cause.rpartition("/")
+        what = f"`{feature}`" if kind == "feature" else f"the {cause}"
+        moved = "is distributed differently than in its windows before"
+        if kind == "quality":
+            what, moved = f"`{feature}`", "is missing or unreadable in another share than before"
+        yield (
+            f"Where {found.key} is `{found.value}` ({found.n} decisions), {what} {moved}: by "
+            f"{percent(drift.comparison.effect)}; {seen(drift)}."
         )
 
 

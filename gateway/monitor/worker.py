@@ -106,7 +106,7 @@ class Windows:
     def add(self, model: Model, version: Version, arm: str, decision: Decision) -> list[Told]:
         """Put a decision into its window; the report if that closes it, and what its detectors
         confirm before."""
-        if model.reference is None or version.card is None or arm not in SCORED_ARMS:
+        if not is_watched(model, version) or arm not in SCORED_ARMS:
             return []
         series = self._find(model, version, arm)
         if series is None:
@@ -149,7 +149,8 @@ class Windows:
             return series.feed
         series.fed_by = made_for
         seasonal = series.settings.baseline in SLOTS
-        panel = self._panel(series, made_for) if rules.run and not seasonal else None
+        frozen = series.model.reference is not None
+        panel = self._panel(series, made_for) if rules.run and frozen and not seasonal else None
         series.feed = Feed(panel, series.state.sequence, rules.confirm) if panel else None
         return series.feed
 
@@ -188,7 +189,7 @@ class Windows:
     def replay(self, model: Model, version: Version, arm: str, decision: Decision) -> None:
         """As `add`, for leaves that were folded before: fills open windows, closes none."""
         told = self._told.get(f"{model.name}/{version.name}/{arm}")
-        if told is None or told["first_leaf"] is None or model.reference is None:
+        if told is None or told["first_leaf"] is None or not is_watched(model, version):
             return
         begun = (told["first_leaf"], _row(told["first_id"]))
         if (decision.leaf, _row(decision.id)) < begun:
@@ -241,7 +242,9 @@ class Windows:
         """The reference's rows explained; None where they cannot be, nor is it tried again."""
         model, version = series.model, series.version
         key = (model.reference, version.artifact, model.background)
-        if self._explanations is None or model.explain["method"] == "off":
+        if model.reference is None or self._explanations is None:
+            return None
+        if model.explain["method"] == "off":
             return None
         if key not in self._attributed:
             self._attributed[key] = None
@@ -307,15 +310,18 @@ class Windows:
             return None
 
     def _reference(self, model: Model, version: Version) -> Reference:
-        assert model.reference is not None
         assert version.card is not None
+        if model.reference is None:
+            return Reference.absent(version.card)
         key = (model.reference, version.artifact or version.name)
         found = self._references.get(key)
         if found is None:
             rows = read_parquet(self._artifacts.whole_file(model.reference))
-            columns = as_columns(version.card, rows)
+            card = version.card
+            known = tuple(one for one in card.features if one.used or one.name in rows)
+            columns = as_columns(card.model_copy(update={"features": known}), rows)
             scores = self._scores(version, columns)
-            found = Reference.of(version.card, columns, scores, model.reference)
+            found = Reference.of(card, columns, scores, model.reference)
             self._references[key] = found
         return found
 
@@ -347,6 +353,13 @@ class Windows:
         return told
 
 
+def is_watched(model: Model, version: Version) -> bool:
+    """Windows need a card's features and something to compare them with: a sample of them or, of
+    text, whose card is no version's own, the windows before."""
+    moving = model.protocol == "openai" and model.monitor.get("baseline", "none") != "none"
+    return version.card is not None and (model.reference is not None or moving)
+
+
 def _row(identity: str) -> int:
     return int(identity.rpartition("/")[2])
 
@@ -358,6 +371,9 @@ def _settings(model: Model) -> WindowSettings:
         at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
         minimum=min(100, count),
         groups=tuple(model.monitor["groups"]),
+        slices=tuple(dict.fromkeys([*model.monitor["groups"], *model.monitor.get("slices", ())]))
+        if model.monitor.get("baseline") == "rolling"
+        else (),
         baseline=model.monitor.get("baseline", "none"),
         drift=DriftSettings.model_validate(model.monitor.get("drift", {})),
     )

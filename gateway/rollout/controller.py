@@ -34,7 +34,7 @@ from gateway.revisions import Revisions, end_rollout, set_rollout
 from gateway.rollout.attempt import Attempt, waits_for_labels
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.counting import Counting
-from gateway.rollout.entry import artifacts_of, held_by, is_narrower, resumed_over
+from gateway.rollout.entry import held_by, is_narrower, is_swapped, resumed_over
 from gateway.rollout.lifecycle import (
     Decision,
     Move,
@@ -243,16 +243,18 @@ class Rollouts:
         if record["event"] == "created":
             self.attempts.pop(name, None)
             self.attempts[name] = Attempt(record, *self._registry(record))
-            self._take_open_alerts(self.attempts[name], number)
             return
         attempt = self.attempts.get(name)
         if attempt is not None and attempt.number == record["attempt"]:
+            before = attempt.is_exposed
             attempt.take(record)
+            if attempt.is_exposed and not before:
+                self._take_open_alerts(attempt, number)
             if record["event"] == "move":
                 self.metrics.count("headworks_rollout_moves", name, record["move"])
 
     def _take_open_alerts(self, attempt: Attempt, number: int) -> None:
-        """What was open when it was created. Nothing was read while no rollout ran."""
+        """What was open when it began. Nothing was read while no rollout ran, or waited to."""
         start = max(0, number - ALERTS_LOOKED_FOR)
         reader = LedgerReader(self.state, start)
         for _, text in reader.read(number - start):
@@ -398,8 +400,8 @@ class Rollouts:
             attempt = self.attempts.get(told["rollout"])
             fits = attempt is not None and attempt.number == told["attempt"]
             if attempt is None or attempt.number < told["attempt"]:
-                take_back(self.revisions, told)  # of a rollout that this state knows nothing of
-                self._say(ROLLOUT, told | {"number": 0, "step": -1})
+                take_back(self.revisions, told)
+                self._adopt_unknown(told)
             elif attempt is not None and fits and not attempt.is_over:
                 take_back(self.revisions, told)
                 move, phase = Move(told["move"]), told["phase"]
@@ -407,6 +409,16 @@ class Rollouts:
                 self._say(ROLLOUT, told | {"number": attempt.stage.moves + 1, "step": step,
                                            "move": move, "phase": phase})  # fmt: skip
             self.narrowings.done(told["rollout"])
+
+    def _adopt_unknown(self, told: dict[str, Any]) -> None:
+        """Of an attempt that this state has lost: the move that follows its last one, if that is
+        not it already."""
+        last: dict[str, Any] = {"id": None, "number": 0, "step": -1}
+        for leaf in Chronicle(self.state).leaves(told["rollout"], told["attempt"]):
+            if leaf.record.get("event") == "move":
+                last = leaf.record
+        if last["id"] != told["id"]:
+            self._say(ROLLOUT, told | {"number": last["number"] + 1, "step": last["step"]})
 
     def _reconcile(self, attempt: Attempt) -> None:
         """Let the table say what the stage asks for."""
@@ -418,7 +430,7 @@ class Rollouts:
             self._end(attempt, held)
             return
         wanted = attempt.entry()
-        if wanted is not None and self.is_swapped(attempt, document):
+        if wanted is not None and is_swapped(document, attempt):
             self._taken_away(attempt, document, "changed its versions")
             return
         if wanted is not None and held != wanted:
@@ -454,10 +466,6 @@ class Rollouts:
             )  # fmt: skip
         self.metrics.set("headworks_rollout_weight_ppm", 0, attempt.name)
         attempt.settled, self.is_dirty = True, True
-
-    def is_swapped(self, attempt: Attempt, document: Mapping[str, Any]) -> bool:
-        """Whether a version is no longer the artifact that it was when the attempt was created."""
-        return bool(artifacts_of(document, attempt.settings) != attempt.created["artifacts"])
 
     def _taken_away(self, attempt: Attempt, document: Mapping[str, Any], what: str) -> None:
         """Somebody else's revision did it: that was an abort, and is recorded as theirs."""

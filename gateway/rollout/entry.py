@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.revisions import rule_of
+from gateway.merge import digest
+from gateway.revisions import rests_on, rule_of
 from gateway.rollout.attempt import Attempt
 from gateway.rollout.lifecycle import is_paused
 from gateway.rollout.rolloutsettings import RolloutSettings
@@ -34,6 +35,22 @@ def artifacts_of(document: Mapping[str, Any], settings: RolloutSettings) -> dict
     versions = document["models"].get(settings.model, {"versions": {}})["versions"]
     names = (settings.from_, settings.to)
     return {name: versions[name]["artifact"] for name in names if name in versions}
+
+
+def basis_of(document: Mapping[str, Any], settings: RolloutSettings) -> str | None:
+    """Digest of all that a rollout rests on; None: its model is gone."""
+    if settings.model not in document["models"]:
+        return None
+    versions = {"from": settings.from_, "to": settings.to}
+    return digest(rests_on(document, settings.model, versions))
+
+
+def is_swapped(document: Mapping[str, Any], attempt: Attempt) -> bool:
+    """Whether its versions, units or groups are no longer what they were when it was created."""
+    created, settings = attempt.created, attempt.settings
+    if artifacts_of(document, settings) != created["artifacts"]:
+        return True
+    return "basis" in created and basis_of(document, settings) != created["basis"]
 
 
 def resumed_over(document: Mapping[str, Any], attempt: Attempt) -> Entry | None:

@@ -15,7 +15,7 @@ import orjson
 
 from gateway.rollout.attempt import Asked, Attempt
 from gateway.rollout.controller import Rollouts
-from gateway.rollout.entry import artifacts_of
+from gateway.rollout.entry import artifacts_of, basis_of, is_swapped
 from gateway.rollout.fitness import misfits
 from gateway.rollout.lifecycle import (
     Phase,
@@ -71,6 +71,7 @@ class Steward:
             "file": tree, "digest": settings.digest, "model": settings.model,
             "rule": settings.rule, "from": settings.from_, "to": settings.to,
             "artifacts": artifacts_of(document, settings),
+            "basis": basis_of(document, settings),
             "revision": self.rollouts.revisions.tables.current,
         }  # fmt: skip
         self.rollouts.say(created)
@@ -131,8 +132,8 @@ class Steward:
             words = f"step {gate} waits for the approval of a {role}"
             raise Refused(409, "not_approved", words)
         _, document = self.rollouts.revisions.current()
-        if self.rollouts.is_swapped(attempt, document):
-            words = "a version is no longer what it was when this was created; abort, start anew"
+        if is_swapped(document, attempt):
+            words = "its versions, units or groups have changed since it was created; start anew"
             raise Refused(409, "not_now", words)
         if not check:
             self.rollouts.begin(attempt, by, why)

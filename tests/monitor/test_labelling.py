@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.catalog import labels
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import Catalog
+from gateway.console.performance import performed
 from gateway.journal.record import EMPTY, encode_parts
 from gateway.monitor.labelling import Labelling, records_of
 from gateway.monitor.outcomes import COUNTS_AT_MOST
@@ -156,6 +157,37 @@ def test_a_shadow_has_the_label_of_the_decision_that_was_given(chunk):
         ("v1", "shadow", *place, "b", 1, 0): 1,
         ("v1", "stable", *place, "a", 1, 1): 1,
     }
+
+
+def test_a_cohort_is_measured_by_the_card_it_was_decided_with():
+    """A day later the threshold is another and the version has a new card: the old day's figures
+    stay, and so do those of a version that is gone."""
+
+    def table(threshold, *versions):
+        words = SimpleNamespace(**vars(WORDS), threshold=threshold)
+        outputs = SimpleNamespace(score=CARD.outputs.score, outcome=words)
+        card = SimpleNamespace(card=SimpleNamespace(outputs=outputs))
+        model = SimpleNamespace(name="m", versions=dict.fromkeys(versions, card))
+        return SimpleNamespace(models={"m": model})
+
+    tables = {"r": table(0.5, "v0", "v1"), "s": table(0.9, "v1")}
+    leaves = [exchange(one) for one in IDS[:3]]
+    leaves[1]["record"] |= {"revision": "s", "at": leaves[1]["record"]["at"] + 86_400 * 10**9}
+    leaves[2]["record"] |= {"version": "v0"}
+    leaves.append(feedback([(0, 1, 1), (1, 1, 1), (2, 1, 1)]))
+    catalog = Catalog(None)
+    for number, leaf in enumerate(leaves):
+        for name, row in rows_of(number, leaf):
+            catalog.add(name, row)
+    catalog.commit(len(leaves), {})
+    store = SimpleNamespace(load=tables.__getitem__)
+    with closing(catalog.cursor()) as cursor:
+        told = performed(cursor, store, tables["s"].models["m"], 0)
+    catalog.close()
+    accuracy = {(one["version"], one["day"]): one["realised"]["figures"]["accuracy"]
+                for one in told["cohorts"]}  # fmt: skip
+    assert accuracy == {("v1", "2026-11-18"): 1.0, ("v1", "2026-11-19"): 0.0,
+                        ("v0", "2026-11-18"): 1.0}  # fmt: skip
 
 
 def test_cohorts_of_shadows_have_their_primaries_labels():

@@ -175,6 +175,7 @@ def test_attributions_are_judged_the_same_after_a_restart(place, at):
     last = {one["name"]: one["drift"] for one in reports[-1]["attributions"]["features"]}
     assert (last["lvr"]["state"], last["lvr"]["suppressed_by"]) == ("watch", ["feature/lvr"])
     assert last["ccs"]["state"] == "ok"
+    assert [[one["key"], one["value"]] for one in reports[-1]["slices"]] == [["race", "x"]]
 
     before = Windows(artifacts, {}, explanations=explanations)
     told = run(before, model, decisions[:at])

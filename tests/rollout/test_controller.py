@@ -5,7 +5,7 @@ from __future__ import annotations
 import runpy
 
 import pytest
-from site_of_rollouts import ANA, FILE, ROOT, Answer, Site
+from site_of_rollouts import ANA, BEN, FILE, ROOT, Answer, Site
 
 from gateway.check import check
 from gateway.revisions import Owned
@@ -235,6 +235,16 @@ def test_an_alert_that_was_open_before_is_a_cause(site):
     tell_alert(site, "drift/lvr", "v2")
     site.rollouts._skip()
     site.start(ON_ALERT)
+    site.serve(2)
+    assert (site.stage.phase, site.stage.held.kind) == ("held", "alert")
+
+
+def test_an_alert_while_a_draft_waits_is_a_cause(site):
+    """Opened between the file and its approval, when the governor reads nothing either."""
+    site.start(ON_ALERT.replace("steps:\n", "steps:\n  - {approval: sre}\n"))
+    tell_alert(site, "drift/lvr", "v2")
+    site.rollouts._skip()
+    site.steward.approve("trees", BEN)
     site.serve(2)
     assert (site.stage.phase, site.stage.held.kind) == ("held", "alert")
 

@@ -7,6 +7,7 @@ import pytest
 from site_of_rollouts import ANA, BEN, CONFIG, FILE, Site
 
 from gateway.rollout.narrowing import abort_offline
+from gateway.rollout.recomputation import recompute
 from gateway.rollout.steward import Person, Refused
 from gateway.table import Conflict
 
@@ -103,10 +104,19 @@ def test_another_artifact_is_another_rollout(site):
     assert last["why"] == "another revision changed its versions: a fix"
 
 
-def test_an_approval_is_of_the_artifact_that_there_was(site):
-    """Swapped while it waited for its approval: it does not begin."""
+def recount(site) -> None:
+    """Other units."""
+    site.revisions.change(
+        lambda document: document["models"]["mortgage"].update(unit=["exchange"]),
+        author="eve", reason="others", origin="api",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [swap, recount])
+def test_an_approval_is_of_what_there_was(site, change):
+    """Another candidate, or other units, while it waited for its approval: it does not begin."""
     site.start(FILE.replace("steps:\n", "steps:\n  - {approval: sre}\n"))
-    swap(site)
+    change(site)
     assert refusal(site.steward.approve, "trees", BEN) == (409, "not_now")
     assert (site.stage.phase, site.entry()) == ("draft", None)
 
@@ -137,6 +147,8 @@ def test_a_narrowing_of_what_is_unknown_is_recorded(site):
     done = [one for one in site.leaves("rollout") if one.get("move") == "abort"]
     assert [(one["by"], one["attempt"]) for one in done] == [("eve (offline)", 1)]
     assert (site.rollouts.attempts, site.entry()) == ({}, None)
+    report = recompute(site.state, site.keys, "trees")
+    assert (report.problems, report.phase) == ([], "aborted")
 
 
 def test_sessions_that_keep_their_version_are_not_compared(tmp_path):
