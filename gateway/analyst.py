@@ -48,7 +48,8 @@ from gateway.monitor.inference import (
     segments_of,
 )
 from gateway.monitor.labelling import Labelling, records_of
-from gateway.monitor.pairs import Pairs, sightings, words_alike
+from gateway.monitor.outcomeblocks import OutcomeBlocks
+from gateway.monitor.pairs import Pairs, sightings
 from gateway.monitor.report import WindowReport
 from gateway.monitor.segments import Segments
 from gateway.monitor.worker import Windows
@@ -101,6 +102,7 @@ class Analyst:
         )
         self.segments = Segments(self.catalog.state.get("segments", {}))
         self.pairs = Pairs(self.catalog.state.get("pairs", {}))
+        self.outcomes = OutcomeBlocks(self.catalog.state.get("outcomes", {}))
         waiting = self.catalog.state.get("waiting", [])
         self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
@@ -192,6 +194,7 @@ class Analyst:
                 "delivered": self.webhook.delivered,
                 "segments": self.segments.to_json(),
                 "pairs": self.pairs.to_json(),
+                "outcomes": self.outcomes.to_json(),
             }
             await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
             self.labelling.forget()
@@ -296,8 +299,10 @@ class Analyst:
         for table, row in rows_of(number, leaf):
             self.catalog.add(table, row)
         record = leaf["record"]
-        for told in records_of(self.labelling.take(number, leaf, self.catalog)):
+        for told in records_of(changes := self.labelling.take(number, leaf, self.catalog)):
             self._say(number, told | {"feedback": record["id"]})
+        for seen in self.outcomes.take(changes, record):
+            self._say_alerts(number, self.alerts.take_sighting(seen))
         self._tell_labels(leaf)
         if (happening := self.alerts.take_word(leaf["kind"], record)) is not None:
             self._say_alert(number, happening)
@@ -369,14 +374,9 @@ class Analyst:
 
     def _count_pairs(self, leaf: dict[str, Any], found: Inference | None) -> None:
         """The outcomes of both versions by group, where the groups can be read."""
-        if found is None or found.why is not None or leaf["record"].get("noise"):
-            return
-        first = found.model.versions.get(leaf["comparison"].get("of", {}).get("version"))
-        if first is None or first.name == found.version.name:
-            return
-        words = words_alike(first.card, found.version.card)
-        if words is not None:
-            self.pairs.take(leaf, words, tuple(found.model.monitor["groups"]), found.groups)
+        if found is not None and found.why is None:
+            cards = {name: version.card for name, version in found.model.versions.items()}
+            self.pairs.offer(leaf, cards, tuple(found.model.monitor["groups"]), found.groups)
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""

@@ -21,6 +21,7 @@ from gateway.monitor.sightings import SCHEMA, sightings
 
 ALERTS_MAX = 10_000
 OF_PAIRS = "bias/pair/"
+BY_LABELS = ("bias/opportunity/", "bias/odds/", "bias/calibration/")
 ACKNOWLEDGED, MUTED = "alert_acknowledged", "alert_muted"
 """Kinds of the leaves that the API writes for people."""
 
@@ -50,7 +51,7 @@ class Alerts:
         model, version, arm, _ = report.id.split("/")
         at = report.closed_at
         for alert in list(self._alerts.values()):
-            if alert.cause.startswith(OF_PAIRS):  # windows say nothing of what pairs show
+            if alert.cause.startswith((OF_PAIRS, *BY_LABELS)):  # windows say nothing of these
                 continue
             if (alert.model, alert.version) == (model, version) and alert.cause not in named:
                 raised = False if report.judged else None

@@ -227,6 +227,18 @@ class Pairs:
         """`told`: what `to_json` gave at the last commit, or {}."""
         self._pairs = {name: Pair(one) for name, one in told.items()}
 
+    def offer(
+        self, leaf: Mapping[str, Any], cards: Mapping[str, Card | None], keys: Sequence[str],
+        groups: Sequence[Mapping[str, str]],
+    ) -> None:  # fmt: skip
+        """A leaf with a comparison; taken where two versions decide between the same words."""
+        record, first = leaf["record"], leaf["comparison"].get("of", {}).get("version")
+        if record.get("noise") or first == record["version"] or first not in cards:
+            return
+        words = words_alike(cards[first], cards.get(record["version"]))
+        if words is not None:
+            self.take(leaf, words, keys, groups)
+
     def take(
         self, leaf: Mapping[str, Any], words: OutcomeWords, keys: Sequence[str],
         groups: Sequence[Mapping[str, str]],
