@@ -171,6 +171,11 @@ class Attempt:
 
     # What follows from it.
 
+    @property
+    def next_ends(self) -> int:
+        """When the next block is over, in ns."""
+        return (self.tally.next + 1) * self.block_ns
+
     def next_block(self) -> Block:
         """The next block as it would be closed now."""
         number = self.tally.next

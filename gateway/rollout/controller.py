@@ -333,9 +333,9 @@ class Rollouts:
         self._decide(attempt)
         passed = self._passed()
         for _ in range(BLOCKS_AT_ONCE):
-            block = attempt.next_block()
-            if not attempt.is_exposed or block.ended > passed or not self._fits(attempt):
+            if not attempt.is_exposed or attempt.next_ends > passed or not self._fits(attempt):
                 return
+            block = attempt.next_block()
             if attempt.is_worth_a_leaf(block):
                 told = {"name": attempt.name, "block": block.to_json(), "alerts": attempt.alerts}
                 self._say(EVIDENCE, told)

@@ -182,8 +182,11 @@ def _unallowed(attempt: Attempt, made: Decision, record: dict[str, Any]) -> Iter
     if made.move not in (Move.APPROVE, Move.NEXT, Move.RESUME):
         return
     plan, stage, at = attempt.plan, attempt.stage, record["at"] - AT_ONCE_NS
+    begin = plan.first if stage.phase is Phase.APPROVED else max(0, stage.step)
     end = len(plan.steps) if made.phase is Phase.PROMOTED else made.step
-    gates = [gate for gate in range(max(0, stage.step), end) if plan.steps[gate].approval]
+    if made.move is Move.APPROVE:
+        end = plan.first
+    gates = [gate for gate in range(begin, end) if plan.steps[gate].approval]
     for gate in gates:
         if not is_approved(plan, stage, gate, at):
             yield f"step {gate + 1} waits for a {plan.steps[gate].approval}, who has not approved"

@@ -7,7 +7,8 @@ blocks of counts, the registry of units, and the pairs of a shadow only as count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -140,6 +141,12 @@ def _of_row(groups: tuple[tuple[str, ...], ...], row: int) -> tuple[str, ...]:
     return groups[row] if row < len(groups) else groups[0]
 
 
+def _together(large: Sequence[str]) -> set[str]:
+    """Those that another group of their key is told with: one alone is compared with nobody."""
+    keys = Counter(key.partition("=")[0] for key in large)
+    return {key for key in large if keys[key.partition("=")[0]] > 1}
+
+
 @dataclass(slots=True)
 class PairCount:
     """`PairCounts`, while it grows."""
@@ -193,14 +200,15 @@ class Open:
         """Take out the groups that would tell of single persons, in either arm: what they were."""
         kept = Open()
         arms = self.canary.groups, self.control.groups
-        for key in arms[0].keys() | arms[1].keys():
-            if all(key in arm and min(arm[key][0], arm[key][2]) >= PEOPLE_LEAST for arm in arms):
-                continue
-            for arm, own in zip(arms, (kept.canary.groups, kept.control.groups)):
-                if key in arm:
-                    own[key] = arm.pop(key)
-        few = [key for key, group in self.pairs.groups.items() if group[0] < PEOPLE_LEAST]
-        kept.pairs.groups = {key: self.pairs.groups.pop(key) for key in few}
+        told = _together([
+            key for key in arms[0].keys() & arms[1].keys()
+            if all(min(arm[key][0], arm[key][2]) >= PEOPLE_LEAST for arm in arms)
+        ])  # fmt: skip
+        for arm, own in zip(arms, (kept.canary.groups, kept.control.groups)):
+            own.update({key: arm.pop(key) for key in arm.keys() - told})
+        pairs = self.pairs.groups
+        told = _together([key for key, group in pairs.items() if group[0] >= PEOPLE_LEAST])
+        kept.pairs.groups = {key: pairs.pop(key) for key in pairs.keys() - told}
         return kept
 
     def block(self, rollout: str, attempt: int, number: int, step: int, block_ns: int) -> Block:

@@ -90,3 +90,15 @@ def test_a_second_person_is_looked_for(tmp_path, monkeypatch):
         return True
 
     assert "wants a second person" in problems(site, monkeypatch, alone)
+
+
+def test_nobody_begins_before_the_first_approval(tmp_path, monkeypatch):
+    """A rollout whose first step is an approval, which the ledger then lacks."""
+    site = Site(tmp_path)
+    site.start(FILE.replace("steps:\n", "steps:\n  - {approval: sre, expires: 20s}\n"))
+    site.steward.approve("trees", BEN)
+    site.serve(1)
+    site.loop.run_until_complete(site.journal.close())
+    assert recompute(site.state, site.keys, "trees").problems == []
+    said = problems(site, monkeypatch, lambda record: record.get("event") != "approved")
+    assert "step 1 waits for a sre" in said

@@ -6,7 +6,7 @@ import pytest
 from site_of_rollouts import BEN, CONFIG, FILE, SECOND, Answer, Site
 
 from gateway.exchange import exchange_id
-from gateway.rollout.observation import Observation
+from gateway.rollout.observation import Observation, Pair
 from gateway.rollout.recomputation import recompute
 from gateway.rollout.standing import standing
 from gateway.rollout.tally import PEOPLE_LEAST, Open, Tally
@@ -142,13 +142,29 @@ def test_no_leaf_tells_of_a_single_person(site):
     assert {"race=black", "race=white"} == set(told)
     for groups in told.values():
         assert min(min(one["units"], one["decisions"]) for one in groups) >= PEOPLE_LEAST
-    assert len(told["race=black"]) < len(told["race=white"])
+    assert 0 < len(told["race=black"]) == len(told["race=white"]) < len(site.leaves("evidence"))
     arms = site.attempt.judging
     waiting = site.attempt.tally.withheld
     for arm, left in ((arms.canary, waiting.canary), (arms.control, waiting.control)):
         whole = sum(one.units for one in arm.groups.values())
         assert whole + sum(group[0] for group in left.groups.values()) == arm.units
     assert recompute(site.state, site.keys, "trees").problems == []
+
+
+def test_groups_are_told_together():
+    """A bet compares groups of one block: one that comes alone would be compared with nobody."""
+    tally = Tally(SECOND, None, 0)
+    told = []
+    for number in range(1, 40):
+        for which in range(6):
+            pair = Pair(number * SECOND, None, True, False, None, 1, 0, 0,
+                        ("race=black" if which == 0 else "race=white",), 1)  # fmt: skip
+            tally.take_eligible(number * SECOND - 3 * SECOND)
+            tally.take_pair(pair)
+        groups = tally.peek(number, "r", 1, 0).pairs.groups
+        told += [{key: one.decisions for key, one in groups.items()}] if groups else []
+        tally.close(number)
+    assert told == [{"race=black": 20, "race=white": 100}]
 
 
 def test_groups_that_no_guard_asks_for_are_not_counted(site):
