@@ -12,8 +12,15 @@ import pytest
 from gateway.artifacts import Artifacts
 from gateway.check import Checked, check
 from gateway.condition import HeaderIs
-from gateway.edit import read_edit
-from gateway.revisions import Clashing, Owned, Published, Revisions, end_rollout, set_rollout
+from gateway.revision.edit import read_edit
+from gateway.revision.revisions import (
+    Clashing,
+    Owned,
+    Published,
+    Revisions,
+    end_rollout,
+    set_rollout,
+)
 from gateway.routing.choice import choose
 from gateway.split import Copied, Rollout
 from gateway.table import Conflict, TableStore

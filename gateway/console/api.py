@@ -41,7 +41,7 @@ from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
 from gateway.monitor.alerts import ACKNOWLEDGED, MUTED
-from gateway.revisions import Revisions
+from gateway.revision.revisions import Revisions
 from gateway.table import Model, TableStore
 
 _AGO = re.compile(r"^(\d+)(s|m|h|d)$")

@@ -30,7 +30,7 @@ from gateway.declaration import CONTROLLER
 from gateway.disk import Occupied, write_durably
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
-from gateway.revisions import Revisions, end_rollout, set_rollout
+from gateway.revision.revisions import Revisions, end_rollout, set_rollout
 from gateway.rollout.attempt import Attempt, waits_for_labels
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.counting import Counting

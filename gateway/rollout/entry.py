@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.merge import digest
-from gateway.revisions import rests_on, rule_of
+from gateway.revision.merge import digest
+from gateway.revision.revisions import rests_on, rule_of
 from gateway.rollout.attempt import Attempt
 from gateway.rollout.lifecycle import is_paused
 from gateway.rollout.rolloutsettings import RolloutSettings

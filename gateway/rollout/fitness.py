@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.revisions import rule_of
+from gateway.revision.revisions import rule_of
 from gateway.rollout.rolloutsettings import RolloutSettings
 
 Found = tuple[str, str]

@@ -20,7 +20,7 @@ from gateway.journal import record
 from gateway.journal.directory import JournalFolder
 from gateway.journal.writer import open_journal
 from gateway.ledger.log import LedgerReader
-from gateway.revisions import Revisions
+from gateway.revision.revisions import Revisions
 from gateway.rollout.controller import Rollouts
 from gateway.rollout.steward import Person, Steward
 from gateway.routing.choice import choose, shadows

@@ -8,7 +8,7 @@ import pytest
 from site_of_rollouts import ANA, BEN, FILE, ROOT, Answer, Site
 
 from gateway.check import check
-from gateway.revisions import Owned
+from gateway.revision.revisions import Owned
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.recomputation import Unknown, recompute, recorded_blocks
 from gateway.rollout.rolloutsettings import RolloutSettings

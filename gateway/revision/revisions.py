@@ -7,7 +7,7 @@ from. Whoever changes the table says which revision the change was made for; if 
 by then, nothing is changed (`Conflict`). What does not compile never gets a name.
 
 A running rollout owns its rule: a change that touches it is `Owned`. A file that changed what
-somebody else changed since is `Clashing` (`gateway/merge.py`). Both are shown in both.
+somebody else changed since is `Clashing` (`gateway/revision/merge.py`). Both are shown in both.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from gateway.artifacts import Artifacts
 from gateway.check import Checked, rule_references
 from gateway.declaration import MILLION
 from gateway.disk import Occupied
-from gateway.edit import Edit
-from gateway.merge import SECTIONS, Clash, Document, digests, merge, without_rollout
+from gateway.revision.edit import Edit
+from gateway.revision.merge import SECTIONS, Clash, Document, digests, merge, without_rollout
 from gateway.split import Rollout
 from gateway.table import (
     FORMAT,
