@@ -91,7 +91,12 @@ def test_what_contradicts_the_card(place, change, contradicts):  # noqa: F811
     bodies = SimpleNamespace(read_sealed=lambda *_: ((), parts))
     record = {"id": "x", "model": "mortgage", "version": "v1", "arm": "stable", "protocol": "v2",
               "operation": "infer", "status": 200}  # fmt: skip
-    leaf = {"record": record, "body": {}, "decisions": [{"score": 0.5, "outcome": "deny"}]}
+    leaf = {
+        "kind": "exchange",
+        "record": record,
+        "body": {},
+        "decisions": [{"score": 0.5, "outcome": "deny"}],
+    }
     found = read_inference(leaf, SimpleNamespace(models={"mortgage": model}), bodies)
     assert found.contradicts_card == contradicts
     assert (found.why is None) == (not contradicts and "parameters" not in inputs[0])
