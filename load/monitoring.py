@@ -321,8 +321,9 @@ def coverage(scale: float) -> list[Table]:
             if not (bias.is_sufficient(*own) and bias.is_sufficient(*theirs)):
                 told["insufficient"] += 1
                 continue
-            found = bias.state_of(proportion.katz(a, 1000, b, 1000), confirmed=True)
-            told[found] += 1
+            later, others = int(dice.binomial(1000, 0.5 * ratio)), int(dice.binomial(1000, 0.5))
+            since = (later, 1000 - later, others, 1000 - others)
+            told[bias.state_of(bias.compare_groups("b", own, theirs), a / 1000, since)] += 1
             plain += a / b < 0.8
         n = repeats // 5
         shares = [told["ok"], told["watch"], told["breach"], plain]
@@ -330,8 +331,9 @@ def coverage(scale: float) -> list[Table]:
     return [
         (f"Intervals of two groups|{repeats} draws; nominal 95 %, target 93 to 97 %.",
          ["groups: size and rate", "true ratio", "difference (Newcombe)", "ratio (Katz)"], rows),
-        ("States of the four-fifths rule|Two groups of 1,000, the higher rate 0.5; `breach` once "
-         "confirmed. The last column is the point ratio below 0.8, which knows no doubt.",
+        ("States of the four-fifths rule|Two groups of 1,000, the higher rate 0.5, and as many new "
+         "decisions that may confirm a `breach`. The last column is the point ratio below 0.8, "
+         "which knows no doubt.",
          ["true ratio", "ok", "watch", "breach", "point value says below 0.8"], states),
     ]  # fmt: skip
 
