@@ -14,6 +14,7 @@ import asyncio
 import logging
 import signal
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,23 @@ from gateway.explain.remote import Remote
 from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
 from gateway.journal.reader import Entry, JournalReader
-from gateway.journal.record import EMPTY, decode_parts, encode_parts
+from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import Inference, is_decided, read_inference
-from gateway.monitor.labelling import Labelling
+from gateway.monitor.inference import (
+    Inference,
+    is_decided,
+    is_judged,
+    read_inference,
+    segments_of,
+)
+from gateway.monitor.labelling import Labelling, records_of
+from gateway.monitor.outcomeblocks import OutcomeBlocks
+from gateway.monitor.pairs import Pairs, sightings
 from gateway.monitor.report import WindowReport
-from gateway.monitor.segments import Segments, by_features, by_groups
+from gateway.monitor.segments import Segments
 from gateway.monitor.worker import Windows
 from gateway.outbound.scoring import Scores
 from gateway.outbound.webhook import Waiting, Webhook
@@ -83,13 +92,17 @@ class Analyst:
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
         family = opened(state)
-        self.windows = Windows(artifacts, self.catalog.state.get("windows", {}), family)
+        self.windows = Windows(
+            artifacts, self.catalog.state.get("windows", {}), family, self.explanations
+        )
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
         leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
         self.webhook = Webhook(
             self._unsent, self._webhook_target, (leaf, ordinal), self.metrics, clock
         )
         self.segments = Segments(self.catalog.state.get("segments", {}))
+        self.pairs = Pairs(self.catalog.state.get("pairs", {}))
+        self.outcomes = OutcomeBlocks(self.catalog.state.get("outcomes", {}))
         waiting = self.catalog.state.get("waiting", [])
         self.labelling = Labelling(state, self.bodies, self._table, waiting)
         self.stopping = asyncio.Event()
@@ -180,6 +193,8 @@ class Analyst:
                 "alerts": self.alerts.to_json(),
                 "delivered": self.webhook.delivered,
                 "segments": self.segments.to_json(),
+                "pairs": self.pairs.to_json(),
+                "outcomes": self.outcomes.to_json(),
             }
             await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
             self.labelling.forget()
@@ -266,6 +281,8 @@ class Analyst:
             self._take(number, leaf)
             if (found := inferences.get(number)) is not None:
                 self._judge(number, leaf, found, said.get(number))
+            elif is_judged(leaf) and (found := self._read(leaf)).why is None:  # a text
+                self._watch(number, leaf, found, None)
             self._count_segments(number, leaf, inferences.get(number))
         return len(leaves)
 
@@ -282,10 +299,10 @@ class Analyst:
         for table, row in rows_of(number, leaf):
             self.catalog.add(table, row)
         record = leaf["record"]
-        for model, counts in sorted(self.labelling.take(number, leaf, self.catalog).items()):
-            if counts:
-                told = {"kind": "labelled", "model": model, "counts": counts}
-                self._say(number, told | {"feedback": record["id"]})
+        for told in records_of(changes := self.labelling.take(number, leaf, self.catalog)):
+            self._say(number, told | {"feedback": record["id"]})
+        for seen in self.outcomes.take(changes, record):
+            self._say_alerts(number, self.alerts.take_sighting(seen))
         self._tell_labels(leaf)
         if (happening := self.alerts.take_word(leaf["kind"], record)) is not None:
             self._say_alert(number, happening)
@@ -310,13 +327,22 @@ class Analyst:
         if said is None:
             said = {"not_explained": found.why or "lost"}
             self._say_explanation(number, leaf["record"], said, found.keys)
+            if found.contradicts_card and not leaf["record"].get("noise"):
+                self._count_readable(number, leaf["record"], found)
             return
         self._say_explanation(number, leaf["record"], said, found.keys)
         if "rows" in said and any(rule.shadows for rule in found.model.rules):
             self.segments.explained(leaf["record"], said)
+        self._watch(number, leaf, found, said)
+
+    def _watch(
+        self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
+    ) -> None:
+        """Put an exchange's rows into their windows and say what those say."""
         if leaf["record"].get("noise"):  # the same decision again is no further one
             return
-        for decision in found.decisions(number, leaf):
+        self._count_readable(number, leaf["record"], found)
+        for decision in found.decisions(number, leaf, said):
             arm = leaf["record"]["arm"]
             for told in self.windows.add(found.model, found.version, arm, decision):
                 if isinstance(told, WindowReport):
@@ -324,36 +350,42 @@ class Analyst:
                 else:
                     self._say_alerts(number, self.alerts.take_sighting(told))
 
+    def _count_readable(self, number: int, record: dict[str, Any], found: Inference) -> None:
+        readable = not found.contradicts_card
+        for seen in self.windows.heard_of(found.model, found.version, record, readable=readable):
+            self._say_alerts(number, self.alerts.take_sighting(seen))
+
     def _count_segments(self, number: int, leaf: dict[str, Any], found: Inference | None) -> None:
         """A shadow's comparison by what its exchange was of; what was counted for long is said."""
         if leaf["kind"] != "exchange":
             return
         if "comparison" in leaf:
-            self.segments.take(leaf, self._segments(leaf, found))
+            known = self._table(leaf["record"]["revision"]).models[leaf["record"]["model"]]
+            self.segments.take(leaf, segments_of(leaf, found, known, self.windows, self.bodies))
+            self._count_pairs(leaf, found)
         for model, told in self.segments.due(leaf["record"]["at"]):
             self._say(number, {"kind": "compared", "model": model} | told)
+        for report in self.pairs.due(leaf["record"]["at"]):
+            name = f"{report.model}/{report.version}/{report.against}"
+            about = {"kind": "paired", "model": report.model, "name": name}
+            self._say(number, about | {"report": report.to_json()})
+            for seen in sightings(report):
+                self._say_alerts(number, self.alerts.take_sighting(seen))
 
-    def _segments(self, leaf: dict[str, Any], found: Inference | None) -> list[dict[str, str]]:
-        """By groups, and by the inputs of what was decided, as far as they can be read."""
-        record = leaf["record"]
-        model = self._table(record["revision"]).models[record["model"]]
-        keys = tuple(model.monitor["groups"])
-        if found is not None and found.why is None and found.version.card is not None:
-            card, reference = found.version.card, self.windows.reference(model, found.version)
-            told, rows = found.groups, range(len(found.outcomes))
-            return [by_groups(keys, told, row) | by_features(card, reference, found.rows, row)
-                    for row in rows]  # fmt: skip
-        try:
-            context, *_ = decode_parts(self.bodies.read(record["id"], leaf["body"]))
-        except (ValueError, OSError, KeyError):
-            return []
-        return [by_groups(keys, orjson.loads(context)["groups"])]
+    def _count_pairs(self, leaf: dict[str, Any], found: Inference | None) -> None:
+        """The outcomes of both versions by group, where the groups can be read."""
+        if found is not None and found.why is None:
+            cards = {name: version.card for name, version in found.model.versions.items()}
+            self.pairs.offer(leaf, cards, tuple(found.model.monitor["groups"]), found.groups)
 
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
         noise = leaf["record"].get("noise")
-        if is_decided(leaf) and not noise and (found := self._read(leaf)).why is None:
-            for decision in found.decisions(number, leaf):
+        if is_judged(leaf) and not noise and (found := self._read(leaf)).why is None:
+            asked = replace(found.asked(), given=False)  # no counterfactuals, which were told
+            here = found.version.artifact is not None
+            said = self.explanations.explain([asked])[0] if here else None
+            for decision in found.decisions(number, leaf, said):
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
     def _read(self, leaf: dict[str, Any]) -> Inference:

@@ -128,6 +128,7 @@ def _references(tree: dict[str, Any]) -> Iterator[tuple[Key, object, str]]:
         yield from rule_references(at, model)
         yield from _protocol(at, model, versions)
         yield from _groups(at, model)
+        yield from _slices(at, model)
         yield from _compared(at, model, versions)
 
 
@@ -176,6 +177,18 @@ def _groups(at: Key, model: dict[str, Any]) -> Iterator[Found]:
         if key in groups:
             words = "is a monitored group: no rule may match on it"
             yield (*at, "context", "routable"), key, words
+
+
+def _slices(at: Key, model: dict[str, Any]) -> Iterator[Found]:
+    """Slices are compared with their own last windows."""
+    monitor = _dict(model.get("monitor"))
+    named = monitor.get("slices")
+    if not isinstance(named, list) or not named:
+        return
+    if len(set(map(str, named))) < len(named):
+        yield (*at, "monitor", "slices"), named, "a key stands twice"
+    if (kind := monitor.get("baseline", "rolling")) != "rolling":
+        yield (*at, "monitor", "slices"), named, f"needs monitor.baseline: rolling, not {kind}"
 
 
 def _conditions(at: Key, when: object, model: dict[str, Any]) -> Iterator[Found]:

@@ -127,7 +127,7 @@ def check(
 
 def warnings(checked: Any) -> list[dict[str, Any]]:
     """What is odd about rules without being wrong."""
-    from gateway.drafts import compile_draft
+    from gateway.revision.drafts import compile_draft
     from gateway.routing.lint import oddities
 
     table = compile_draft(checked)
@@ -178,10 +178,10 @@ def reload(config: Config = CONFIG, set_: Set = None, json: Json = False) -> Non
 @cli.command()
 def status(config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
     """How the gateway is: exit code 0 if green."""
-    from gateway import report
+    from gateway.report import overview
 
     document = ask(config, set_, "/api/v1/status")
-    show(document, json, report.status)
+    show(document, json, overview.status)
     if document["state"] != "green":
         raise typer.Exit(EXIT_FOUND)
 
@@ -224,29 +224,29 @@ def decisions(
     ] = None,
 ) -> None:
     """The newest decisions, filtered; or one, with everything about it."""
-    from gateway import report
+    from gateway.report import overview
 
     if id is not None and reveal is not None:
         path = f"/api/v1/decisions/{id}/reveal"
-        show(post(config, set_, path, {"purpose": reveal}), json, report.decision)
+        show(post(config, set_, path, {"purpose": reveal}), json, overview.decision)
         return
     if id is not None:
-        show(ask(config, set_, f"/api/v1/decisions/{id}"), json, report.decision)
+        show(ask(config, set_, f"/api/v1/decisions/{id}"), json, overview.decision)
         return
     document = ask(
         config, set_, "/api/v1/decisions", model=model, version=version, arm=arm, rule=rule,
         outcome=outcome, status=status, since=since, until=until, window=window, limit=limit,
     )  # fmt: skip
-    show(document, json, lambda console, told: report.decisions(console, told["decisions"]))
+    show(document, json, lambda console, told: overview.decisions(console, told["decisions"]))
 
 
 @cli.command()
 def reproduce(id: str, config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
     """Score and explain a recorded decision again; exit code 0 if nothing differs."""
-    from gateway import report
+    from gateway.report import overview
 
     told = post(config, set_, f"/api/v1/decisions/{id}/reproduce", {})
-    show(told, json, report.reproduction)
+    show(told, json, overview.reproduction)
     if any(told[part]["result"] in ("different", "cannot") for part in ("answer", "explanation")):
         raise typer.Exit(EXIT_FOUND)
 

@@ -25,6 +25,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
+CONTROLLER = "controller"
+"""Who made a move of a rollout that no person made; nobody may be called so."""
 MILLION = 1_000_000
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")

@@ -27,9 +27,9 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
-from gateway import report, rolloutreport
 from gateway.adminclient import AdminClient, Refused, Unreachable
 from gateway.check import Checked
+from gateway.report import overview, rollouts
 from gateway.rollout.recomputation import recompute
 
 MODEL = "mortgage"
@@ -284,20 +284,20 @@ class Demo:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(sent.populations.items()))
         say(f"\n[bold]{len(sent.ids)} applications answered[/] ({kinds} people): " + ", ".join(
             f"{arm} {count}" for arm, count in sorted(sent.arms.items())))  # fmt: skip
-        report.monitor(self.console, document)
+        overview.monitor(self.console, document)
         denied = self.admin.get(
             "/api/v1/decisions", model=MODEL, outcome="deny", arm="stable", limit=1
         )
         if denied["decisions"]:
             say("\n[bold]One decision, with its reasons[/]")
-            report.decision(
+            overview.decision(
                 self.console, self.admin.get(f"/api/v1/decisions/{denied['decisions'][0]['id']}")
             )
         for name in self.rollouts:
             say("")
-            rolloutreport.rollout(self.console, self.admin.get(f"/api/v1/rollouts/{name}"))
+            rollouts.rollout(self.console, self.admin.get(f"/api/v1/rollouts/{name}"))
         say("")
-        report.status(self.console, self.admin.get("/api/v1/status"))
+        overview.status(self.console, self.admin.get("/api/v1/status"))
         say(f"console: http://{self.settings.listen.of('admin').address}/")
 
     def _check_rollouts(self) -> list[str]:

@@ -25,8 +25,8 @@ from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
 from gateway.disk import Occupied
-from gateway.publisher import Publisher, file_problems
-from gateway.revisions import Clashing, Owned, Revisions
+from gateway.revision.publisher import Publisher, file_problems
+from gateway.revision.revisions import Clashing, Owned, Revisions
 from gateway.rollout.controller import Rollouts
 from gateway.rollout.routes import rollout_routes
 from gateway.seal.custody import Custody

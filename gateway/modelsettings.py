@@ -336,6 +336,10 @@ class DriftSettings(Section):
     area: float = Field(
         0.05, ge=0, le=0.5, description="Least area beyond a half that tells rows apart."
     )
+    ranking: float = Field(
+        0.05, ge=0, le=1,
+        description="Least share of pairs of features whose mean attributions change places.",
+    )  # fmt: skip
     running: int = Field(2, ge=1, le=10, description="Windows in a row that make a drift.")
     sequential: SequentialSettings = Field(
         SequentialSettings(), description="Detectors fed decision by decision."
@@ -363,6 +367,10 @@ class MonitorSettings(Section):
         {}, description="What it is made with beside its reference, by alibi-detect's names."
     )
     groups: tuple[Name, ...] = Field((), description="Keys of x-headworks-groups that are watched.")
+    slices: tuple[Name, ...] = Field(
+        (), max_length=4,
+        description="Further keys of x-headworks-groups whose values' drift is judged apart.",
+    )  # fmt: skip
 
 
 class MappingSettings(Section):

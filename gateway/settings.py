@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from gateway.declaration import (
+    CONTROLLER,
     Address,
     Duration,
     HexDigest,
@@ -194,6 +195,13 @@ class PersonSettings(Section):
     roles: tuple[Literal["sre", "reviewer", "auditor", "privacy"], ...] = Field(
         description="What the person may do on the admin port."
     )
+
+    @field_validator("name")
+    @classmethod
+    def is_a_person(cls, name: str) -> str:
+        if name == CONTROLLER:
+            raise ValueError(f"{name!r} is what rollouts' leaves call the gateway itself")
+        return name
 
 
 class Settings(Section):

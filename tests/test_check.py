@@ -106,6 +106,7 @@ def test_the_example_is_right() -> None:
         ("callers:\n- {name: [a]}\n- {name: [a]}\nmodels: {}\n", 3, "stands twice"),
         ("models:\n  m:\n    rules: [{name: [a]}, {name: {}}]\n", 3, "valid string"),
         ("models: {1: 2}\n", 1, "valid"),
+        ("people:\n- name: controller\nmodels: {}\n", 2, "call the gateway itself"),
     ],
 )
 def test_a_broken_file_is_a_problem_not_a_traceback(
@@ -247,3 +248,24 @@ def test_a_card_alone_is_for_a_version_that_is_served_elsewhere(tmp_path: Path) 
         ("{card: card.yaml}", "needs an `artifact`, an `upstream` or both"),
     ):
         assert words in " ".join(map(str, problems(version).problems))
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        ("{slices: [channel, channel]}", "a key stands twice"),
+        ("{slices: [channel], baseline: week}", "needs monitor.baseline: rolling, not week"),
+    ],
+)
+def test_slices_need_their_own_past_and_stand_once(tmp_path: Path, told: str, problem: str) -> None:
+    """Settings of slices that could not be followed are refused at their line."""
+    text = f"""
+models:
+  mortgage:
+    versions: {{v1: {{artifact: {MODELS}/v1}}}}
+    rules: [{{name: all, split: {{v1: 100%}}}}]
+    monitor: {told}
+"""
+    (found,) = checked(tmp_path, text).problems
+    assert found.key == "models.mortgage.monitor.slices"
+    assert problem in found.allowed

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.merge import digests, merge, units
+from gateway.revision.merge import digests, merge, units
 
 RULES = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2), max_size=3)
 MODEL = st.tuples(RULES, st.integers(0, 1), st.booleans())

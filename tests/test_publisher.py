@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from gateway.artifacts import Artifacts
 from gateway.check import check
-from gateway.publisher import EDIT_BYTES_MAX, Publisher
-from gateway.revisions import Revisions, set_rollout
+from gateway.revision.publisher import EDIT_BYTES_MAX, Publisher
+from gateway.revision.revisions import Revisions, set_rollout
 from gateway.split import Rollout
 from gateway.table import TableStore
 

@@ -12,8 +12,15 @@ import pytest
 from gateway.artifacts import Artifacts
 from gateway.check import Checked, check
 from gateway.condition import HeaderIs
-from gateway.edit import read_edit
-from gateway.revisions import Clashing, Owned, Published, Revisions, end_rollout, set_rollout
+from gateway.revision.edit import read_edit
+from gateway.revision.revisions import (
+    Clashing,
+    Owned,
+    Published,
+    Revisions,
+    end_rollout,
+    set_rollout,
+)
 from gateway.routing.choice import choose
 from gateway.split import Copied, Rollout
 from gateway.table import Conflict, TableStore
@@ -133,6 +140,11 @@ def test_a_reload_keeps_the_rollouts_that_run(place: Place) -> None:
         TEXT.replace("everyone, split: {v1: 100%}", "everyone, split: {v1: 90%, v2: 10%}"),
         TEXT.replace("salt: pepper", "salt: salt"),
         TEXT.replace("name: everyone", "name: all"),
+        TEXT.replace("http://b", "http://other"),
+        TEXT.replace("http://a", "http://other"),
+        TEXT.replace("v2: {upstream: 'http://b'}, ", ""),
+        TEXT.replace("unit: [header:x-applicant, exchange]", "unit: [exchange]"),
+        TEXT + "    monitor: {groups: [race]}\n",
     ],
 )
 def test_a_file_that_touches_a_running_rollout_is_refused(place: Place, touched: str) -> None:
@@ -266,6 +278,19 @@ def test_a_revert_never_widens_a_rollout(place: Place) -> None:
     assert (done.ended, place.rule()[1].rollout) == (("trees",), None)
     again = place.revisions.revert(wide, author="ana", reason="what was it")
     assert (again.changed, place.rule()[1].rollout) == (False, None)
+
+
+def test_a_revert_ends_a_rollout_of_other_versions(place: Place) -> None:
+    """The same rollout by name and number, but another model behind `to`: it does not stay."""
+    narrow = place.roll(TREES).revision
+    place.revisions.change(
+        lambda document: document["models"]["mortgage"]["versions"]["v2"].update(
+            endpoints=["http://other"]
+        ),
+        author="eve", reason="swap", origin="api",
+    )  # fmt: skip
+    done = place.revisions.revert(narrow, author="ana", reason="back")
+    assert (done.ended, place.rule()[1].rollout) == (("trees",), None)
 
 
 def test_revisions_are_found_by_what_people_say(place: Place) -> None:

@@ -11,10 +11,10 @@ import yaml
 
 from gateway.artifacts import Artifacts
 from gateway.check import Checked, check
-from gateway.edit import read_edit
-from gateway.revisions import TOLD, Revisions
+from gateway.revision.edit import read_edit
+from gateway.revision.revisions import TOLD, Revisions
+from gateway.revision.tablefile import write_table
 from gateway.table import TableStore
-from gateway.tablefile import write_table
 
 MODELS = Path(__file__).parents[1] / "models" / "mortgage"
 TEXT = """

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.declaration import duration_text, share_ppm, share_text, size_text
-from gateway.difference import difference
 from gateway.modelsettings import ModelSettings, RuleSettings
+from gateway.revision.difference import difference
 from gateway.table import rule_document
 from gateway.wording import rule_words, worded
 

@@ -19,6 +19,10 @@ ARMS = ("stable", "canary", "control", "shadow", "holdout", "fallback")
 _DAY = "strftime(make_timestamp(arrived // 1000), '%Y-%m-%d')"
 _IN_FORCE = """(SELECT id, "row", value FROM labels QUALIFY row_number() OVER (
 PARTITION BY id, "row" ORDER BY observed DESC, leaf DESC, place DESC) = 1)"""
+_LABEL = f"""LEFT JOIN {_IN_FORCE} l ON l.id = coalesce(d.primary_id, d.id) AND l."row" = d."row"
+ANTI JOIN (SELECT id FROM comparisons WHERE noise = 1) n ON n.id = d.id"""
+"""A shadow's decision has the label of the one that was given; a second answer is no further
+decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +40,27 @@ def cohorts(cursor: Any, model: str, since: int) -> list[Cohort]:
     """The newest cohorts of a model, newest first; decisions from `since` (ns) on."""
     rows = cursor.execute(
         f"SELECT version, arm, {_DAY} AS day, count(*), count(l.value) FILTER (l.value != 'null') "
-        f'FROM decisions d LEFT JOIN {_IN_FORCE} l ON l.id = d.id AND l."row" = d."row" '
+        f"FROM decisions d {_LABEL} "
         f"WHERE model = ? AND arrived >= ? AND arm IN {ARMS} "
         "GROUP BY ALL ORDER BY day DESC, version, arm LIMIT ?", [model, since, COHORTS_MAX]
     ).fetchall()  # fmt: skip
     return [Cohort(*row) for row in rows]
 
 
+def revisions(cursor: Any, model: str, since: int) -> dict[tuple[str, str, str], str]:
+    """By version, arm and day: the revision in force with the newest of its decisions."""
+    rows = cursor.execute(
+        f"SELECT version, arm, {_DAY} AS day, max_by(revision, leaf) FROM exchanges "
+        f"WHERE model = ? AND arrived >= ? AND arm IN {ARMS} AND row_count > 0 "
+        "GROUP BY ALL", [model, since]
+    ).fetchall()  # fmt: skip
+    return {(version, arm, day): revision for version, arm, day, revision in rows}
+
+
 def members(cursor: Any, model: str, cohort: Cohort) -> tuple[np.ndarray[Any, Any], list[Any]]:
     """Scores and labels (None: no label) of a cohort, the earliest decisions first."""
     rows = cursor.execute(
-        "SELECT score, l.value FROM decisions d "
-        f'LEFT JOIN {_IN_FORCE} l ON l.id = d.id AND l."row" = d."row" '
+        f"SELECT score, l.value FROM decisions d {_LABEL} "
         f"WHERE model = ? AND version = ? AND arm = ? AND {_DAY} = ? AND score IS NOT NULL "
         'ORDER BY d.leaf, d."row" LIMIT ?',
         [model, cohort.version, cohort.arm, cohort.day, COHORT_ROWS_MAX],
@@ -96,6 +109,19 @@ def leaves_of(cursor: Any, ids: list[str]) -> dict[str, int]:
     return {str(identity): leaf for identity, leaf in rows}
 
 
+def shadows_of(cursor: Any, ids: list[str]) -> dict[str, tuple[str, int]]:
+    """Copies of exchanges, second answers left out: by their ids, the exchange's and their leaf."""
+    if not ids:
+        return {}
+    marks = ", ".join(["?::UUID"] * len(ids))
+    rows = cursor.execute(
+        "SELECT e.id, e.primary_id, e.leaf FROM exchanges e "
+        "ANTI JOIN (SELECT id FROM comparisons WHERE noise = 1) n ON n.id = e.id "
+        f"WHERE e.primary_id IN ({marks})", ids
+    ).fetchall()  # fmt: skip
+    return {str(identity): (str(primary), leaf) for identity, primary, leaf in rows}
+
+
 def told(cursor: Any, ids: list[str]) -> dict[tuple[str, int], list[tuple[int, int, int, Any]]]:
     """All that was told of these exchanges, by decision: observed, leaf, place, value."""
     if not ids:
@@ -112,11 +138,15 @@ def told(cursor: Any, ids: list[str]) -> dict[tuple[str, int], list[tuple[int, i
 
 
 def labelled(cursor: Any, model: str, since: str) -> list[tuple[Any, ...]]:
-    """Version, arm, key, group, favourable, good, count, summed score; of days from `since` on."""
+    """Version, arm, key, group, favourable, good, count, summed score, and both of the newer half
+    of the labels; of days from `since` on."""
     rows: list[tuple[Any, ...]] = cursor.execute(
-        "SELECT version, arm, key, value, decided, actual, sum(count)::BIGINT, sum(score) "
-        "FROM labelled WHERE model = ? AND day >= ? GROUP BY ALL HAVING sum(count) != 0 "
-        "ORDER BY ALL", [model, since]
+        "WITH told AS (SELECT * FROM labelled WHERE model = ? AND day >= ?), "
+        "cut AS (SELECT median(leaf) AS leaf FROM told) "
+        "SELECT version, arm, key, value, decided, actual, sum(count)::BIGINT, sum(score), "
+        "  coalesce(sum(count) FILTER (told.leaf > cut.leaf), 0)::BIGINT, "
+        "  coalesce(sum(score) FILTER (told.leaf > cut.leaf), 0.0) FROM told, cut "
+        "GROUP BY ALL HAVING sum(count) != 0 ORDER BY ALL", [model, since]
     ).fetchall()  # fmt: skip
     return rows
 

@@ -144,10 +144,20 @@ def monitor(cursor: Any, model: str) -> list[dict[str, Any]]:
         "WHERE model = ? GROUP BY version, arm ORDER BY version, arm", [model]
     ).fetchall()  # fmt: skip
     return [
-        {"version": version, "arm": arm, "windows": number + 1,
+        {"version": version, "arm": arm, "windows": number,
          "latest": orjson.loads(document)["report"]}
         for version, arm, document, number in rows
     ]  # fmt: skip
+
+
+def pairs(cursor: Any, model: str) -> list[dict[str, Any]]:
+    """The newest report of each pair of versions of a model."""
+    rows = cursor.execute(
+        "SELECT arg_max(document, leaf), json_extract_string(document, '$.name') AS pair "
+        "FROM events WHERE kind = 'paired' AND json_extract_string(document, '$.model') = ? "
+        "GROUP BY pair ORDER BY pair", [model]
+    ).fetchall()  # fmt: skip
+    return [orjson.loads(document)["report"] for document, _ in rows]
 
 
 def first_leaf(cursor: Any, model: str, since: int) -> int | None:

@@ -22,12 +22,12 @@ def list_alerts(
     json: Json = False,
 ) -> None:
     """Print the open alerts; exit code 1 if there are any."""
-    from gateway import report
+    from gateway.report import overview
 
     if context.invoked_subcommand is not None:
         return
     told = ask(config, set_, "/api/v1/alerts", model=model, resolved=str(all_).lower())
-    show(told, json, report.alerts)
+    show(told, json, overview.alerts)
     if any(one["state"] != "resolved" for one in told["alerts"]):
         raise typer.Exit(EXIT_FOUND)
 

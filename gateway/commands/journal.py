@@ -48,11 +48,11 @@ def journal_status(
     name: Journal = None, config: Config = CONFIG, set_: Set = None, json: Json = False
 ) -> None:
     """What the journals hold, read from their files: exit code 0 if nothing is damaged."""
-    from gateway import report
     from gateway.journal.repair import describe
+    from gateway.report import overview
 
     told = [describe(folder) for folder in journal_folders(config, set_, name)]
-    show({"journals": told}, json, report.journals)
+    show({"journals": told}, json, overview.journals)
     if any(each["damage"] for each in told):
         raise typer.Exit(EXIT_FOUND)
 

@@ -34,11 +34,11 @@ def show_model(
     json: Json = False,
 ) -> None:
     """Answers, shadow agreement, drift, group state and, where labels came, performance."""
-    from gateway import report
+    from gateway.report import overview
 
     document = ask(config, set_, f"/api/v1/monitor/{model}")
     performance = ask(config, set_, f"/api/v1/monitor/{model}/performance", since=since)
-    show(document | {"performance": performance}, json, report.monitor)
+    show(document | {"performance": performance}, json, overview.monitor)
 
 
 @monitor.command()
@@ -54,7 +54,7 @@ def backtest(
     json: Json = False,
 ) -> None:
     """Judge a model's past by other settings, beside what was said; nothing is changed."""
-    from gateway import report
+    from gateway.report import overview
 
     pairs: dict[str, Any] = {}
     for pair in try_ or []:
@@ -63,4 +63,4 @@ def backtest(
             fail(f"--try {pair}: key=value is wanted")
         pairs[key] = value
     path = f"/api/v1/monitor/{model}/backtest"
-    show(post(config, set_, path, {"since": since, "set": pairs}), json, report.backtest)
+    show(post(config, set_, path, {"since": since, "set": pairs}), json, overview.backtest)

@@ -36,7 +36,7 @@ def start(
 ) -> None:  # fmt: skip
     """Start what a file describes; what is wrong is told with lines, and changes nothing."""
     from gateway.adminclient import Refused, Unreachable
-    from gateway.rolloutreport import rollout as render
+    from gateway.report.rollouts import rollout as render
 
     try:
         text = file.read_text()
@@ -64,8 +64,8 @@ def status(
     config: Config = CONFIG, set_: Set = None, json: Json = False,
 ) -> None:  # fmt: skip
     """How rollouts stand; exit code 1 where one is held or was taken back, or cannot be judged."""
-    from gateway.rolloutreport import rollout as one
-    from gateway.rolloutreport import rollouts as all_
+    from gateway.report.rollouts import rollout as one
+    from gateway.report.rollouts import rollouts as all_
 
     path = "/api/v1/rollouts" + (f"/{name}" if name is not None else "")
     told = ask(config, set_, path)
@@ -110,7 +110,7 @@ def promote(
 def _act(
     name: str, what: str, sent: dict[str, Any], config: Path, set_: list[str] | None, json: bool
 ) -> None:
-    from gateway.rolloutreport import rollout as render
+    from gateway.report.rollouts import rollout as render
 
     show(post(config, set_, f"/api/v1/rollouts/{name}/{what}", sent), json, render)
 
@@ -123,7 +123,7 @@ def abort(
 ) -> None:  # fmt: skip
     """Everybody is on the old version again, at once; without the governor too, if it is down."""
     from gateway.adminclient import Refused, Unreachable
-    from gateway.rolloutreport import rollout as render
+    from gateway.report.rollouts import rollout as render
 
     if not offline:
         try:
@@ -183,7 +183,7 @@ def _places(config: Path, set_: list[str] | None) -> tuple[Path, Path]:
 @rollout.command()
 def history(name: Name, config: Config = CONFIG, set_: Set = None, json: Json = False) -> None:
     """All that was done with it, by whom and why, from the ledger."""
-    from gateway.rolloutreport import history as render
+    from gateway.report.rollouts import history as render
 
     show(ask(config, set_, f"/api/v1/rollouts/{name}/history"), json, render)
 
@@ -200,8 +200,8 @@ def verify(
     config: Config = CONFIG, set_: Set = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Compute verdicts and moves again from the ledger's files; exit code 1 if any differs."""
+    from gateway.report.rollouts import recomputed
     from gateway.rollout.recomputation import Unknown, recompute
-    from gateway.rolloutreport import recomputed
 
     state, keys = _places(config, set_)
     try:
@@ -221,10 +221,10 @@ def simulate(
     config: Config = CONFIG, set_: Set = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Judge a rollout's recorded evidence by another file's guards, limits and levels."""
+    from gateway.report.rollouts import simulated
     from gateway.rollout.recomputation import Unknown, recorded_blocks
     from gateway.rollout.rolloutsettings import RolloutSettings
     from gateway.rollout.simulation import simulate as judge
-    from gateway.rolloutreport import simulated
     from gateway.yamlfile import check_document
 
     try:

@@ -41,9 +41,9 @@ def show_table(
     json: Json = False,
 ) -> None:
     """The rules of a revision, and what it changed."""
-    from gateway import routereport
+    from gateway.report import routes
 
-    show(ask(config, set_, f"/api/v1/revisions/{revision}"), json, routereport.revision)
+    show(ask(config, set_, f"/api/v1/revisions/{revision}"), json, routes.revision)
 
 
 @route.command()
@@ -51,9 +51,9 @@ def history(
     config: Config = CONFIG, set_: Set = None, json: Json = False, limit: Limit = 20
 ) -> None:
     """Revisions, the one in force first: who made them, when and why."""
-    from gateway import routereport
+    from gateway.report import routes
 
-    show(ask(config, set_, "/api/v1/revisions", limit=limit), json, routereport.history)
+    show(ask(config, set_, "/api/v1/revisions", limit=limit), json, routes.history)
 
 
 @route.command()
@@ -65,10 +65,10 @@ def diff(
     json: Json = False,
 ) -> None:
     """What differs between two revisions."""
-    from gateway import routereport
+    from gateway.report import routes
 
     document = ask(config, set_, f"/api/v1/revisions/{after}", against=before)
-    show(document, json, routereport.changes)
+    show(document, json, routes.changes)
 
 
 @route.command()
@@ -81,8 +81,8 @@ def put(
 ) -> None:
     """Put rules in the place of models' rules. If another revision is in force by now, nothing is
     changed, and what it changed is shown."""
-    from gateway import routereport
     from gateway.adminclient import Refused, Unreachable
+    from gateway.report import routes
 
     if not rules.is_file():
         fail(f"{rules}: there is no such file")
@@ -91,9 +91,9 @@ def put(
     except Unreachable as error:
         fail(f"no gateway answers: {error}", EXIT_FOUND)
     except Refused as error:
-        show(error.document, json, routereport.refused)
+        show(error.document, json, routes.refused)
         raise typer.Exit(EXIT_FOUND) from None
-    show(told, json, routereport.published)
+    show(told, json, routes.published)
 
 
 @route.command()
@@ -108,14 +108,14 @@ def revert(
     json: Json = False,
 ) -> None:
     """Bring a revision back into force, as a new one. A rollout is never widened by it."""
-    from gateway import routereport
+    from gateway.report import routes
 
     if offline:
         told = _revert_offline(revision, reason, config, set_)
     else:
         told = post(config, set_, f"/api/v1/revisions/{revision}/revert", {"reason": reason})
 
-    show(told, json, routereport.published)
+    show(told, json, routes.published)
 
 
 def _revert_offline(
@@ -144,7 +144,7 @@ def _revisions(config: Path, set_: list[str] | None) -> Any:
     from gateway.artifacts import Artifacts
     from gateway.check import check
     from gateway.clock import SystemClock
-    from gateway.revisions import Revisions
+    from gateway.revision.revisions import Revisions
     from gateway.table import TableStore
     from gateway.yamlfile import YamlFile
 
@@ -159,7 +159,7 @@ def _revisions(config: Path, set_: list[str] | None) -> Any:
 @route.command()
 def export(config: Config = CONFIG, set_: Set = None) -> None:
     """Write the table in force as a configuration file that loads to the same table."""
-    from gateway.tablefile import write_table
+    from gateway.revision.tablefile import write_table
 
     revisions, checked = _revisions(config, set_)
     try:
@@ -185,14 +185,14 @@ def trace(
     json: Json = False,
 ) -> None:
     """What a request would have: rule, bucket, arm, version, limits, shadows. Nothing is sent."""
-    from gateway import routereport
+    from gateway.report import routes
 
     headers = dict(_header(text) for text in header or [])
     text = body or ""
     data = Path(text[1:]).read_bytes() if text.startswith("@") else text.encode()
     if draft is not None:
         show(_trace_draft(draft, method, path, headers, data, caller, exchange), json,
-             routereport.trace)  # fmt: skip
+             routes.trace)  # fmt: skip
         return
     import base64
 
@@ -201,7 +201,7 @@ def trace(
                              "revision": revision}  # fmt: skip
     asked |= {"caller": caller} if caller is not None else {}
     asked |= {"exchange": exchange} if exchange is not None else {}
-    show(post(config, set_, "/api/v1/routes/trace", asked), json, routereport.trace)
+    show(post(config, set_, "/api/v1/routes/trace", asked), json, routes.trace)
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -228,7 +228,7 @@ def _trace_draft(
 
 def draft_table(draft: Path) -> Any:
     """The table of a file, compiled, with nothing copied and nothing published."""
-    from gateway.drafts import compile_draft
+    from gateway.revision.drafts import compile_draft
 
     return compile_draft(_checked(draft))
 
@@ -253,11 +253,11 @@ def try_(
     json: Json = False,
 ) -> None:
     """Recorded requests against a draft: which would change version, stay, or are unknown."""
-    from gateway import routereport
+    from gateway.report import routes
 
     words = {"reason": "a trial", "models": _rules_of(draft)}
     asked = {"last": last, "draft": words}
-    show(post(config, set_, "/api/v1/routes/try", asked), json, routereport.trial)
+    show(post(config, set_, "/api/v1/routes/try", asked), json, routes.trial)
 
 
 def _rules_of(draft: Path) -> dict[str, Any]:
@@ -283,7 +283,7 @@ def hold_against(
     json: Json = False,
 ) -> None:
     """Hold the configuration file's rules against tests; needs no gateway."""
-    from gateway import routereport
+    from gateway.report import routes
     from gateway.routetests import RouteTests, run
     from gateway.yamlfile import check_document
 
@@ -301,6 +301,6 @@ def hold_against(
         "coverage": round(result.coverage, 1),
         "unreached": [f"{model}/{rule}" for model, rule in result.unreached],
     }
-    show(document, json, routereport.tests)
+    show(document, json, routes.tests)
     if result.failed or result.coverage < fail_under:
         raise typer.Exit(EXIT_FOUND)

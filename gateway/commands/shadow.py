@@ -25,7 +25,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Disagreement, noise, flips, segments, examples; exit code 1 if a shadow is inconclusive."""
-    from gateway.comparisonreport import shadows
+    from gateway.report.comparisons import shadows
 
     told = ask(config, set_, f"/api/v1/shadow/{model}", since=since)
     show(told, json, shadows)

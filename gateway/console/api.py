@@ -41,7 +41,7 @@ from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
 from gateway.monitor.alerts import ACKNOWLEDGED, MUTED
-from gateway.revisions import Revisions
+from gateway.revision.revisions import Revisions
 from gateway.table import Model, TableStore
 
 _AGO = re.compile(r"^(\d+)(s|m|h|d)$")
@@ -301,6 +301,7 @@ class Api:
             "counts": self.asked(queries.counts, name),
             "agreement": self.asked(queries.agreement, name),
             "series": self.asked(queries.monitor, name),
+            "pairs": self.asked(queries.pairs, name),
         }
 
     async def backtest(self, request: Request) -> Response:
@@ -380,7 +381,7 @@ class Api:
             return refuse(404, "unknown_model", str(error.args[0]))
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        return answer(await asyncio.to_thread(self.asked, performed, model, since))
+        return answer(await asyncio.to_thread(self.asked, performed, self.tables, model, since))
 
     async def shadows(self, request: Request) -> Response:
         """How shadows' answers compare with those given."""

@@ -38,6 +38,7 @@ from gateway.console.schema import (
 from gateway.console.tableschema import table_paths, table_schemas
 from gateway.monitor.disagreement import ShadowReport
 from gateway.monitor.outcomes import KeyOutcomes
+from gateway.monitor.pairs import PairReport
 from gateway.monitor.performance import CohortReport
 from gateway.monitor.report import WindowReport
 
@@ -229,7 +230,7 @@ def schemas() -> dict[str, Schema]:
         kind.__name__: TypeAdapter(kind).json_schema(
             mode="serialization", ref_template=SCHEMAS + "{model}"
         )
-        for kind in (WindowReport, CohortReport, KeyOutcomes, ShadowReport)
+        for kind in (WindowReport, CohortReport, KeyOutcomes, PairReport, ShadowReport)
     }
     parts = [report.pop("$defs") for report in reports.values()]
     return {
@@ -413,7 +414,8 @@ def monitor_schemas() -> dict[str, Schema]:
         id=TEXT, model=TEXT, version=TEXT, cause=TEXT, number=WHOLE,
         state=of("string", enum=["open", "acknowledged", "resolved"]),
         severity=of("string", enum=["warning", "critical"]), first_seen=WHOLE, opened_at=WHOLE,
-        updated_at=WHOLE, windows=WHOLE, raising=listed(TEXT), calm=WHOLE,
+        updated_at=WHOLE, windows=WHOLE, raising=listed(TEXT),
+        calm=of("object", "Calm windows running, by arm."),
         resolved_at=of(["integer", "null"]), acknowledged_by=TEXT_OR_NULL,
         muted_until=of(["integer", "null"]), muted_by=TEXT_OR_NULL, reason=TEXT_OR_NULL,
         evidence=of("object", "Window, decisions, and what was compared, before and after."),
@@ -444,6 +446,10 @@ def monitor_schemas() -> dict[str, Schema]:
             unmatched=of("integer", "Labels, of all models, that name no decision."),
         ),
         "Monitor": fields(
-            model=TEXT, counts=listed(count), agreement=listed(pair), series=listed(series)
+            model=TEXT,
+            counts=listed(count),
+            agreement=listed(pair),
+            series=listed(series),
+            pairs=listed(refer("PairReport")),
         ),
     }

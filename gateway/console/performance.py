@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,28 @@ from gateway.monitor.performance import (
     realise,
 )
 from gateway.monitor.report import plain
-from gateway.table import Model
+from gateway.table import Model, TableStore
 
 SINCE_DAYS = 90
 
 
-def performed(cursor: Any, model: Model, since: int) -> dict[str, Any]:
-    """Cohorts of decisions from `since` (ns) on, newest first, and how their labels were told."""
+def performed(cursor: Any, tables: TableStore, model: Model, since: int) -> dict[str, Any]:
+    """Cohorts of decisions from `since` (ns) on, newest first, and how their labels were told.
+
+    A cohort is measured by the card that was in force with it: what is called positive may have
+    changed since, or the version may be gone.
+    """
     cohorts = []
+    revisions = labels.revisions(cursor, model.name, since)
+    load = cache(tables.load)
     for cohort in labels.cohorts(cursor, model.name, since):
         told, every = cohort.told, cohort.decisions
         report = CohortReport(cohort.version, cohort.arm, cohort.day, every, told, told / every)
-        version = model.versions.get(cohort.version)
-        if version is not None and version.card is not None:
+        revision = revisions[cohort.version, cohort.arm, cohort.day]
+        card = load(revision).models[model.name].versions[cohort.version].card
+        if card is not None:
             scores, values = labels.members(cursor, model.name, cohort)
-            report = measured(report, version.card, scores, values)
+            report = measured(report, card, scores, values)
         cohorts.append(plain(asdict(report)))
     return {
         "model": model.name,
@@ -52,10 +60,15 @@ def by_group(cursor: Any, model: str, since: int) -> list[KeyOutcomes]:
     for version, arm, key, value, n in labels.window_members(cursor, model, day):
         seen[version, arm, key][value] = n
     cases: dict[tuple[str, str, str], dict[tuple[str, int, int], tuple[int, float]]]
-    cases = defaultdict(dict)
-    for version, arm, key, value, *case, n, score in labels.labelled(cursor, model, day):
+    newer: dict[tuple[str, str, str], dict[tuple[str, int, int], tuple[int, float]]]
+    cases, newer = defaultdict(dict), defaultdict(dict)
+    for version, arm, key, value, *case, n, score, late, its in labels.labelled(cursor, model, day):
         cases[version, arm, key][value, case[0], case[1]] = (n, score)
-    return [judge_outcomes(*place, seen[place], cases[place]) for place in sorted({*seen, *cases})]
+        newer[version, arm, key][value, case[0], case[1]] = (late, its)
+    return [
+        judge_outcomes(*place, seen[place], cases[place], newer[place])
+        for place in sorted({*seen, *cases})
+    ]
 
 
 def measured(report: CohortReport, card: Card, scores: Any, values: list[Any]) -> CohortReport:

@@ -1,6 +1,6 @@
 """The table in force, its history, differences, and traces through it: what the admin port reads.
 
-Writes are the governor's (`gateway/publisher.py`); all of this needs only files.
+Writes are the governor's (`gateway/revision/publisher.py`); all of this needs only files.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from starlette.routing import Route
 
 from gateway.clock import SystemClock, isoformat
 from gateway.console.trial import LAST_MAX, newest, try_draft
-from gateway.difference import difference, shown_rule
-from gateway.edit import read_edit
 from gateway.exchange import exchange_id
-from gateway.revisions import Revisions, put_rules
+from gateway.revision.difference import difference, shown_rule
+from gateway.revision.edit import read_edit
+from gateway.revision.revisions import Revisions, put_rules
 from gateway.routing.trace import Described, trace
 from gateway.table import Table, compile_table
 

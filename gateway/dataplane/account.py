@@ -231,6 +231,8 @@ class Account:
         }
         if self.choice is not None and self.choice.unit_digest is not None:
             context["unit"] = self.choice.unit_digest
+        if self.sequence is not None:
+            context["sequence"] = self.sequence  # what its copies are drawn by
         if self.explained is not None:
             context["explained"] = self.explained
         keep = self.kept_bytes()

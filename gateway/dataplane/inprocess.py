@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ ONNX_TYPES = {
     "tensor(uint32)": "UINT32", "tensor(uint64)": "UINT64", "tensor(bool)": "BOOL",
     "tensor(string)": "BYTES",
 }  # fmt: skip
+NUMBERS: Mapping[str, tuple[type, ...]] = {
+    name: (bool,) if name == "BOOL" else (float, int) if name.startswith("FP") else (int,)
+    for name in DTYPES
+}
+"""What JSON values of a datatype are."""
 RUNTIME = {
     "name": "onnxruntime", "version": onnxruntime.__version__,
     "provider": "CPUExecutionProvider", "threads": 1, "batch": False,
@@ -194,7 +200,7 @@ def _array(tensor: Tensor) -> Any:
     if tensor.datatype == "BYTES":
         return _strings(tensor)
     try:
-        if isinstance(tensor.data, list) and tensor.data:
+        if isinstance(tensor.data, list):
             _check_numbers(tensor)
         array = np.asarray(tensor.data, dtype).reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError) as error:
@@ -221,13 +227,7 @@ def _infinite(array: Any) -> bool:
 
 def _check_numbers(tensor: Tensor) -> None:
     """JSON values must be what the datatype says: numpy would take strings and cut fractions."""
-    allowed: tuple[type, ...]
-    if tensor.datatype == "BOOL":
-        allowed = (bool,)
-    elif tensor.datatype.startswith("FP"):
-        allowed = (int, float)
-    else:
-        allowed = (int,)
+    allowed = NUMBERS[tensor.datatype]
     for value in tensor.data:
         if type(value) not in allowed:
             words = f"tensor {tensor.name!r}: {str(value)[:40]!r} is not {tensor.datatype}"

@@ -31,7 +31,11 @@ Record = Callable[[Account, str], Awaitable[None]]
 STREAM_AFTER_S: Final = 0.1
 LINES: Final = (b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
 PARTIAL_BYTES_MAX: Final = 64 * 1024
-_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+LOOK_BYTES: Final = 16 * 1024
+"""So much of a stream is digested, kept and metered at once, behind its relaying."""
+_ENDS: Final = (b"[DONE]", b"message_stop", b"response.completed")
+_BLANKS: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
+_BLANK_LINE = re.compile(b"|".join(_BLANKS))
 _TERMINAL = re.compile(
     rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed))[ \t]*\r?$", re.MULTILINE
 )
@@ -87,13 +91,50 @@ class Withheld:
         return len(data) - 1
 
     def _after_events(self, data: bytes) -> int:
-        at = 0
-        for blank in _BLANK_LINE.finditer(data):
+        """Whole events before the first word that may end a terminal one need no closer look."""
+        words = [found for end in _ENDS if (found := data.find(end)) >= 0]
+        clear = min(words, default=len(data))
+        ends = [before + len(b) for b in _BLANKS if (before := data.rfind(b, 0, clear)) >= 0]
+        at = max(ends, default=0)
+        for blank in _BLANK_LINE.finditer(data, at) if words else ():
             if _TERMINAL.search(data, at, blank.end()):
                 self._ended = True
                 return at
             at = blank.end()
         return len(data) if len(data) - at > PARTIAL_BYTES_MAX else at
+
+
+class Look:
+    """What the record says of a stream: its digest, its first bytes, its usage. Chunks are small
+    and many, so several are looked at together."""
+
+    def __init__(self, keep: int, *, metered: bool) -> None:
+        self._tally = Tally(keep)
+        self._meter = openai.Meter() if metered else None
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def add(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._size += len(chunk)
+        if self._size >= LOOK_BYTES:
+            self._look()
+
+    def _look(self) -> None:
+        seen = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._size = 0
+        self._tally.add(seen)
+        if self._meter is not None:
+            self._meter.add(seen)
+
+    def end(self, account: Account) -> None:
+        """Tell the account; its `error` says whether the upstream's message came to its end."""
+        self._look()
+        account.response = self._tally.part()
+        account.extra["stream"] = True
+        if self._meter is not None:
+            account.extra["completion"] = self._meter.summary(account.error is None)
 
 
 async def relay(
@@ -129,16 +170,14 @@ async def _pass(
 ) -> bytes:
     """Relay all but what is withheld, which it gives back; the account says what came of it."""
     assert account.model is not None
-    tally, withheld = Tally(account.answer_bytes()), Withheld(headers, answer.length)
+    withheld = Withheld(headers, answer.length)
     events = media_type(headers) == EVENT_TYPE
-    meter = openai.Meter() if account.dialect is openai and events else None
+    look = Look(account.answer_bytes(), metered=account.dialect is openai and events)
     sent = 0
     try:
         with departure:
             async for chunk in answer:
-                tally.add(chunk)
-                if meter is not None:
-                    meter.add(chunk)
+                look.add(chunk)
                 if released := withheld.release(chunk):
                     await turn.pass_on(released)
                     sent += len(released) if departure.left is None else 0
@@ -146,9 +185,6 @@ async def _pass(
         account.error = error.code
     finally:
         answer.abort()
-        account.response = tally.part()
-        account.extra["stream"] = True
-        if meter is not None:
-            account.extra["completion"] = meter.summary(account.error is None)
+        look.end(account)
         account.note_departure(departure.left, sent)
     return withheld.rest

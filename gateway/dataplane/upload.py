@@ -17,24 +17,31 @@ Receive = Callable[[], Awaitable[tuple[bytes, bool]]]
 """The next piece of a body and whether more comes, as `Turn.receive`."""
 
 
+PIECES_MAX = 1024
+"""Of a body's kept pieces: tiny ones would take many times their length in memory."""
+
+
 class Tally:
     """Length, digest and the first bytes of what passes."""
 
     def __init__(self, keep: int) -> None:
-        self._keep = keep
+        self._room = keep
         self._digest = hashlib.sha256()
-        self._kept = bytearray()
+        self._kept: list[bytes] = []
         self.length = 0
 
     def add(self, chunk: bytes) -> None:
         self.length += len(chunk)
         self._digest.update(chunk)
-        if len(self._kept) < self._keep:
-            self._kept += chunk[: self._keep - len(self._kept)]
+        if self._room > 0:
+            self._kept.append(chunk[: self._room])
+            self._room -= len(chunk)
+            if len(self._kept) >= PIECES_MAX:
+                self._kept = [b"".join(self._kept)]
 
     def part(self, at_most: int | None = None) -> Part:
         """What passed, with its first bytes or, of those, at most so many."""
-        return Part(self.length, self._digest.digest(), bytes(self._kept[:at_most]))
+        return Part(self.length, self._digest.digest(), b"".join(self._kept)[:at_most])
 
 
 class Upload:

@@ -41,6 +41,10 @@ class Broken(Exception):
     """It cannot be started, did not answer in time, or said that it cannot."""
 
 
+class Refused(Broken):
+    """It said so in words, and can be asked something else."""
+
+
 @dataclass(frozen=True)
 class Specification:
     """One detector with its reference; `key` names it in the process."""
@@ -59,11 +63,12 @@ class Foreign:
         self._process: subprocess.Popen[bytes] | None = None
         self._made: set[str] = set()
         self._starts = 0
+        self._refusal: str | None = None
 
     def hello(self) -> str:
         """The version that answers."""
         self._start()
-        return str(self._version)
+        return self._version
 
     def judge(self, asked: Specification, rows: Floats, seed: int) -> dict[str, Any]:
         """What the detector says of some rows; made first, if it is not there yet."""
@@ -80,6 +85,8 @@ class Foreign:
     def _start(self) -> None:
         if self._process is not None and self._process.poll() is None:
             return
+        if self._refusal is not None:
+            raise Broken(self._refusal)
         if self._starts >= STARTS_MAX:
             raise Broken(f"it broke {self._starts} times")
         self._starts += 1
@@ -92,7 +99,17 @@ class Foreign:
         except OSError as error:
             raise Broken(f"{self._family.python}: {error.strerror}") from error
         told = {"op": "hello", "licensed": self._family.licensed}
-        self._version = self._ask(told, None, START_S)["version"]
+        self._version = self._greeted(told)
+
+    def _greeted(self, told: dict[str, Any]) -> str:
+        """A process that does not say who it is, or says that it may not answer, is asked nothing
+        else; what it refused it would refuse again."""
+        try:
+            return str(self._ask(told, None, START_S)["version"])
+        except Refused as error:
+            self._refusal = str(error)
+            self.close()
+            raise
 
     def _ask(self, told: dict[str, Any], rows: Floats | None, seconds: float) -> dict[str, Any]:
         raw = b""
@@ -109,7 +126,7 @@ class Foreign:
             self.close()
             raise Broken(f"{told['op']}: {error or 'no answer'}") from error
         if "error" in answer:
-            raise Broken(str(answer["error"]))
+            raise Refused(str(answer["error"]))
         return answer
 
     def _line(self, seconds: float) -> bytes:

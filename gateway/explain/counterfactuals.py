@@ -94,24 +94,26 @@ def paths(feature: Feature, own: Any) -> list[Path]:
     step = change.step or (1.0 if feature.type == "integer" else (high - low) / 100)
     width = feature.range[1] - feature.range[0]
     ways = []
-    for sign, end in ((-1, low), (1, high)):
+    for sign in (-1, 1):
         if change.direction == ("increase" if sign < 0 else "decrease"):
             continue
-        values = _multiples(float(own), end, step, sign)
+        values = _multiples(float(own), low, high, step, sign)
         if values:
             distances = tuple(abs(value - float(own)) / width for value in values)
             ways.append(Path(feature, values, distances))
     return ways
 
 
-def _multiples(own: float, end: float, step: float, sign: int) -> tuple[float, ...]:
-    """Multiples of the step beyond `own`, up to `end`; rounded to what a form would say."""
-    steps = int(max(0.0, sign * (end - own)) / step) + 1
+def _multiples(own: float, low: float, high: float, step: float, sign: int) -> tuple[float, ...]:
+    """Multiples of the step beyond `own` and in the range; rounded to what a form would say."""
+    # Callers may send any number: from 1e308 on there are more steps than a float can count.
+    start = min(max(own, low), high)
+    steps = int((start - low if sign < 0 else high - start) / step) + 1
     step *= max(1, -(-steps // STEPS_AT_MOST))
-    first = np.floor(own / step) if sign < 0 else np.ceil(own / step)
+    first = np.floor(start / step) if sign < 0 else np.ceil(start / step)
     multiples = first + sign * np.arange(STEPS_AT_MOST + 1)
     values = np.round(multiples * step, max(0, 3 - int(np.floor(np.log10(step)))))
-    inside = (sign * (values - own) > 0) & (sign * (end - values) >= 0)
+    inside = (sign * (values - own) > 0) & (low <= values) & (values <= high)
     return tuple(float(value) for value in values[inside])
 
 

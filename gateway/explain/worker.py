@@ -77,10 +77,11 @@ class Explanations:
     def __init__(self, artifacts: Artifacts, remote: Remote | None = None) -> None:
         """`remote`: by whom versions that are not held are asked; None: they are not."""
         self._artifacts, self._remote = artifacts, remote
-        self._explainers: dict[tuple[str, str], Explainer] = {}
+        self._explainers: dict[tuple[str, str], Explainer | Exception] = {}
 
     def explainer(self, model: Model, version: Version) -> Explainer | None:
-        """None: nothing is held that could be explained, or no background is declared."""
+        """None: nothing is held that could be explained, or no background is declared. What could
+        not be built is not tried again; what was not whole is."""
         if version.artifact is None or version.card is None or model.background is None:
             return None
         key = (version.artifact, model.background)
@@ -89,10 +90,10 @@ class Explanations:
             if len(self._explainers) >= EXPLAINERS_MAX:
                 self._explainers.pop(next(iter(self._explainers)))
             artifact = self._artifacts.whole(version.artifact) / "model.onnx"
-            background = read_parquet(self._artifacts.whole_file(model.background))
-            columns = as_columns(version.card, background)
-            found = Explainer(version.card, artifact.read_bytes(), columns)
-            self._explainers[key] = found
+            background = self._artifacts.whole_file(model.background)
+            found = self._explainers[key] = _built(version.card, artifact, background)
+        if isinstance(found, Exception):
+            raise found
         return found
 
     def plan(self, table: Table) -> None:
@@ -119,21 +120,21 @@ class Explanations:
         Exchanges of one version are explained together: a row's attributions do not depend on the
         rows beside it, and a batch costs a tenth. If one of them fails, each is tried alone.
         """
-        said: list[dict[str, Any] | None] = [self._without(one) for one in asked]
+        said: dict[int, dict[str, Any]] = {}
         groups: dict[Explainer, list[int]] = {}
         for place, one in enumerate(asked):
-            if said[place] is None:
-                explainer = self.explainer(one.model, one.version)
-                assert explainer is not None
-                groups.setdefault(explainer, []).append(place)
+            means = self._means(one)
+            if isinstance(means, Explainer):
+                groups.setdefault(means, []).append(place)
+            else:
+                said[place] = means
         for explainer, places in groups.items():
             together = [asked[place] for place in places]
-            for place, record in zip(places, _explain_together(explainer, together)):
-                said[place] = record
-        return [record for record in said if record is not None]
+            said |= zip(places, _explain_together(explainer, together))
+        return [said[place] for place in range(len(asked))]
 
-    def _without(self, asked: Asked) -> dict[str, Any] | None:
-        """What is said where no artifact explains; None: one does."""
+    def _means(self, asked: Asked) -> dict[str, Any] | Explainer:
+        """The explainer that is to answer, or what is said where none does."""
         model, version = asked.model, asked.version
         if model.explain["method"] == "off":
             return {"not_explained": "off"}
@@ -142,12 +143,10 @@ class Explanations:
         try:
             if version.artifact is None:
                 return self._by_calls(asked)
-            if self.explainer(model, version) is None:
-                return {"not_explained": "no_background"}
+            return self.explainer(model, version) or {"not_explained": "no_background"}
         except Exception as error:
             # An artifact or a background that cannot be read must not stop the fold.
             return _failed(error)
-        return None
 
     def _by_calls(self, asked: Asked) -> dict[str, Any]:
         model, version = asked.model, asked.version
@@ -169,6 +168,17 @@ class Explanations:
         return told | cost | {"fallback": "the model is served elsewhere"}
 
 
+def _built(card: Card, artifact: Path, background: Path) -> Explainer | Exception:
+    """What cannot be built from the same bytes once cannot be built again."""
+    try:
+        columns = as_columns(card, read_parquet(background))
+        return Explainer(card, artifact.read_bytes(), columns)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        return error.with_traceback(None)
+
+
 def _failed(error: Exception) -> dict[str, Any]:
     return {"not_explained": "failed", "why": f"{type(error).__name__}: {error}"[:200]}
 
@@ -183,10 +193,16 @@ def _explain_together(explainer: Explainer, asked: list[Asked]) -> list[dict[str
     try:
         answered = np.array([score for one in asked for score in one.scores])
         found = explainer.explain(as_columns(card, rows), answered)
+        return _records(explainer, card, asked, found)
     except Exception as error:
         if len(asked) == 1:
             return [_failed(error)]
         return [record for one in asked for record in _explain_together(explainer, [one])]
+
+
+def _records(
+    explainer: Explainer, card: Card, asked: list[Asked], found: Attributions
+) -> list[dict[str, Any]]:
     records, start = [], 0
     for one in asked:
         record = describe(card, found, start, one.outcomes, one.model.explain["reasons"])
@@ -210,9 +226,18 @@ def tell_counterfactuals(
     for place, row in enumerate(rows):
         if row["outcome"] == words.adverse:
             own = {name: values[place] for name, values in columns.items()}
-            found, why = counterfactuals(card, own, explainer.scores)
-            row["counterfactuals"] = [describe_change(card, one) for one in found]
-            row |= {"no_counterfactual": why} if why is not None else {}
+            row |= _changes_told(explainer, card, own)
+
+
+def _changes_told(explainer: Explainer, card: Card, own: dict[str, Any]) -> dict[str, Any]:
+    """Attributions that were found stay told, whatever becomes of the search."""
+    try:
+        found, why = counterfactuals(card, own, explainer.scores)
+        told = [describe_change(card, one) for one in found]
+    except Exception:
+        log.exception("no counterfactual")
+        return {"counterfactuals": [], "no_counterfactual": "failed"}
+    return {"counterfactuals": told} | ({"no_counterfactual": why} if why is not None else {})
 
 
 def describe_change(card: Card, found: Counterfactual) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 CALM_WINDOWS = 2
-"""Windows in a row, of arms that raised it, without the cause: then it is over."""
+"""Windows in a row without the cause, of each arm that raised it: then it is over."""
 COOL_DOWN_NS = 3600 * 10**9
 """A cause that comes back sooner is the same alert: it flaps, and nobody is woken again."""
 SILENT_NS = 24 * 3600 * 10**9
@@ -49,7 +49,8 @@ class Sighting:
 @dataclass(frozen=True)
 class Alert:
     """`number` counts a cause's alerts. Times in ns. `raising`: arms in whose last judged window
-    it was raised; `calm`: windows in a row since there were any."""
+    it was raised; `calm`: windows in a row since then, by each arm that raised it and no longer
+    does. A former release counted them for all arms together."""
 
     model: str
     version: str
@@ -63,7 +64,7 @@ class Alert:
     windows: int
     raising: tuple[str, ...]
     evidence: Mapping[str, Any]
-    calm: int = 0
+    calm: Mapping[str, int] = field(default_factory=dict)
     resolved_at: int | None = None
     acknowledged_by: str | None = None
     muted_until: int | None = None
@@ -84,7 +85,9 @@ class Alert:
     def from_json(told: Mapping[str, Any]) -> Alert:
         """Read what `to_json` wrote; TypeError for anything else."""
         kept = {name: value for name, value in told.items() if name != "id"}
-        return Alert(**kept | {"raising": tuple(told["raising"])})
+        calm = told.get("calm", {})
+        return Alert(**kept | {"raising": tuple(told["raising"]),
+                               "calm": calm if isinstance(calm, Mapping) else {}})  # fmt: skip
 
 
 Step = tuple[Alert | None, Event | None]
@@ -96,12 +99,13 @@ def see(alert: Alert | None, seen: Sighting) -> Step:
         return _raise(alert, seen)
     if alert is None or alert.state == "resolved" or seen.raised is None:
         return alert, None
-    if alert.raising and seen.arm not in alert.raising:
+    if seen.arm not in alert.raising and seen.arm not in alert.calm:
         return alert, None
     raising = tuple(arm for arm in alert.raising if arm != seen.arm)
-    calm = alert.calm + 1 if not raising else 0
+    calm = {**alert.calm, seen.arm: alert.calm.get(seen.arm, 0) + 1}
     after = replace(alert, raising=raising, calm=calm, updated_at=seen.at)
-    return _resolve(after, seen.at) if calm >= CALM_WINDOWS else (after, None)
+    over = not raising and min(calm.values()) >= CALM_WINDOWS
+    return _resolve(after, seen.at) if over else (after, None)
 
 
 def _raise(alert: Alert | None, seen: Sighting) -> Step:
@@ -112,7 +116,7 @@ def _raise(alert: Alert | None, seen: Sighting) -> Step:
         alert,
         updated_at=seen.at,
         windows=alert.windows + (seen.window != alert.evidence.get("window")),
-        calm=0,
+        calm={arm: count for arm, count in alert.calm.items() if arm != seen.arm},
         evidence=seen.evidence,
         raising=tuple(sorted({*alert.raising, seen.arm})),
     )
@@ -156,7 +160,7 @@ def _open(before: Alert | None, seen: Sighting) -> Alert:
 
 
 def _resolve(alert: Alert, at: int) -> tuple[Alert, Event]:
-    return replace(alert, state="resolved", resolved_at=at, raising=()), "resolved"
+    return replace(alert, state="resolved", resolved_at=at, raising=(), calm={}), "resolved"
 
 
 def fall_silent(alert: Alert, at: int) -> Step:

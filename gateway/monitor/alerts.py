@@ -17,9 +17,11 @@ from gateway.monitor.alert import (
     see,
 )
 from gateway.monitor.report import WindowReport
-from gateway.monitor.sightings import sightings
+from gateway.monitor.sightings import SCHEMA, sightings
 
 ALERTS_MAX = 10_000
+OF_PAIRS = "bias/pair/"
+BY_LABELS = ("bias/opportunity/", "bias/odds/", "bias/calibration/")
 ACKNOWLEDGED, MUTED = "alert_acknowledged", "alert_muted"
 """Kinds of the leaves that the API writes for people."""
 
@@ -45,10 +47,12 @@ class Alerts:
     def take_window(self, report: WindowReport) -> list[Happening]:
         """What a window changes; a judged one that no longer names a cause calms it."""
         told = sightings(report)
-        named = {one.cause for one in told}
+        named = {SCHEMA, *(one.cause for one in told)}
         model, version, arm, _ = report.id.split("/")
         at = report.closed_at
         for alert in list(self._alerts.values()):
+            if alert.cause.startswith((OF_PAIRS, *BY_LABELS)):  # windows say nothing of these
+                continue
             if (alert.model, alert.version) == (model, version) and alert.cause not in named:
                 raised = False if report.judged else None
                 told.append(Sighting(model, version, arm, alert.cause, report.id, at, raised))

@@ -20,7 +20,7 @@ from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.modelsettings import MonitorSettings
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import is_decided, read_inference
+from gateway.monitor.inference import is_judged, read_inference
 from gateway.monitor.report import WindowReport
 from gateway.monitor.worker import Windows
 from gateway.table import TableStore
@@ -120,7 +120,7 @@ def run_backtest(
             record = leaf["record"]
             if leaf["kind"] == "exchange":
                 hear(list(windows.overdue(record["at"])))
-            if record.get("model") != model or not is_decided(leaf):
+            if record.get("model") != model or record.get("noise") or not is_judged(leaf):
                 continue
             revision = record["revision"]
             if revision not in models:
@@ -128,12 +128,18 @@ def run_backtest(
                 known = table.models[model]
                 models[revision] = replace(known, monitor=laid(known.monitor, changes))
             found = read_inference(leaf, tables_seen[revision], bodies)
+            if found.why is None or found.contradicts_card:
+                readable = found.why is None
+                hear([*windows.heard_of(models[revision], found.version, record,
+                                        readable=readable)])  # fmt: skip
             if found.why is not None:
                 continue
             for decision in found.decisions(number, leaf):
                 told.decisions += 1
                 hear(windows.add(models[revision], found.version, record["arm"], decision))
-        if not leaves or told.decisions >= DECISIONS_MAX:
-            told.stopped = bool(leaves)
+        if len(leaves) < CHUNK:
+            return told
+        if told.decisions >= DECISIONS_MAX:
             break
+    told.stopped = True
     return told

@@ -12,7 +12,7 @@ It is counts by place, no values, and is kept in the series' state to the bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from gateway.card import Card
 from gateway.modelsettings import DriftSettings
 from gateway.monitor import drift, twosample
-from gateway.monitor.drift import Comparison
+from gateway.monitor.drift import Comparison, Drift
 from gateway.monitor.places import Floats, Places
 from gateway.monitor.reference import Reference
 from gateway.monitor.window import Decision
@@ -98,7 +98,7 @@ def _tally(decisions: Sequence[Decision], card: Card, reference: Reference) -> d
             fell = place.of([decision.score for decision in decisions])
         else:
             fell = place.of(by_feature[at])
-        found[place.cause] = np.bincount(fell[fell >= 0], minlength=_width(place)).astype(float)
+        found[place.cause] = np.bincount(fell[fell >= 0], minlength=width(place)).astype(float)
     words = card.outputs.outcome
     if words is not None:
         told = [d.outcome for d in decisions if d.outcome is not None]
@@ -107,7 +107,7 @@ def _tally(decisions: Sequence[Decision], card: Card, reference: Reference) -> d
     return found
 
 
-def _width(place: Places) -> int:
+def width(place: Places) -> int:
     return len(place.levels) if place.edges is None else place.edges.size + 1
 
 
@@ -179,3 +179,13 @@ def _compared(
         effect=distance,
         floor=rules.distance,
     )
+
+
+def prefixed(moved: Mapping[str, Drift]) -> dict[str, Drift]:
+    """As causes of their own, which are counted on where only the frozen one suppresses them."""
+    return {
+        f"baseline/{cause}": replace(found, suppressed_by=())
+        if found.suppressed_by == (cause,)
+        else found
+        for cause, found in moved.items()
+    }

@@ -75,7 +75,7 @@ def compare(reference: Column, window: Column, rules: DriftSettings = RULES) -> 
     if rules.test == "cramer_von_mises":
         statistic, p_value = twosample.cramer_von_mises(then, now)
     else:
-        p_value = twosample.kolmogorov_smirnov_p_value(distance, then.size, now.size)
+        p_value = twosample.window_p_value(distance, then.size, now.size)
     index = twosample.stability(*twosample.binned(then, now), rules.alpha)
     return Comparison(
         test=rules.test,

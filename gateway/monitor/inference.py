@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from gateway.card import Card
 from gateway.explain.worker import Asked
-from gateway.journal.record import decode_parts
+from gateway.journal.record import Part, decode_parts
 from gateway.ledger.bodies import BodyReader
+from gateway.monitor.segments import by_features, by_groups
 from gateway.monitor.window import Decision
-from gateway.monitor.worker import decisions_of
+from gateway.monitor.worker import Windows, decisions_of, is_watched
+from gateway.protocol import textfeatures
+from gateway.protocol.message import Message
 from gateway.protocol.reader import reader_of
-from gateway.protocol.tensor import Unreadable
+from gateway.protocol.tensor import Opaque, Unreadable
 from gateway.table import Model, Table, Version
 
+GENERATIONS = frozenset(("chat", "completions"))
+UNDECIDED = {"score": None, "outcome": None}
+"""What a text is, which has neither."""
 log = logging.getLogger("headworks.analyst")
 
 
@@ -34,6 +40,8 @@ class Inference:
     given: bool = True
     exchange: str = ""
     why: str | None = None
+    contradicts_card: bool = False
+    """What was sent lacks what the card names, or has another shape."""
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
 
@@ -43,11 +51,16 @@ class Inference:
             self.exchange,
         )  # fmt: skip
 
-    def decisions(self, number: int, leaf: dict[str, Any]) -> list[Decision]:
+    def decisions(
+        self, number: int, leaf: dict[str, Any], said: dict[str, Any] | None = None
+    ) -> list[Decision]:
+        """`said`: its explanation. One by calls to an upstream is kept out of every statistic."""
         assert self.version.card is not None
+        explained = said.get("rows") if said and self.version.artifact is not None else None
         return decisions_of(
-            self.version.card, number, leaf["record"], leaf["decisions"], self.rows, self.groups
-        )
+            self.version.card, number, leaf["record"], leaf.get("decisions", [UNDECIDED]),
+            self.rows, self.groups, explained,
+        )  # fmt: skip
 
 
 def is_decided(leaf: dict[str, Any]) -> bool:
@@ -61,13 +74,64 @@ def is_decided(leaf: dict[str, Any]) -> bool:
     )
 
 
+def is_generated(leaf: dict[str, Any]) -> bool:
+    """Whether a leaf is a prompt that a version answered."""
+    record = leaf["record"]
+    return (
+        leaf["kind"] == "exchange"
+        and record.get("protocol") == "openai"
+        and record.get("operation") in GENERATIONS
+        and record["status"] == 200
+        and record.get("version") is not None
+    )
+
+
+def is_judged(leaf: dict[str, Any]) -> bool:
+    """Whether what a leaf says may go into windows."""
+    return is_decided(leaf) or is_generated(leaf)
+
+
+def _read_generation(leaf: dict[str, Any], found: Inference, bodies: BodyReader) -> None:
+    """One row: the plain features of a prompt and its answer, whose card takes the place of the
+    one that the version does not have. What the bodies do not say, the leaf may."""
+    record = leaf["record"]
+    found.version = replace(found.version, card=textfeatures.CARD)
+    if not is_watched(found.model, found.version):
+        found.why = "not_watched"
+        return
+    context: dict[str, Any] = {}
+    request = response = None
+    try:
+        told, *sent = decode_parts(bodies.read(record["id"], leaf["body"]))
+        context = orjson.loads(told)
+        request = _message(sent[0], context.get("request_headers", ()))
+        response = _message(sent[1], context.get("response_headers", ()))
+    except (ValueError, OSError, KeyError) as error:
+        log.warning("exchange %s: bodies not readable: %s", record["id"], error)
+    values = textfeatures.read_features(
+        (leaf.get("trace") or {}).get("asked") or {},
+        record.get("completion") or leaf.get("completion") or {},
+        request,
+        response,
+    )
+    found.rows = {name: [value] for name, value in values.items()}
+    found.groups = context.get("groups", [])
+    found.outcomes = [None]
+
+
+def _message(part: Part, headers: Any) -> Message | None:
+    return None if part.truncated else Message.of(part.kept, headers)
+
+
 def read_inference(leaf: dict[str, Any], table: Table, bodies: BodyReader) -> Inference:
     """What an inference was about, from its body, its revision and its version's card."""
     record = leaf["record"]
     model = table.models[record["model"]]
     found = Inference(model, model.versions[record["version"]])
     found.given, found.exchange = record["arm"] != "shadow", record["id"]
-    if found.version.card is None:
+    if is_generated(leaf):
+        _read_generation(leaf, found, bodies)
+    elif found.version.card is None:
         found.why = "no_artifact"
     elif not leaf.get("decisions"):
         found.why = "unreadable"
@@ -89,9 +153,29 @@ def _read_body(leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyR
     except (Unreadable, ValueError, OSError) as error:
         log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
         found.why = "unreadable"
+        found.contradicts_card = isinstance(error, Unreadable) and not isinstance(error, Opaque)
         return
     found.groups = told["groups"]
     found.scores = [decision["score"] for decision in leaf["decisions"]]
     found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
     if any(len(column) != len(found.outcomes) for column in found.rows.values()):
         found.why = "rows_differ"
+        found.contradicts_card = True
+
+
+def segments_of(
+    leaf: dict[str, Any], found: Inference | None, model: Model, windows: Windows,
+    bodies: BodyReader,
+) -> list[dict[str, str]]:  # fmt: skip
+    """By groups, and by the inputs of what was decided, as far as they can be read."""
+    keys = tuple(model.monitor["groups"])
+    if found is not None and found.why is None and found.version.card is not None:
+        card, reference = found.version.card, windows.reference(model, found.version)
+        told, rows = found.groups, range(len(found.outcomes))
+        return [by_groups(keys, told, row) | by_features(card, reference, found.rows, row)
+                for row in rows]  # fmt: skip
+    try:
+        context, *_ = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
+    except (ValueError, OSError, KeyError):
+        return []
+    return [by_groups(keys, orjson.loads(context)["groups"])]

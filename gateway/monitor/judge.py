@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from gateway.card import Card
-from gateway.monitor import baseline, bias, drift, quality
+from gateway.monitor import attribution, baseline, bias, drift, quality, slices
+from gateway.monitor.attribution import AttributionReference, AttributionReport
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
 from gateway.monitor.family import FamilyReport, FamilyVerdict, report_of
@@ -30,6 +33,7 @@ from gateway.monitor.report import (
     worst,
 )
 from gateway.monitor.sequential import Alarm, SequenceState
+from gateway.monitor.slices import SliceReport
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Window, WindowSettings
 from gateway.monitor.words import sentences
@@ -37,6 +41,7 @@ from gateway.monitor.words import sentences
 EXAMPLES = 5
 """Decisions that a report names, for people to look at."""
 
+NONE = np.empty((0, 0))
 Findings = Mapping[str, tuple[Finding, ...]]
 
 
@@ -63,6 +68,8 @@ class Parts:
     sequences: tuple[SequenceReport, ...]
     family: FamilyReport | None
     baseline: BaselineReport
+    attributions: AttributionReport | None
+    slices: tuple[SliceReport, ...]
 
     def states(self) -> dict[str, str]:
         """State by cause; a suppressed drift counts as not judged."""
@@ -78,6 +85,13 @@ class Parts:
             found["outcome"] = self.outcome.state
         found |= {f"sequence/{one.cause}": one.state for one in self.sequences}
         found |= {f"baseline/{c}": telling_state(d) for c, d in self.baseline.drifts.items()}
+        found |= slices.states(self.slices)
+        if self.attributions is not None:
+            found |= {
+                f"{attribution.PREFIX}{one.name}": telling_state(one.drift)
+                for one in self.attributions.features
+            }
+            found[attribution.RANKING] = telling_state(self.attributions.ranking)
         if self.family is not None:
             found["detector"] = self.family.state
         if self.duplicates is not None:
@@ -90,6 +104,7 @@ class Parts:
 def judge(
     window: Window, reference: Reference, card: Card, settings: WindowSettings,
     before: SeriesState, heard: Heard = Heard(), foreign: FamilyVerdict | None = None,
+    attributed: AttributionReference | None = None,
 ) -> tuple[WindowReport, SeriesState]:  # fmt: skip
     """Judge a window that is full or overdue and holds at least one decision."""
     if not len(window):
@@ -97,22 +112,32 @@ def judge(
     enough = len(window) >= settings.minimum
     columns = window.columns(card, reference)
     scores = window.scores()
-    findings = inspected(columns, reference, settings.drift.alpha) if enough else {}
+    suspicions = inspected(columns, reference, settings.drift.alpha) if enough else {}
+    findings = settled(suspicions, before.suspected)
     compared = comparisons(window, columns, scores, reference, card, settings) if enough else {}
+    moving = window.attributions(len(attributed.features)) if attributed else NONE
+    if attributed is not None and min(len(moving), len(attributed.values)) >= settings.minimum:
+        compared |= attribution.compare(attributed, moving, settings.drift)
     broken = faults(findings)
     drifts = drift.verdicts(compared, before.running, broken, settings.drift)
-    drifts = explained(drifts)
+    drifts = attribution.explained(explained(drifts))
     if settings.baseline in baseline.SLOTS:
         drifts = shown_only(drifts)
     fell = baseline.counted(window.decisions, card, reference, settings.baseline)
     moved = since_before(fell, reference, settings, before, broken, drifts) if enough else {}
-    blocks = next_blocks(window, card, settings, before)
+    fresh = counts_of(window, card, settings, before)
+    blocks, begun = bias.keep(before.blocks, before.begun, fresh, window.opened_at)
     groups = tuple(
-        bias.judge_key(key, blocks, before.pending, len(window), settings.minimum)
+        bias.judge_key(key, blocks, before.pending, fresh)
         for key in bias.with_intersections(
             settings.groups if card.outputs.outcome is not None else ()
         )
     )
+    parted, kept, apart = slices.judge(
+        slices.add(before.slices, window.decisions, card, reference, settings.slices),
+        reference, settings.drift, settings.minimum, before.running,
+        slices.everywhere(broken, drifts, moved), broken=bool(broken),
+    )  # fmt: skip
     parts = Parts(
         features=feature_reports(card, columns, reference, findings, drifts, settings.minimum),
         duplicates=repeated(window, reference) if enough else None,
@@ -123,17 +148,23 @@ def judge(
         sequences=sequence_reports(window, heard, broken),
         family=family_report(foreign, before, settings),
         baseline=BaselineReport(settings.baseline, moved),
+        attributions=attribution.report(attributed, moving, drifts),
+        slices=parted,
     )
     alarms = alarms_after(before.alarms, parts.states(), enough)
     state = SeriesState(
         number=before.number + 1,
         running=running_of(
-            drift.running_after(before.running, drifts | prefixed(moved)), parts.family
+            drift.running_after(before.running, drifts | baseline.prefixed(moved) | apart),
+            parts.family,
         ),
+        suspected=suspected_in(suspicions) if enough else before.suspected,
         alarms=alarms,
-        pending=bias.pending_after(groups, before.pending, len(window)),
-        blocks=blocks,
+        pending=bias.pending_after(groups, before.pending, fresh),
+        blocks=blocks if fresh else (),
+        begun=begun if fresh else (),
         sequence=heard.state,
+        slices=kept,
         baseline=before.baseline
         if settings.baseline == "none" or broken
         else baseline.learn(before.baseline, reference, fell, settings.baseline),
@@ -142,12 +173,32 @@ def judge(
 
 
 def inspected(columns: Mapping[str, Column], reference: Reference, alpha: float) -> Findings:
-    level = alpha / len(columns)
+    """The level is shared by all features and kinds."""
+    level = alpha / (len(columns) * len(quality.KINDS))
     return {
         name: quality.inspect(reference.columns[name], column, level)
         for name, column in columns.items()
         if name in reference.columns
     }
+
+
+def settled(findings: Findings, suspected: Iterable[str]) -> Findings:
+    before = frozenset(suspected)
+    return {
+        name: tuple(
+            quality.settled(one, suspected=f"quality/{name}/{one.kind}" in before) for one in found
+        )
+        for name, found in findings.items()
+    }
+
+
+def suspected_in(findings: Findings) -> tuple[str, ...]:
+    return tuple(
+        f"quality/{name}/{one.kind}"
+        for name, found in sorted(findings.items())
+        for one in found
+        if one.state == "fault"
+    )
 
 
 def faults(findings: Findings) -> dict[str, tuple[str, ...]]:
@@ -158,7 +209,9 @@ def faults(findings: Findings) -> dict[str, tuple[str, ...]]:
         for name, found in findings.items()
     }
     every = tuple(sorted({kind for found in kinds.values() for kind in found}))
-    return {cause: found for cause, found in (kinds | {"joint": every}).items() if found}
+    kinds |= {f"{attribution.PREFIX}{name}": kinds[f"feature/{name}"] for name in findings}
+    kinds |= {"joint": every, attribution.RANKING: every}
+    return {cause: found for cause, found in kinds.items() if found}
 
 
 def explained(drifts: dict[str, Drift]) -> dict[str, Drift]:
@@ -222,16 +275,6 @@ def since_before(
     }  # fmt: skip
 
 
-def prefixed(moved: Mapping[str, Drift]) -> dict[str, Drift]:
-    """As causes of their own, which are counted on where only the frozen one suppresses them."""
-    return {
-        f"baseline/{cause}": replace(found, suppressed_by=())
-        if found.suppressed_by == (cause,)
-        else found
-        for cause, found in moved.items()
-    }
-
-
 def family_report(
     foreign: FamilyVerdict | None, before: SeriesState, settings: WindowSettings
 ) -> FamilyReport | None:
@@ -287,19 +330,19 @@ def comparisons(
     return compared
 
 
-def next_blocks(
+def counts_of(
     window: Window, card: Card, settings: WindowSettings, before: SeriesState
-) -> tuple[bias.Block, ...]:
+) -> bias.Block:
+    """The window's outcomes by group."""
     words = card.outputs.outcome
     if words is None or not settings.groups:
-        return ()
-    former = before.blocks[-(bias.BIAS_WINDOWS - 1) :]
+        return {}
     members = (
         (decision.groups, decision.outcome == words.adverse)
         for decision in window.decisions
         if decision.outcome is not None
     )
-    return (*former, bias.count_groups(members, bias.with_intersections(settings.groups), former))
+    return bias.count_groups(members, bias.with_intersections(settings.groups), before.blocks)
 
 
 def telling_state(found: Drift) -> str:
@@ -425,6 +468,8 @@ def report(
         sequences=parts.sequences,
         family=parts.family,
         baseline=parts.baseline,
+        attributions=parts.attributions,
+        slices=parts.slices,
         members=members(window.decisions, settings.groups),
         opened=tuple(sorted(set(after.alarms) - set(before.alarms))),
         resolved=tuple(sorted(set(before.alarms) - set(after.alarms))),
@@ -441,5 +486,7 @@ def report(
             parts.sequences,
             parts.family,
             parts.baseline,
+            parts.attributions,
+            parts.slices,
         ),
     )

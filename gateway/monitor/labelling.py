@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from gateway.catalog.store import Catalog
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import leaf_at
-from gateway.monitor.bias import UNKNOWN
+from gateway.monitor.bias import group_of, with_intersections
 from gateway.monitor.outcomes import COUNTS_AT_MOST, Told, case, chance_of_good, in_force
 from gateway.table import Table
 
@@ -32,6 +32,14 @@ Place = tuple[str, int]
 Counts = dict[str, list[list[Any]]]
 """By model: rows of version, arm, day, key, group, favourable, good, count, summed score."""
 log = logging.getLogger("headworks.labels")
+
+
+def records_of(changes: Counts) -> Iterator[dict[str, Any]]:
+    """What is said of changes: as many leaves as they need."""
+    for model, counts in sorted(changes.items()):
+        for start in range(0, len(counts), COUNTS_AT_MOST):
+            some = counts[start : start + COUNTS_AT_MOST]
+            yield {"kind": "labelled", "model": model, "counts": some}
 
 
 class Labelling:
@@ -44,11 +52,13 @@ class Labelling:
         self.waiting = dict.fromkeys(waiting)
         self.dropped = 0
         self._fresh: dict[str, dict[str, Any]] = {}
+        self._copies: dict[str, list[str]] = defaultdict(list)
         self._told: dict[Place, list[Told]] = defaultdict(list)
 
     def forget(self) -> None:
         """The catalog has by now what was taken since the last time."""
         self._fresh.clear()
+        self._copies.clear()
         self._told.clear()
 
     def take(self, number: int, leaf: dict[str, Any], catalog: Catalog) -> Counts:
@@ -56,6 +66,8 @@ class Labelling:
         record = leaf["record"]
         if leaf["kind"] == "exchange":
             self._fresh[record["id"]] = leaf
+            if record.get("primary") is not None and not record.get("noise"):
+                self._copies[record["primary"]].append(record["id"])
             if record["id"] not in self.waiting:
                 return {}
             del self.waiting[record["id"]]
@@ -73,7 +85,31 @@ class Labelling:
         for identity in ids:
             if identity not in leaves:
                 self._wait(identity)
-        return self._count(leaves, self._changes(number, record, before))
+        changes = self._changes(number, record, before)
+        with closing(catalog.cursor()) as cursor:
+            copies = self._shadows(cursor, ids, leaves)
+        given = [
+            ((copy, row), *change)
+            for (identity, row), *change in changes
+            for copy in copies.get(identity, ())
+        ]
+        return self._count(leaves, [*changes, *given])
+
+    def _shadows(
+        self, cursor: Any, ids: list[str], leaves: dict[str, dict[str, Any]]
+    ) -> dict[str, list[str]]:
+        """The copies of exchanges that were sealed before their label, whose leaves are added."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for identity in ids:
+            found[identity] += self._copies.get(identity, ())
+        for copy, (identity, number) in labels.shadows_of(cursor, ids).items():
+            if copy not in self._fresh:
+                found[identity].append(copy)
+                if (leaf := self._leaf(number)) is not None:
+                    leaves[copy] = leaf
+        leaves |= {copy: self._fresh[copy] for copies in found.values() for copy in copies
+                   if copy in self._fresh}  # fmt: skip
+        return found
 
     def _changes(
         self, number: int, record: dict[str, Any], before: dict[Place, list[Told]]
@@ -99,10 +135,13 @@ class Labelling:
         found = {identity: self._fresh[identity] for identity in ids if identity in self._fresh}
         older = [identity for identity in ids if identity not in found]
         for identity, number in labels.leaves_of(cursor, older).items():
-            text = leaf_at(self._state, number)
-            if text is not None:
-                found[identity] = whole(orjson.loads(text), self._bodies)
+            if (leaf := self._leaf(number)) is not None:
+                found[identity] = leaf
         return found
+
+    def _leaf(self, number: int) -> dict[str, Any] | None:
+        text = leaf_at(self._state, number)
+        return None if text is None else whole(orjson.loads(text), self._bodies)
 
     def _known(self, cursor: Any, ids: Iterable[str]) -> dict[Place, list[Told]]:
         ids = set(ids)
@@ -125,7 +164,7 @@ class Labelling:
             self._add(cells[leaf["record"]["model"]], leaf, row, before, after)
         return {
             model: [[*place, *total] for place, total in sorted(found.items())
-                    if any(total)][:COUNTS_AT_MOST]
+                    if any(total)]
             for model, found in cells.items()
         }  # fmt: skip
 
@@ -140,8 +179,8 @@ class Labelling:
             return
         groups = self._groups(leaf, row)
         score = chance_of_good(card, decision["score"])
-        for key in keys:
-            group = groups.get(key) or UNKNOWN
+        for key in with_intersections(keys):
+            group = group_of(groups, key)
             for value, sign in ((before, -1), (after, 1)):
                 if value is None:
                     continue

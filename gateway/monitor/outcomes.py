@@ -11,14 +11,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from gateway.card import Card
-from gateway.monitor.bias import GROUP_AT_LEAST, OUTCOME_AT_LEAST, UNKNOWN
+from gateway.monitor.bias import (
+    GROUP_AT_LEAST,
+    OUTCOME_AT_LEAST,
+    GroupState,
+    group_of,
+    with_intersections,
+)
 from gateway.monitor.performance import actual
 from gateway.monitor.proportion import CONFIDENCE, Interval, newcombe, wilson
 from gateway.monitor.twosample import independence
@@ -26,6 +32,10 @@ from gateway.monitor.window import Decision
 
 COUNTS_AT_MOST = 400
 """Counts of one leaf, which has to stay below 64 KiB."""
+GAP = 0.1
+"""Rates that differ by more are told: ten of a hundred who deserve the same get another answer."""
+CALIBRATION_GAP = 0.05
+"""Mean scores further than this from the share that came true are told."""
 
 Told = tuple[int, int, int, Any]
 """A label as it was told: observed (ns), leaf, place in it, value; the greatest is in force."""
@@ -45,9 +55,11 @@ class Members:
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of `n`, and its difference from that of the group with the highest share.
+    """A share of `n`, and its differences from the groups with the highest and the lowest share.
 
-    `against` and `difference` are None for that group, and where either has too few.
+    `against` and `difference` are None for the highest, `over` and `above` for the lowest, and all
+    where there are too few. `state` is of the difference from the highest, `state_above` from the
+    lowest.
     """
 
     n: int
@@ -56,6 +68,11 @@ class Rate:
     against: str | None = None
     difference: float | None = None
     difference_interval: Interval | None = None
+    state: GroupState = "insufficient"
+    over: str | None = None
+    above: float | None = None
+    above_interval: Interval | None = None
+    state_above: GroupState = "insufficient"
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,8 @@ class GroupOutcomes:
 
     `opportunity`: favourable among the good (equal opportunity); `mistaken`: favourable among the
     others; their intervals of differences hold together (Bonferroni), as equalised odds wants.
-    `calibration`: share of the good less the mean score for it.
+    `odds` is the worst state of both, in either direction. `calibration`: share of the good less
+    the mean score for it, with its interval and state.
     """
 
     key: str
@@ -75,6 +93,9 @@ class GroupOutcomes:
     opportunity: Rate
     mistaken: Rate
     calibration: float | None
+    odds: GroupState = "insufficient"
+    calibration_interval: Interval | None = None
+    calibration_state: GroupState = "insufficient"
 
 
 @dataclass(frozen=True)
@@ -96,9 +117,9 @@ def day_of(at: int) -> str:
 
 def members(decisions: Iterable[Decision], keys: Sequence[str]) -> tuple[Members, ...]:
     found = Counter(
-        (day_of(decision.at), key, decision.groups.get(key) or UNKNOWN)
+        (day_of(decision.at), key, group_of(decision.groups, key))
         for decision in decisions
-        for key in keys
+        for key in with_intersections(keys)
     )
     return tuple(Members(*place, n) for place, n in sorted(found.items()))
 
@@ -130,62 +151,150 @@ def chance_of_good(card: Card, score: float) -> float:
     return 1 - score if upside else score
 
 
+Cases = Mapping[tuple[str, int, int], tuple[int, float]]
+"""By group, favourable, good: count and summed score."""
+EVERY = (-1, 0, 1)
+
+
 def judge_outcomes(
     version: str, arm: str, key: str,
-    seen: Mapping[str, int], cases: Mapping[tuple[str, int, int], tuple[int, float]],
+    seen: Mapping[str, int], cases: Cases, newer: Cases | None = None,
 ) -> KeyOutcomes:  # fmt: skip
-    """`seen`: decisions by group; `cases`: by group, favourable, good: count and summed score."""
+    """`seen`: decisions by group; `newer`: those of the cases whose labels came last, about a half,
+    without which there is no breach."""
     values = sorted({*seen, *(value for value, _, _ in cases)})
-
-    def count(value: str, favourable: Sequence[int], good: Sequence[int]) -> int:
-        return sum(cases.get((value, f, g), (0, 0.0))[0] for f in favourable for g in good)
-
-    every = (-1, 0, 1)
-    labelled = {value: count(value, every, every) for value in values}
-    opportunity = rates({v: (count(v, (1,), (1,)), count(v, (0, 1), (1,))) for v in values})
-    mistaken = rates({v: (count(v, (1,), (0,)), count(v, (0, 1), (0,))) for v in values})
+    labelled = {value: count(cases, value, EVERY, EVERY) for value in values}
+    late = newer or {}
+    opportunity = rates(hits(cases, values, 1), hits(late, values, 1))
+    mistaken = rates(hits(cases, values, 0), hits(late, values, 0))
     groups = []
     for value in values:
-        known = count(value, every, (0, 1))
-        chance = sum(cases.get((value, f, g), (0, 0.0))[1] for f in every for g in (0, 1))
-        share = (count(value, every, (1,)) - chance) / known if known else None
-        total = seen.get(value, 0)
-        coverage = min(1.0, labelled[value] / total) if total else None
+        total, rated = seen.get(value, 0), (opportunity[value], mistaken[value])
+        share, interval, state = calibration_of(cases, late, value)
         groups.append(
             GroupOutcomes(
-                key,
-                value,
-                total,
-                labelled[value],
-                coverage,
-                opportunity[value],
-                mistaken[value],
-                share,
-            )  # fmt: skip
+                key=key,
+                value=value,
+                decisions=total,
+                labelled=labelled[value],
+                coverage=min(1.0, labelled[value] / total) if total else None,
+                opportunity=opportunity[value],
+                mistaken=mistaken[value],
+                calibration=share,
+                odds=gravest(s for rate in rated for s in (rate.state, rate.state_above)),
+                calibration_interval=interval,
+                calibration_state=state,
+            )
         )
     return KeyOutcomes(version, arm, key, missing_alike(seen, labelled), tuple(groups))
 
 
-def rates(pairs: Mapping[str, tuple[int, int]]) -> dict[str, Rate]:
-    """By group: hits of n; differences where both have enough, each interval at half the risk."""
+def count(cases: Cases, value: str, favourable: Sequence[int], good: Sequence[int]) -> int:
+    return sum(cases.get((value, f, g), (0, 0.0))[0] for f in favourable for g in good)
+
+
+def hits(cases: Cases, values: Iterable[str], good: int) -> dict[str, tuple[int, int]]:
+    """By group: the favoured of those who are `good` (1) or not (0)."""
+    return {v: (count(cases, v, (1,), (good,)), count(cases, v, (0, 1), (good,))) for v in values}
+
+
+def calibration_of(
+    cases: Cases, newer: Cases, value: str
+) -> tuple[float | None, Interval | None, GroupState]:
+    """Share of the good less the mean score: too low or too high, either counts."""
+    n, share, interval = gap_of_scores(cases, value)
+    if share is None or interval is None or n < GROUP_AT_LEAST:
+        return share, interval, "insufficient"
+    good = count(cases, value, EVERY, (1,))
+    if min(good, n - good) < OUTCOME_AT_LEAST:
+        return share, interval, "insufficient"
+    side = 1 if share > 0 else -1
+    late, then, _ = gap_of_scores(newer, value)
+    confirmed = late >= GROUP_AT_LEAST and then is not None and side * then > CALIBRATION_GAP
+    turned = interval if side < 0 else Interval(-interval.high, -interval.low)
+    return share, interval, state_of_gap(turned, CALIBRATION_GAP, confirmed)
+
+
+def gap_of_scores(cases: Cases, value: str) -> tuple[int, float | None, Interval | None]:
+    known = count(cases, value, EVERY, (0, 1))
+    if known <= 0:
+        return 0, None, None
+    good = count(cases, value, EVERY, (1,))
+    chance = sum(cases.get((value, f, g), (0, 0.0))[1] for f in EVERY for g in (0, 1)) / known
+    low, high = wilson(good, known)
+    return known, good / known - chance, Interval(low - chance, high - chance)
+
+
+def state_of_gap(interval: Interval, gap: float, confirmed: bool) -> GroupState:
+    """Of a difference that is bad below -`gap`."""
+    if interval.low >= -gap:
+        return "ok"
+    return "breach" if interval.high < -gap and confirmed else "watch"
+
+
+def gravest(states: Iterable[GroupState]) -> GroupState:
+    order: Sequence[GroupState] = ("insufficient", "ok", "watch", "breach")
+    return max(states, key=order.index)
+
+
+def rates(
+    pairs: Mapping[str, tuple[int, int]], newer: Mapping[str, tuple[int, int]] | None = None
+) -> dict[str, Rate]:
+    """By group: hits of n; differences where both have enough, each interval at half the risk,
+    shared by the groups that are compared with the same one."""
     enough = {
         value: (hits, n)
         for value, (hits, n) in pairs.items()
         if n >= GROUP_AT_LEAST and min(hits, n - hits) >= OUTCOME_AT_LEAST
     }
-    best = max(enough, key=lambda value: enough[value][0] / enough[value][1], default=None)
-    confidence = 1 - (1 - CONFIDENCE) / 2
+    order = sorted(enough, key=lambda value: enough[value][0] / enough[value][1])
+    confidence = 1 - (1 - CONFIDENCE) / 2 / max(1, len(enough) - 1)
+    late = newer or {}
     found = {}
     for value, (hits, n) in pairs.items():
-        share = hits / n if n else None
-        alone = Rate(n, share, wilson(hits, n) if n else None)
-        found[value] = alone
-        if best is not None and value in enough and value != best:
-            top, of = enough[best]
-            interval = newcombe(hits, n, top, of, confidence)
-            gap = hits / n - top / of
-            found[value] = Rate(n, share, alone.interval, best, gap, interval)
+        one = Rate(n, hits / n if n else None, wilson(hits, n) if n else None)
+        if value in enough and len(order) > 1:
+            one = beside(one, value, order[-1], enough, late, confidence)
+            one = above(one, value, order[0], enough, late, confidence)
+        found[value] = one
     return found
+
+
+Pairs = Mapping[str, tuple[int, int]]
+
+
+def beside(one: Rate, value: str, best: str, pairs: Pairs, newer: Pairs, confidence: float) -> Rate:
+    """With its difference from the highest."""
+    if value == best:
+        return replace(one, state="ok")
+    interval = newcombe(*pairs[value], *pairs[best], confidence)
+    state = state_of_gap(interval, GAP, still_apart(value, best, newer))
+    gap = difference(pairs, value, best)
+    return replace(one, against=best, difference=gap, difference_interval=interval, state=state)
+
+
+def above(one: Rate, value: str, least: str, pairs: Pairs, newer: Pairs, confidence: float) -> Rate:
+    """With its difference from the lowest."""
+    if value == least:
+        return replace(one, state_above="ok")
+    interval = newcombe(*pairs[value], *pairs[least], confidence)
+    turned = Interval(-interval.high, -interval.low)
+    state = state_of_gap(turned, GAP, still_apart(least, value, newer))
+    gap = difference(pairs, value, least)
+    return replace(one, over=least, above=gap, above_interval=interval, state_above=state)
+
+
+def difference(pairs: Pairs, value: str, other: str) -> float:
+    return pairs[value][0] / pairs[value][1] - pairs[other][0] / pairs[other][1]
+
+
+def still_apart(value: str, best: str, newer: Pairs) -> bool:
+    """Whether the newer labels say the same, where there are enough of both."""
+    counts = [newer.get(name, (0, 0)) for name in (value, best)]
+    return (
+        all(n >= GROUP_AT_LEAST for _, n in counts)
+        and counts[0][0] / counts[0][1] - counts[1][0] / counts[1][1] < -GAP
+    )
 
 
 def missing_alike(seen: Mapping[str, int], labelled: Mapping[str, int]) -> float | None:

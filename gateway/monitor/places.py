@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from gateway.card import Feature
 from gateway.monitor.column import Column, Levels, fractions, numbers_of, single
 
+STEPS = 50
+"""Of a number's range, where no reference says where its values lie."""
+
 Shares = tuple[float, ...]
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -58,6 +61,20 @@ def places_of_feature(feature: Feature, column: Column, bins: int) -> tuple[Plac
         return Places(cause, levels=feature.categories or ()), tuple(shares.tolist())
     low, high = single(np.array(feature.range or (-inf, inf), dtype=np.float64)).tolist()
     return places_of_numbers(cause, column, bins, low, high, whole=feature.type == "integer")
+
+
+def places_without_reference(feature: Feature) -> Places:
+    """Where nothing is known of a feature's values but its description: each level, counts in
+    steps of a quarter octave, other numbers in fiftieths of their range."""
+    cause = f"feature/{feature.name}"
+    if feature.type == "category":
+        return Places(cause, levels=feature.categories or ())
+    low, high = feature.range or (0.0, 1.0)
+    edges = np.linspace(low, high, STEPS + 1)
+    if feature.type == "integer":
+        octaves = np.arange(int(4 * np.log2(max(2.0, high - low))) + 1) / 4
+        edges = np.unique(np.concatenate([[low], low + np.floor(2**octaves)]))
+    return Places(cause, edges=edges, low=low, high=high, whole=feature.type == "integer")
 
 
 def places_of_numbers(

@@ -51,6 +51,39 @@ def newcombe(
     )
 
 
+def newcombe_paired(
+    both: int, first: int, second: int, neither: int, confidence: float = CONFIDENCE
+) -> Interval:
+    """Newcombe's interval for the second share less the first, of the same cases: `first` had it
+    the first time alone, `second` the second time alone (Statistics in Medicine 17, 1998,
+    2635-2650, method 10: two Wilson intervals, less what the two have in common)."""
+    n = both + first + second + neither
+    share, other = (both + second) / n, (both + first) / n
+    own = wilson(both + second, n, confidence)
+    theirs = wilson(both + first, n, confidence)
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    product = both * neither - first * second
+    corrected = max(product - n / 2, 0.0) if product > 0 else product
+    common = corrected / sqrt(margins) if margins else 0.0
+    down, up = share - own.low, own.high - share
+    other_down, other_up = other - theirs.low, theirs.high - other
+    below = sqrt(max(0.0, down**2 - 2 * common * down * other_up + other_up**2))
+    above = sqrt(max(0.0, up**2 - 2 * common * up * other_down + other_down**2))
+    return Interval(share - other - below, share - other + above)
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Two-sided mid-p value of McNemar's exact test (Fagerland, Lydersen and Laake, BMC Medical
+    Research Methodology 13:91, 2013); 1 where nothing differs."""
+    n, fewest = first + second, min(first, second)
+    if first == second:
+        return 1.0
+    tail = 2 * float(special.bdtr(fewest, n, 0.5))
+    exactly = exp(-n * log(2) + special.gammaln(n + 1) - special.gammaln(fewest + 1)
+                  - special.gammaln(n - fewest + 1))  # fmt: skip
+    return max(0.0, min(1.0, tail - exactly))
+
+
 def katz(
     count: int, n: int, other_count: int, other_n: int, confidence: float = CONFIDENCE
 ) -> Interval:

@@ -1,8 +1,9 @@
 """Data quality comes before drift: a broken feed is the cause, a moved distribution its symptom.
 
 A finding is a `fault` when its share is surely larger than what the reference shows: by Fisher's
-exact test, one-sided. A fault suppresses the drift alarm of its feature. What the reference never
-showed, too rare for a fault, is a `watch`.
+exact test, one-sided, in two windows running, or in one where chance is out of the question. It
+suppresses the drift alarm of its feature. What the reference never showed, too rare for a fault, is
+a `watch`, and so is what was seen once.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ from gateway.monitor import proportion
 from gateway.monitor.column import Column
 
 Kind = Literal["missing", "wrong_type", "out_of_range", "unseen", "stuck", "duplicates"]
+KINDS: tuple[Kind, ...] = ("missing", "wrong_type", "out_of_range", "unseen", "stuck")
+"""What each feature is looked at for: so many tests are made of it in each window."""
 QualityState = Literal["ok", "watch", "fault"]
 
 REFERENCE_ALPHA = 0.05
 """Risk that the reference's own share is above the bound that stands for it."""
+
+CERTAIN = 1e-6
+"""Below this chance one window is enough."""
 
 EXCESS_FLOOR = 0.002
 """Shares that rose by less than 2 in 1,000 are no fault, however sure the rise is."""
@@ -37,7 +43,7 @@ class Finding:
     """`count` of `n` values; `at_least` and `reference_at_most` say how far either share
     may be from what was counted (one-sided, exact).
 
-    For `stuck` all four speak of the most frequent value.
+    For `stuck` all four speak of the most frequent value. `chance`: p-value of the test.
     """
 
     kind: Kind
@@ -48,6 +54,7 @@ class Finding:
     at_least: float
     reference_share: float
     reference_at_most: float
+    chance: float = 1.0
 
 
 def inspect(reference: Column, window: Column, alpha: float) -> tuple[Finding, ...]:
@@ -84,7 +91,15 @@ def excess(
         state = "fault"
     elif count > 0 and reference_count == 0:
         state = "watch"
-    return Finding(kind, state, count, n, share, low, reference_share, high)
+    return Finding(kind, state, count, n, share, low, reference_share, high, chance)
+
+
+def settled(found: Finding, *, suspected: bool) -> Finding:
+    """A fault that one window shows, and that may be chance, waits for the next. `suspected`: the
+    window before showed it too."""
+    if found.state == "fault" and found.chance >= CERTAIN and not suspected:
+        return replace(found, state="watch")
+    return found
 
 
 def stuck(reference: Column, window: Column, alpha: float) -> list[Finding]:

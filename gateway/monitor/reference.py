@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from gateway.card import Card
 from gateway.monitor.column import Column, of_numbers, single
 from gateway.monitor.domain import Domain
-from gateway.monitor.places import Places, places_of_feature, places_of_numbers
+from gateway.monitor.places import (
+    Places,
+    places_of_feature,
+    places_of_numbers,
+    places_without_reference,
+)
 
 Columns = Mapping[str, NDArray[Any]]
 """Feature name -> n values: float64 for number and integer (NaN missing), object for category."""
@@ -42,6 +47,22 @@ class Reference:
     values: Columns
     places: tuple[Places, ...]
     placed: tuple[int, ...]
+
+    @staticmethod
+    def absent(card: Card) -> Reference:
+        """Of a card whose features nobody gave a sample of: no columns, only places to count by."""
+        return Reference(
+            digest=f"none/{card.model}/{card.version}",
+            rows=0,
+            duplicates=0,
+            columns={},
+            scores=None,
+            adverse=None,
+            domain=Domain((), (), np.empty((0, 0))),
+            values={},
+            places=tuple(places_without_reference(feature) for feature in card.features),
+            placed=tuple(range(len(card.features))),
+        )
 
     @staticmethod
     def of(card: Card, rows: Columns, scores: NDArray[Any] | None, digest: str) -> Reference:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.monitor.attribution import AttributionReport
 from gateway.monitor.bias import GroupsOfKey
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Drift
@@ -20,6 +21,7 @@ from gateway.monitor.family import FamilyReport
 from gateway.monitor.outcomes import Members
 from gateway.monitor.quality import Finding
 from gateway.monitor.sequential import Alarm
+from gateway.monitor.slices import SliceReport
 
 DIGITS = 6
 """Significant digits of every fraction in a report."""
@@ -137,6 +139,8 @@ class WindowReport:
     sequences: tuple[SequenceReport, ...]
     family: FamilyReport | None
     baseline: BaselineReport
+    attributions: AttributionReport | None
+    slices: tuple[SliceReport, ...]
     members: tuple[Members, ...]
     opened: tuple[str, ...]
     resolved: tuple[str, ...]

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from gateway.monitor.alert import Severity, Sighting
+from gateway.monitor.attribution import PREFIX, RANKING
 from gateway.monitor.drift import Drift
 from gateway.monitor.quality import Finding
+from gateway.monitor.readability import Readability
 from gateway.monitor.report import ALARMING, WindowReport, plain
 from gateway.monitor.sequential import Alarm
 
@@ -19,6 +21,8 @@ CRITICAL_SHARE = 0.05
 CRITICAL_SIZE = 0.5
 """A shift found by sequence is critical from this many standard deviations on: the size at which a
 window's distance is twice its floor."""
+SCHEMA = "quality/schema"
+"""The one cause that no window can speak of."""
 SPEAKING = frozenset({"ok", "watch", *ALARMING})
 
 
@@ -27,7 +31,7 @@ def sightings(report: WindowReport) -> list[Sighting]:
     model, version, arm, _ = report.id.split("/")
     told = [*_of_features(report), *_of_scores(report), *_of_groups(report),
             *_of_sequences(report), *_of_family(report),
-            *_of_baseline(report)]  # fmt: skip
+            *_of_baseline(report), *_of_attributions(report), *_of_slices(report)]  # fmt: skip
     return [
         Sighting(
             model=model,
@@ -104,6 +108,33 @@ def _of_baseline(report: WindowReport) -> Iterator[Told]:
         yield f"baseline/{cause}", state, _severity(found), _drift(found)
 
 
+def _of_attributions(report: WindowReport) -> Iterator[Told]:
+    found = report.attributions
+    if found is None:
+        return
+    for one in found.features:
+        state = "not_enough_data" if one.drift.suppressed_by else one.drift.state
+        told: dict[str, Any] = {"before": one.before, "after": one.after}
+        yield f"{PREFIX}{one.name}", state, _severity(one.drift), told | _drift(one.drift)
+    state = "not_enough_data" if found.ranking.suppressed_by else found.ranking.state
+    told = {
+        "before": [one.name for one in sorted(found.features, key=lambda one: -one.before)],
+        "after": [one.name for one in sorted(found.features, key=lambda one: -one.after)],
+    }
+    yield RANKING, state, _severity(found.ranking), told | _drift(found.ranking)
+
+
+def _of_slices(report: WindowReport) -> Iterator[Told]:
+    """The decisions named are of the whole window: which of them were of the slice is not told."""
+    for one in report.slices:
+        for cause in one.waiting:
+            yield f"{one.prefix}{cause}", "not_enough_data", "warning", {}
+        for cause, found in one.drifts.items():
+            state = "not_enough_data" if found.suppressed_by else found.state
+            told = {"slice": {one.key: one.value, "n": one.n}} | _drift(found)
+            yield f"{one.prefix}{cause}", state, _severity(found), told
+
+
 def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sighting:
     """What a confirmed alarm says at once, before its window closes. `at` in ns."""
     model, version, arm = series.split("/")
@@ -120,6 +151,27 @@ def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sig
         severity="critical" if alarm.size >= CRITICAL_SIZE else "warning",
         first_seen=at,
         evidence=plain(told),
+    )
+
+
+def unread(
+    series: str, window: int, found: Readability, identity: str, at: int, *, raised: bool
+) -> Sighting:
+    """What is said of exchanges that are in no window, for lack of what the card names."""
+    model, version, arm = series.split("/")
+    name = f"{series}/{window}"
+    told = {"window": name, "decisions": [identity], "exchanges": asdict(found)}
+    return Sighting(
+        model=model,
+        version=version,
+        arm=arm,
+        cause=SCHEMA,
+        window=name,
+        at=at,
+        raised=raised,
+        severity="critical",
+        first_seen=at if raised else None,
+        evidence=told,
     )
 
 

@@ -7,27 +7,35 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gateway.monitor.baseline import Baseline
-from gateway.monitor.bias import Block
+from gateway.monitor.bias import Block, Fresh
 from gateway.monitor.sequential import SequenceState
+from gateway.monitor.slices import Slices
+
+AGE_UNKNOWN = 2**62
+"""When blocks of a former format began: they go by the count of decisions alone."""
 
 
 @dataclass(frozen=True)
 class SeriesState:
     """`number` of the last window (0 = none yet); the rest by cause (`feature/lvr`, `score`).
 
-    `running`: windows in a row with drift. `alarms`: causes that are alarming now. `pending`: by
-    `key/value`, decisions since a group was first seen below the ratio. `blocks`: group counts of
-    the last windows, oldest first. `sequence`: of the detectors at the last window's end;
-    `baseline`: what production was until then.
+    `running`: windows in a row with drift. `suspected`: faults that the last judged window showed.
+    `alarms`: causes that are alarming now. `pending`: by `key/value`, outcomes since a group was
+    first seen below the ratio. `blocks`: group counts of the last decisions, oldest first; `begun`:
+    when each block did. `sequence`: of the detectors at the last window's end; `baseline`: what
+    production was until then; `slices`: and parts of it.
     """
 
     number: int = 0
     running: Mapping[str, int] = field(default_factory=dict)
+    suspected: tuple[str, ...] = ()
     alarms: tuple[str, ...] = ()
-    pending: Mapping[str, int] = field(default_factory=dict)
+    pending: Mapping[str, Fresh] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
+    begun: tuple[int, ...] = ()
     sequence: SequenceState = SequenceState()
     baseline: Baseline = Baseline()
+    slices: Slices = Slices()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -38,8 +46,13 @@ class SeriesState:
         return SeriesState(
             number=int(data["number"]),
             running=dict(data["running"]),
+            suspected=tuple(data.get("suspected", ())),
             alarms=tuple(data["alarms"]),
-            pending=dict(data["pending"]),
+            pending={
+                name: (since[0], since[1], since[2], since[3])
+                for name, since in data["pending"].items()
+                if not isinstance(since, int)  # a former format's count: the sight starts over
+            },
             blocks=tuple(
                 {
                     key: {value: (int(good), int(bad)) for value, (good, bad) in counts.items()}
@@ -47,6 +60,8 @@ class SeriesState:
                 }
                 for block in data["blocks"]
             ),
+            begun=tuple(data.get("begun") or (AGE_UNKNOWN for _ in data["blocks"])),
             baseline=Baseline.from_json(data.get("baseline") or asdict(Baseline())),
+            slices=Slices.from_json(data.get("slices") or asdict(Slices())),
             sequence=SequenceState.from_json(data.get("sequence") or asdict(SequenceState())),
         )

@@ -22,7 +22,8 @@ from gateway.monitor.reference import Reference, duplicates, score_column
 
 @dataclass(frozen=True)
 class Decision:
-    """One row of an exchange; `values` in the order of the card's features, None = missing."""
+    """One row of an exchange; `values` in the order of the card's features, None = missing.
+    `attributions`: of the card's used features, in their order; None: not explained here."""
 
     leaf: int
     at: int
@@ -31,6 +32,7 @@ class Decision:
     outcome: str | None
     values: tuple[object, ...]
     groups: Mapping[str, str]
+    attributions: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class WindowSettings:
     at_most_ns: int
     minimum: int = 100
     groups: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
     drift: DriftSettings = DriftSettings()
     baseline: Literal["none", "rolling", "day", "week"] = "none"
 
@@ -103,6 +106,11 @@ class Window:
     def rows(self, reference: Reference) -> NDArray[np.float64]:
         """As the reference's domain classifier sees them."""
         return reference.domain.encode([decision.values for decision in self.decisions])
+
+    def attributions(self, features: int) -> NDArray[np.float64]:
+        """[n, features] of the decisions that were explained."""
+        told = [d.attributions for d in self.decisions if d.attributions is not None]
+        return np.array(told, dtype=np.float64).reshape(-1, features)
 
     def outcomes(self) -> list[str]:
         return [d.outcome for d in self.decisions if d.outcome is not None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from gateway.monitor.attribution import AttributionOfFeature, AttributionReport
 from gateway.monitor.bias import RATIO, Group, GroupsOfKey
 from gateway.monitor.drift import Drift
 from gateway.monitor.family import FamilyReport
@@ -20,9 +21,13 @@ from gateway.monitor.report import (
     SequenceReport,
     Summary,
 )
+from gateway.monitor.slices import SliceReport
 
 SAME_MEDIAN = 0.1
 """Medians closer than this many standard deviations of the reference are told as a spread."""
+
+TOP = 3
+"""Features that a changed ranking is told with."""
 
 FINDINGS = {
     "missing": "is missing in",
@@ -45,6 +50,8 @@ def sentences(
     sequences: Sequence[SequenceReport] = (),
     family: FamilyReport | None = None,
     baseline: BaselineReport | None = None,
+    attributions: AttributionReport | None = None,
+    slices: Sequence[SliceReport] = (),
 ) -> tuple[str, ...]:
     told = [sentence for feature in features for sentence in about_feature(feature)]
     if duplicates is not None:
@@ -66,6 +73,8 @@ def sentences(
     if family is not None and (family.verdict.why or family.state in ("watch", "drift")):
         told.append(about_family(family))
     told.extend(about_baseline(baseline))
+    told.extend(about_attributions(attributions))
+    told.extend(sentence for one in slices for sentence in about_slice(one))
     for found in bias:
         told.extend(about_group(found.key, group, favourable or "yes") for group in telling(found))
     if n < minimum:
@@ -173,6 +182,46 @@ def about_baseline(found: BaselineReport | None) -> Iterator[str]:
             )
 
 
+def about_attributions(found: AttributionReport | None) -> Iterator[str]:
+    if found is None:
+        return
+    for one in found.features:
+        if one.drift.state in ("watch", "drift") and not one.drift.suppressed_by:
+            yield (
+                f"What `{one.name}` adds to the score is distributed differently than in the "
+                f"reference: {one.after:.3g} on average now, {one.before:.3g} then, whatever its "
+                f"sign; {seen(one.drift)}."
+            )
+    ranking = found.ranking
+    if ranking.state in ("watch", "drift") and not ranking.suppressed_by and ranking.comparison:
+        then = sorted(found.features, key=lambda one: -one.before)[:TOP]
+        now = sorted(found.features, key=lambda one: -one.after)[:TOP]
+        yield (
+            f"What moves the score most is now {named(now)}, in the reference {named(then)}: "
+            f"{percent(ranking.comparison.effect)} of the pairs of features have changed places; "
+            f"{seen(ranking)}."
+        )
+
+
+def about_slice(found: SliceReport) -> Iterator[str]:
+    for cause, drift in found.drifts.items():
+        if drift.state not in ("watch", "drift") or drift.suppressed_by or not drift.comparison:
+            continue
+        kind, _, feature = cause.rpartition("/")
+        what = f"`{feature}`" if kind == "feature" else f"the {cause}"
+        moved = "is distributed differently than in its windows before"
+        if kind == "quality":
+            what, moved = f"`{feature}`", "is missing or unreadable in another share than before"
+        yield (
+            f"Where {found.key} is `{found.value}` ({found.n} decisions), {what} {moved}: by "
+            f"{percent(drift.comparison.effect)}; {seen(drift)}."
+        )
+
+
+def named(features: Sequence[AttributionOfFeature]) -> str:
+    return ", ".join(f"`{one.name}`" for one in features)
+
+
 def about_outcome(outcome: OutcomeReport) -> Iterator[str]:
     if outcome.state not in ("watch", "drift") or outcome.share is None:
         return
@@ -198,10 +247,28 @@ def about_group(key: str, group: Group, favourable: str) -> str:
         weight = f"all of it below {RATIO}; new decisions must confirm it"
     else:
         weight = f"so whether it is below {RATIO} is not settled"
+    if high >= RATIO and (group.breach_pending or group.state == "breach"):
+        return about_adverse(key, group)
     return (
         f"{key} `{group.value}` gets `{favourable}` in {percent(group.rate)} of {group.n} "
         f"decisions, `{rivalry.against}` in {percent(highest)}: {rivalry.ratio:.2f} times as "
         f"often. Chance alone leaves {low:.2f} to {high:.2f} open, {weight}."
+    )
+
+
+def about_adverse(key: str, group: Group) -> str:
+    """Where nearly all get the favourable outcome, those who do not."""
+    assert group.rivalry is not None
+    rivalry = group.rivalry
+    low, high = rivalry.adverse_ratio_interval
+    weight = (
+        "and still so with new" if group.state == "breach" else "which must be confirmed by new"
+    )
+    return (
+        f"{key} `{group.value}` gets the adverse outcome in {percent(1 - group.rate)} of "
+        f"{group.n} decisions: {rivalry.adverse_ratio:.2f} times as often as `{rivalry.against}`. "
+        f"Chance alone leaves {low:.2f} to {high:.2f} open, all of it above {1 / RATIO}, {weight} "
+        "decisions."
     )
 
 

@@ -8,7 +8,7 @@ restart the open windows are filled again by reading the ledger from there.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.detectors.foreign import Broken, Foreign, Specification
-from gateway.explain.worker import as_columns, read_parquet
+from gateway.explain.rows import take
+from gateway.explain.worker import Explanations, as_columns, read_parquet
 from gateway.modelsettings import DriftSettings
 from gateway.monitor.alert import Sighting
+from gateway.monitor.attribution import ROWS_AT_MOST, AttributionReference
 from gateway.monitor.baseline import SLOTS
 from gateway.monitor.family import (
     FamilyVerdict,
@@ -31,9 +33,10 @@ from gateway.monitor.family import (
 from gateway.monitor.feed import Feed
 from gateway.monitor.judge import Heard, judge
 from gateway.monitor.panel import Panel, panel_of
+from gateway.monitor.readability import Readability, count
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import WindowReport
-from gateway.monitor.sightings import heard
+from gateway.monitor.sightings import heard, unread
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
 from gateway.table import Model, Version
@@ -57,6 +60,7 @@ class Series:
     settings: WindowSettings
     feed: Feed | None = None
     fed_by: tuple[Any, ...] = ()
+    readability: Readability = Readability()
 
     def follow(self, model: Model, version: Version) -> None:
         """What is in force with the decision that comes."""
@@ -67,10 +71,14 @@ class Series:
 
 class Windows:
     def __init__(
-        self, artifacts: Artifacts, told: dict[str, Any], foreign: Foreign | None = None
-    ) -> None:
+        self, artifacts: Artifacts, told: dict[str, Any], foreign: Foreign | None = None,
+        explanations: Explanations | None = None,
+    ) -> None:  # fmt: skip
         """`told`: what `to_json` gave at the last commit, or {}. `foreign`: the other family of
-        detectors, where it is installed."""
+        detectors, where it is installed. `explanations`: who explains the decisions that come, and
+        so explains the reference; None: attributions are not judged."""
+        self._explanations = explanations
+        self._attributed: dict[tuple[Any, ...], AttributionReference | None] = {}
         self._foreign = foreign
         self._artifacts = artifacts
         self._told = told
@@ -98,13 +106,16 @@ class Windows:
     def add(self, model: Model, version: Version, arm: str, decision: Decision) -> list[Told]:
         """Put a decision into its window; the report if that closes it, and what its detectors
         confirm before."""
-        if model.reference is None or version.card is None or arm not in SCORED_ARMS:
+        if not is_watched(model, version) or arm not in SCORED_ARMS:
             return []
         series = self._find(model, version, arm)
         if series is None:
             return []
         told: list[Told] = []
-        if series.window is not None and series.version.artifact != version.artifact:
+        if series.window is not None and (
+            series.version.artifact != version.artifact
+            or series.model.background != model.background
+        ):
             told += self._close(series)
         series.follow(model, version)
         if series.window is None:
@@ -138,7 +149,8 @@ class Windows:
             return series.feed
         series.fed_by = made_for
         seasonal = series.settings.baseline in SLOTS
-        panel = self._panel(series, made_for) if rules.run and not seasonal else None
+        frozen = series.model.reference is not None
+        panel = self._panel(series, made_for) if rules.run and frozen and not seasonal else None
         series.feed = Feed(panel, series.state.sequence, rules.confirm) if panel else None
         return series.feed
 
@@ -157,10 +169,27 @@ class Windows:
                 log.exception("%r: no sequential detectors", series.window)
         return self._panels[made_for]
 
+    def heard_of(
+        self, model: Model, version: Version, record: dict[str, Any], *, readable: bool
+    ) -> list[Sighting]:
+        """Count an exchange, be it one that is put into windows or one that cannot be read."""
+        arm = record["arm"]
+        if model.reference is None or version.card is None or arm not in SCORED_ARMS:
+            return []
+        series = self._find(model, version, arm)
+        if series is None:
+            return []
+        series.readability, raised = count(series.readability, readable=readable)
+        if raised is None:
+            return []
+        name = f"{model.name}/{version.name}/{arm}"
+        found, number = series.readability, series.state.number + 1
+        return [unread(name, number, found, record["id"], record["at"], raised=raised)]
+
     def replay(self, model: Model, version: Version, arm: str, decision: Decision) -> None:
         """As `add`, for leaves that were folded before: fills open windows, closes none."""
         told = self._told.get(f"{model.name}/{version.name}/{arm}")
-        if told is None or told["first_leaf"] is None or model.reference is None:
+        if told is None or told["first_leaf"] is None or not is_watched(model, version):
             return
         begun = (told["first_leaf"], _row(told["first_id"]))
         if (decision.leaf, _row(decision.id)) < begun:
@@ -183,6 +212,8 @@ class Windows:
             told = self._told.get(key)
             state = SeriesState.from_json(told["state"]) if told else SeriesState()
             series = self._series[key] = Series(None, state, model, version, _settings(model))
+            if told and "readability" in told:  # else a former release's
+                series.readability = Readability(**told["readability"])
         return series
 
     def _close(self, series: Series) -> list[WindowReport]:
@@ -197,13 +228,38 @@ class Windows:
             verdict = self._ask_family(series, window, reference)
             report, series.state = judge(
                 window, reference, series.version.card, series.settings, series.state, said,
-                verdict,
+                verdict, self._attributions(series),
             )  # fmt: skip
         except Exception:
             log.exception("%r cannot be judged", window)
             self.dropped += 1
+            # The detectors heard it all the same: a restart goes on from there, as they do.
+            series.state = replace(series.state, sequence=said.state)
             return []
         return [report]
+
+    def _attributions(self, series: Series) -> AttributionReference | None:
+        """The reference's rows explained; None where they cannot be, nor is it tried again."""
+        model, version = series.model, series.version
+        key = (model.reference, version.artifact, model.background)
+        if model.reference is None or self._explanations is None:
+            return None
+        if model.explain["method"] == "off":
+            return None
+        if key not in self._attributed:
+            self._attributed[key] = None
+            try:
+                explainer = self._explanations.explainer(model, version)
+                if explainer is not None:
+                    rows = self._reference(model, version)
+                    chosen = np.unique(np.linspace(0, rows.rows - 1, ROWS_AT_MOST).astype(int))
+                    found = explainer.explain(take(rows.values, chosen))
+                    self._attributed[key] = AttributionReference.of(
+                        found.features, found.values, found.background
+                    )
+            except Exception:
+                log.exception("%s/%s: attributions are not judged", model.name, version.name)
+        return self._attributed[key]
 
     def _ask_family(
         self, series: Series, window: Window, reference: Reference
@@ -254,15 +310,18 @@ class Windows:
             return None
 
     def _reference(self, model: Model, version: Version) -> Reference:
-        assert model.reference is not None
         assert version.card is not None
+        if model.reference is None:
+            return Reference.absent(version.card)
         key = (model.reference, version.artifact or version.name)
         found = self._references.get(key)
         if found is None:
             rows = read_parquet(self._artifacts.whole_file(model.reference))
-            columns = as_columns(version.card, rows)
+            card = version.card
+            known = tuple(one for one in card.features if one.used or one.name in rows)
+            columns = as_columns(card.model_copy(update={"features": known}), rows)
             scores = self._scores(version, columns)
-            found = Reference.of(version.card, columns, scores, model.reference)
+            found = Reference.of(card, columns, scores, model.reference)
             self._references[key] = found
         return found
 
@@ -289,8 +348,16 @@ class Windows:
                 "first_leaf": first.leaf if first else None,
                 "first_id": first.id if first else None,
                 "n": len(series.window) if series.window else 0,
+                "readability": asdict(series.readability),
             }
         return told
+
+
+def is_watched(model: Model, version: Version) -> bool:
+    """Windows need a card's features and something to compare them with: a sample of them or, of
+    text, whose card is no version's own, the windows before."""
+    moving = model.protocol == "openai" and model.monitor.get("baseline", "none") != "none"
+    return version.card is not None and (model.reference is not None or moving)
 
 
 def _row(identity: str) -> int:
@@ -304,6 +371,9 @@ def _settings(model: Model) -> WindowSettings:
         at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
         minimum=min(100, count),
         groups=tuple(model.monitor["groups"]),
+        slices=tuple(dict.fromkeys([*model.monitor["groups"], *model.monitor.get("slices", ())]))
+        if model.monitor.get("baseline") == "rolling"
+        else (),
         baseline=model.monitor.get("baseline", "none"),
         drift=DriftSettings.model_validate(model.monitor.get("drift", {})),
     )
@@ -312,8 +382,9 @@ def _settings(model: Model) -> WindowSettings:
 def decisions_of(
     card: Card, leaf: int, record: dict[str, Any], outcomes: list[dict[str, Any]],
     rows: dict[str, list[Any]], groups: list[dict[str, str]],
+    explained: list[dict[str, Any]] | None = None,
 ) -> list[Decision]:  # fmt: skip
-    """One exchange's rows as the monitor takes them."""
+    """One exchange's rows as the monitor takes them; `explained`: the rows of its explanation."""
     found = []
     for place, decision in enumerate(outcomes):
         group = groups[place if len(groups) > 1 else 0] if groups else {}
@@ -327,6 +398,7 @@ def decisions_of(
                 outcome=decision["outcome"],
                 values=values,
                 groups=group,
+                attributions=tuple(explained[place]["values"]) if explained else None,
             )
         )
     return found

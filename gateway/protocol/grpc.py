@@ -31,6 +31,7 @@ from gateway.protocol.protobuf import (
 )
 from gateway.protocol.row import Columns, Mapped
 from gateway.protocol.tensor import (
+    Opaque,
     Tensor,
     Unreadable,
     check_name,
@@ -204,7 +205,7 @@ def _tensor_fields(item: memoryview) -> tuple[str, str, list[int], memoryview | 
             sizes = [value] if wire == VARINT else varints(counted(3, wire, value))[:9].tolist()
             shape += [signed(size) for size in sizes][: 9 - len(shape)]
         elif number == 4 and SHARED_MEMORY in bytes(value if wire == COUNTED else b""):
-            raise Unreadable(f"payload_opaque: tensor {name!r} lies in shared memory")
+            raise Opaque(f"payload_opaque: tensor {name!r} lies in shared memory")
         elif number == 5:
             contents = counted(number, wire, value)
     return name, datatype, shape, contents

@@ -31,6 +31,17 @@ TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
          429: "rate_limit_error"}  # fmt: skip
 TOOLS = re.compile(rb'"(?:tools|functions)"\s*:')
 _WORD = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
+FIRST_BYTES = 1024
+"""So much of a stream is parsed before its other events are looked at for likeness."""
+
+LIKES_MAX = 4
+"""Where each event has other bytes around its text, finding out what they are is no gain."""
+
+_PLAIN = re.compile(rb"[ !#-\[\]-~]+")
+"""ASCII that stands for itself in JSON."""
+_ONE_PIECE: Mapping[str, Any] = {"finish": None, "error": None, "tool_calls": False,
+                                 "completion_tokens": None, "prompt_tokens": None,
+                                 "usage": "unknown"}  # fmt: skip
 
 
 def locate(path: str) -> Target | None:
@@ -91,7 +102,12 @@ def _word(value: Any) -> str | None:
 
 
 class Meter:
-    """Reads a stream's events as they pass."""
+    """Reads a stream's events as they pass.
+
+    A server's events differ in little but their text, so an event that is nothing but a piece of
+    text becomes the *like* of those to come: lines that have the same bytes around a plain text
+    count as one more piece each, and are not parsed.
+    """
 
     def __init__(self) -> None:
         self._events = Events()
@@ -101,8 +117,34 @@ class Meter:
         self._finish: str | None = None
         self._error: str | None = None
         self._done = False
+        self._like: tuple[bytes, bytes] | None = None
+        self._likes = 0
 
     def add(self, chunk: bytes) -> None:
+        if self._like is None:
+            self._read(chunk[:FIRST_BYTES])
+            chunk = chunk[FIRST_BYTES:]
+        if self._like is not None:
+            if not self._events.at_line:
+                line, end, chunk = chunk.partition(b"\n")
+                self._read(line + end)
+            chunk = self._count(*self._like, chunk)
+        self._read(chunk)
+
+    def _count(self, start: bytes, end: bytes, chunk: bytes) -> bytes:
+        """Count the like of `start`, a text, `end`; what else there is comes back, in order."""
+        first, *parts = chunk.split(start)
+        rest, at_line = [first], not first or first.endswith(b"\n")
+        for part in parts:
+            text = len(part) - len(end)
+            if at_line and part.endswith(end) and _PLAIN.fullmatch(part, 0, text):
+                self._pieces += 1
+            else:
+                rest += (start, part)
+                at_line = part.endswith(b"\n")
+        return b"".join(rest)
+
+    def _read(self, chunk: bytes) -> None:
         for data in self._events.feed(chunk):
             if data == b"[DONE]":
                 self._done = True
@@ -113,6 +155,9 @@ class Meter:
                 continue
             if isinstance(event, dict):
                 self._take(event)
+                if self._likes < LIKES_MAX and (like := _like(data, event)) is not None:
+                    self._like = like
+                    self._likes += 1
 
     def _take(self, event: dict[str, Any]) -> None:
         if event.get("error"):
@@ -137,6 +182,28 @@ class Meter:
             return said | _measured(self._usage)
         counted = {"completion_tokens": self._pieces if ended else None, "prompt_tokens": None}
         return said | counted | {"usage": "estimated" if ended else "unknown"}
+
+
+def _like(data: bytes, event: dict[str, Any]) -> tuple[bytes, bytes] | None:
+    """What stands around the text of an event that says nothing else. None: it says more, or its
+    text is not plain; replacing the text and parsing again proves where it stands."""
+    try:
+        delta = event["choices"][0]["delta"]
+        text = delta["content"].encode()
+    except (LookupError, TypeError, AttributeError, UnicodeEncodeError):
+        return None
+    alone = Meter()
+    alone._take(event)
+    if alone.summary(False) != _ONE_PIECE or alone._pieces != 1 or not _PLAIN.fullmatch(text):
+        return None
+    before, mark, behind = data.rpartition(b'"' + text + b'"')
+    delta["content"] = text.decode() + "."
+    try:
+        if not mark or orjson.loads(before + b'"' + text + b'."' + behind) != event:
+            return None
+    except orjson.JSONDecodeError:
+        return None
+    return b"data: " + before + b'"', b'"' + behind + b"\n\n"
 
 
 def _error_word(error: Any) -> str:

@@ -15,6 +15,11 @@ class Events:
         self._partial = bytearray()
         self._skipping = False
 
+    @property
+    def at_line(self) -> bool:
+        """A line begins with what comes next."""
+        return not self._partial and not self._skipping
+
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         *lines, rest = bytes(self._partial + chunk).replace(b"\r\n", b"\n").split(b"\n")
         for line in lines:

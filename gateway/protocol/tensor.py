@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +29,11 @@ class Unreadable(ValueError):
     """The bytes are no request or answer of this protocol; the words say why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Opaque(Unreadable):
+    """What it is about is not in the bytes."""
+
+
+class Tensor(NamedTuple):
     name: str
     datatype: str
     shape: tuple[int, ...]

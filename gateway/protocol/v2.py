@@ -21,6 +21,7 @@ from gateway.protocol.dialect import SHARED_MEMORY, Target
 from gateway.protocol.message import Message
 from gateway.protocol.row import Columns, Mapped, score_of, value_of
 from gateway.protocol.tensor import (
+    Opaque,
     Tensor,
     Unreadable,
     check_name,
@@ -225,7 +226,7 @@ def _tensors(where: str, items: list[Any], binary: memoryview) -> dict[str, Tens
         parameters, binary_size = item.get("parameters"), None
         if isinstance(parameters, dict):
             if SHARED_MEMORY.decode() in parameters:
-                raise Unreadable(f"payload_opaque: tensor {name!r} lies in shared memory")
+                raise Opaque(f"payload_opaque: tensor {name!r} lies in shared memory")
             binary_size = parameters.get("binary_data_size")
         size = elements(name, shape)
         shape = tuple(shape or ())
@@ -311,7 +312,7 @@ def count_rows(mapping: Mapped, request: Message) -> int:
 def read_columns(card: Card, mapping: Mapped, request: Message) -> Columns:
     """Feature name -> one value a row (None = missing), in card order; Unreadable if one lacks."""
     if SHARED_MEMORY in request.body:
-        raise Unreadable("payload_opaque: tensors lie in shared memory")
+        raise Opaque("payload_opaque: tensors lie in shared memory")
     asked = read_request(request.plain(), header_length(request))
     return columns_of(card, mapping, asked)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gateway.declaration import CONTROLLER
 from gateway.rollout.block import Block
 from gateway.rollout.judging import Judging
 from gateway.rollout.lifecycle import (
@@ -33,7 +34,6 @@ from gateway.rollout.tally import Tally
 from gateway.rollout.units import Units
 from gateway.split import Rollout
 
-CONTROLLER = "controller"
 EMPTY_EVERY = 6
 MOVES_KEPT = 64
 """Ids of moves that are known again; older ones cannot be waiting to be recorded."""
@@ -83,7 +83,7 @@ class Attempt:
         self.published: dict[str, Any] | None = None  # before the last move
         self.fitted = 0  # the last move after which the table was seen to say what was wanted
         self.settled = False  # it is over, and the table says so
-        self.last_why = ""
+        self.last_why = self.last_by = ""  # of the last move
 
     def __repr__(self) -> str:
         return f"<Attempt {self.name}#{self.number} {self.stage.phase} step {self.stage.step}>"
@@ -137,11 +137,13 @@ class Attempt:
             Move(record["move"]), Phase(record["phase"]), record["step"], record["why"],
             Held.from_json(record["held"]),
         )  # fmt: skip
-        self.published = self.entry()
+        if decision.phase in EXPOSED and not self.is_exposed:
+            self.tally.expose(record["at"])
+        self.published = record.get("over") or self.entry()
         by_person = record["by"] != CONTROLLER
         self.stage = make(self.stage, decision, number, record["at"], by_person)
         self.moves = [*self.moves[-MOVES_KEPT:], record["id"]]
-        self.last_why = record["why"]
+        self.last_why, self.last_by = record["why"], record["by"]
         self.decided = max(self.decided, record["block"] if record["block"] is not None else -1)
         self.asked = None
 
@@ -162,16 +164,21 @@ class Attempt:
         named = self.settings.alerts
         if named and not any(alert["cause"].startswith(words) for words in named):
             return
-        if record["event"] == "resolved":
+        if alert["state"] == "resolved":  # muting one that is over does not bring it back
             self.alerts.pop(alert["id"], None)
         else:
             self.alerts[alert["id"]] = f"{alert['cause']} ({alert['severity']})"
 
     # What follows from it.
 
+    @property
+    def next_ends(self) -> int:
+        """When the next block is over, in ns."""
+        return (self.tally.next + 1) * self.block_ns
+
     def next_block(self) -> Block:
         """The next block as it would be closed now."""
-        number = self.tally.closed + 1
+        number = self.tally.next
         return self.tally.peek(number, self.name, self.number, max(0, self.stage.step))
 
     def decision(self) -> Decision | None:
@@ -183,6 +190,24 @@ class Attempt:
         if self.finding is None or self.finding.at < self.stage.since:
             return None
         return advance(self.plan, self.stage, self.finding)
+
+    def record_of(
+        self, decision: Decision, by: str, at: int, identity: str, over: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """A move as its leaf has it. `over`: what the table says, where that is not what the last
+        move asked for."""
+        settings, held = self.settings, decision.held
+        return {
+            "name": self.name, "rollout": self.name, "attempt": self.number,
+            "event": "move", "id": identity, "at": at,
+            "number": self.stage.moves + 1, "move": decision.move, "phase": decision.phase,
+            "step": decision.step, "why": decision.why, "by": by, "over": over,
+            "held": {"kind": held.kind, "why": held.why, "causes": list(held.causes)}
+            if held else None,
+            "block": self.found if by == CONTROLLER else None, "evidence": self.evidence,
+            "verdicts": self.judging.verdicts(), "model": settings.model,
+            "rule": settings.rule, "from": settings.from_, "to": settings.to,
+        }  # fmt: skip
 
     def is_worth_a_leaf(self, block: Block) -> bool:
         """Whether a block says something: it has counts, or by its time alone something is to be
@@ -207,6 +232,7 @@ class Attempt:
             if self.asked else None,
             "alerts": self.alerts, "moves": self.moves, "published": self.published,
             "fitted": self.fitted, "settled": self.settled, "last_why": self.last_why,
+            "last_by": self.last_by,
         }  # fmt: skip
 
     @classmethod
@@ -226,6 +252,7 @@ class Attempt:
         attempt.moves, attempt.published = list(told["moves"]), told["published"]
         attempt.fitted = told["fitted"]
         attempt.settled, attempt.last_why = told["settled"], told["last_why"]
+        attempt.last_by = told.get("last_by", attempt.author)
         return attempt
 
 

@@ -5,13 +5,17 @@ whoever has the leaves can recompute every verdict.
 *exchanges* count everything and are for hard limits and shares; *units* are for statistics. An
 exchange without a unit of its own (unit `exchange`) is a unit. What the controller owes a block:
 
-* canary and control are the two sides of `slices.side`, never the whole arms; arms `forced`,
-  `explain` and `shadow` are in neither. An answer by a fallback counts for the arm that it was
+* Units are of the two sides of `slices.side`, never of the whole arms; so is all that is counted of
+  the control. The canary's `exchanges`, `bad_exchanges`, `latency_all` and `degraded_s` are of all
+  of it, since limits protect whoever it answers. Arms `forced`, `explain` and `shadow` are in
+  neither. An answer by a fallback counts for the arm that it was
   meant for, with the failure that made it (intention to treat).
 * An exchange belongs to the block of its arrival; one that ends after that block closed counts in
   the block open then, in its arm, and in `late`. It is never left out: slow ones end late.
 * A timed-out exchange enters the latencies at the time it was given, a failed one at what it took.
-* Labels, and nothing else, may come for units counted in earlier blocks.
+* Labels may come for units counted in earlier blocks; so do groups: one that no guard asks for is
+  not counted, and one of which an arm has fewer than 20 people waits for a later block. (A leaf
+  stays for ever, and would tell of single persons.)
 * The registry of seen units ends with the attempt; pairs of a shadow have a registry of their own.
 """
 
@@ -118,7 +122,8 @@ class Block:
     pairs: PairCounts = PairCounts()
     late: int = 0
     lost: int = 0
-    """Exchanges known to have happened of which no record came."""
+    """Exchanges known to have happened of which no record came. Nobody knows any: an exchange
+    whose record is not durable is not answered (or its model waives that)."""
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **_plain(self)}

@@ -9,7 +9,8 @@ One thread, between two steps of sealing. Invariants:
    after (`narrowing.py`). What was recorded and not published is published at the next look, by
    comparing what the table says with what the attempt's stage asks for.
 4. Who takes a rule away from a rollout by other means (an old revision brought back) has aborted
-   it; who gives it a smaller weight has paused it.
+   it; who gives it a smaller weight has paused it. What is published goes over what the table said
+   when the move was made, and over nothing else: no narrowing that came later is undone.
 5. A rollout that cannot be judged keeps its exposure, says so, and stops nobody else, least of all
    the sealing of journals.
 """
@@ -25,14 +26,26 @@ from typing import Any
 import orjson
 
 from gateway.clock import Clock
+from gateway.declaration import CONTROLLER
 from gateway.disk import Occupied, write_durably
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
-from gateway.revisions import Revisions, end_rollout, rule_of, set_rollout
-from gateway.rollout.attempt import CONTROLLER, Attempt, waits_for_labels
+from gateway.revision.revisions import Revisions, end_rollout, set_rollout
+from gateway.rollout.attempt import Attempt, waits_for_labels
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.counting import Counting
-from gateway.rollout.lifecycle import Decision, Move, Phase, abort, hold, is_legal
+from gateway.rollout.entry import held_by, is_narrower, is_swapped, resumed_over
+from gateway.rollout.lifecycle import (
+    Decision,
+    Move,
+    Phase,
+    abort,
+    go_on,
+    is_approved,
+    is_legal,
+    is_paused,
+    pause,
+)
 from gateway.rollout.narrowing import Narrowings, take_back
 from gateway.rollout.predictions import Predictions
 from gateway.rollout.rolloutsettings import RolloutSettings
@@ -54,6 +67,8 @@ IDLE_NS = 60 * 10**9
 OVER_MAX = 100
 """Rollouts that are over and still shown; the ledger has all of them."""
 BLOCKS_AT_ONCE = 200
+ALERTS_LOOKED_FOR = 200_000
+"""Leaves before a rollout's first in which alerts of its version are looked for."""
 log = logging.getLogger("headworks.rollout")
 
 
@@ -72,6 +87,7 @@ class Rollouts:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.narrowings = Narrowings(state)
         self.attempts: dict[str, Attempt] = {}
+        self.forgotten = 0  # the highest number of an attempt that is no longer shown
         self.troubles: dict[str, str] = {}
         self.bodies = BodyReader(state, keys)
         self.counting = Counting(revisions.tables, self.bodies)
@@ -96,8 +112,42 @@ class Rollouts:
         self.follow()
         self._adopt_narrowings()
         for attempt in list(self.attempts.values()):
+            self._guarded(attempt, self._complete)
             self._guarded(attempt, self._reconcile)
         self.snapshot()
+
+    def _complete(self, attempt: Attempt) -> None:
+        """Let begin what was about to, when a governor ended between two of the leaves it takes."""
+        settings, stage = attempt.settings, attempt.stage
+        if stage.phase is Phase.APPROVED:
+            self.begin(attempt, attempt.last_by, attempt.last_why)
+        elif stage.phase is Phase.DRAFT and not self.gate(attempt):
+            yes = [one.by for one in stage.approvals]
+            why = f"approved by {yes[-1]}" if yes else settings.reason or "started"
+            if not settings.second_person:
+                self.begin(attempt, attempt.author, why)
+            elif attempt.asked is None:
+                self.tell(attempt, "asked", attempt.author, {"what": "start", "why": why})
+
+    def next_number(self, name: str) -> int:
+        """Of a name's next attempt. None had it before: salt, units and leaves hang on it."""
+        before = self.attempts.get(name)
+        return (before.number if before is not None else self.forgotten) + 1
+
+    def gate(self, attempt: Attempt) -> int | None:
+        """Which step's approval the beginning waits for, counted from 1."""
+        now = self.clock.steady()
+        for place in range(attempt.plan.first):
+            if not is_approved(attempt.plan, attempt.stage, place, now):
+                return place + 1
+        return None
+
+    def begin(self, attempt: Attempt, by: str, why: str) -> None:
+        """Two leaves: it is approved, and it enters the first step that exposes somebody."""
+        if attempt.stage.phase is Phase.DRAFT:
+            self.move(attempt, Decision(Move.APPROVE, Phase.APPROVED, -1, why), by)
+        plan = attempt.plan
+        self.move(attempt, go_on(plan, attempt.stage, why, plan.first), by)
 
     def _load(self) -> int:
         """The snapshot's attempts; the first leaf that they do not have. Without a snapshot all of
@@ -111,6 +161,7 @@ class Rollouts:
         for one in told["attempts"]:
             attempt = Attempt.from_json(one, self._registry)
             self.attempts[attempt.name] = attempt
+        self.forgotten = told.get("forgotten", 0)
         reached: int = told["reached"]
         return reached + 1
 
@@ -130,9 +181,11 @@ class Rollouts:
         over = [one for one in self.attempts.values() if one.is_over]
         for attempt in over[: max(0, len(over) - OVER_MAX)]:
             del self.attempts[attempt.name]
+            self.forgotten = max(self.forgotten, attempt.number)
         document = {
             "format": FORMAT,
             "reached": self.reader.next - 1,
+            "forgotten": self.forgotten,
             "attempts": [one.to_json() for one in self.attempts.values()],
         }
         text = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
@@ -166,7 +219,7 @@ class Rollouts:
         kind, record = leaf["kind"], leaf["record"]
         if kind == ROLLOUT:
             try:
-                self._fold_move(record)
+                self._fold_move(number, record)
             except (ValueError, KeyError, TypeError) as error:  # of another release, perhaps
                 log.exception("leaf %d of a rollout cannot be read", number)
                 self.troubles[str(record.get("rollout"))] = f"leaf {number}: {error}"[:300]
@@ -184,7 +237,7 @@ class Rollouts:
     def _exposed(self) -> list[Attempt]:
         return [one for one in self.attempts.values() if one.is_exposed]
 
-    def _fold_move(self, record: Mapping[str, Any]) -> None:
+    def _fold_move(self, number: int, record: Mapping[str, Any]) -> None:
         self.is_dirty = True
         name = record["rollout"]
         if record["event"] == "created":
@@ -193,9 +246,21 @@ class Rollouts:
             return
         attempt = self.attempts.get(name)
         if attempt is not None and attempt.number == record["attempt"]:
+            before = attempt.is_exposed
             attempt.take(record)
+            if attempt.is_exposed and not before:
+                self._take_open_alerts(attempt, number)
             if record["event"] == "move":
                 self.metrics.count("headworks_rollout_moves", name, record["move"])
+
+    def _take_open_alerts(self, attempt: Attempt, number: int) -> None:
+        """What was open when it began. Nothing was read while no rollout ran, or waited to."""
+        start = max(0, number - ALERTS_LOOKED_FOR)
+        reader = LedgerReader(self.state, start)
+        for _, text in reader.read(number - start):
+            if b'"kind":"alert"' in text and "alert" in (record := orjson.loads(text)["record"]):
+                attempt.take_alert(record)
+        reader.close()
 
     def _fold_evidence(self, number: int, record: Mapping[str, Any]) -> None:
         attempt = self.attempts.get(record["block"]["rollout"])
@@ -242,12 +307,10 @@ class Rollouts:
         self.reader.close()
         self.reader = LedgerReader(self.state, self.sealer.ledger.number)
 
-    def _place(self, attempt: Attempt) -> tuple[str | None, int]:
-        return self.revisions.tables.current, attempt.stage.moves
-
     def _fits(self, attempt: Attempt) -> bool:
         """Whether the table was seen to say what the stage asks for."""
-        return self._fitted.get(attempt.name) == self._place(attempt)
+        place = (self.revisions.tables.current, attempt.stage.moves)
+        return self._fitted.get(attempt.name) == place
 
     def _guarded(self, attempt: Attempt, act: Any) -> None:
         try:
@@ -270,15 +333,14 @@ class Rollouts:
         self._decide(attempt)
         passed = self._passed()
         for _ in range(BLOCKS_AT_ONCE):
-            block = attempt.next_block()
-            if not attempt.is_exposed or block.ended > passed:
+            if not attempt.is_exposed or attempt.next_ends > passed or not self._fits(attempt):
                 return
+            block = attempt.next_block()
             if attempt.is_worth_a_leaf(block):
                 told = {"name": attempt.name, "block": block.to_json(), "alerts": attempt.alerts}
                 self._say(EVIDENCE, told)
             else:
-                attempt.tally.close(block.number)
-                self.is_dirty = True
+                attempt.tally.look(block.number)
             self._decide(attempt)
 
     def _passed(self) -> int:
@@ -302,7 +364,9 @@ class Rollouts:
         if not is_legal(attempt.stage, decision, attempt.plan):
             words = f"{decision.move} is not possible while it is {attempt.stage.phase}"
             raise Illegal(words)
-        record = self.record_of(attempt, decision, by)
+        over = resumed_over(self.revisions.current()[1], attempt) if by != CONTROLLER else None
+        at, identity = self.clock.steady(), str(uuid.uuid4())
+        record = attempt.record_of(decision, by, at, identity, over)
         if decision.move in (Move.ROLL_BACK, Move.ABORT):
             self.narrowings.write(record)
             take_back(self.revisions, record)
@@ -314,20 +378,11 @@ class Rollouts:
         log.info("rollout %s: %s by %s: %s", attempt.name, decision.move, by, decision.why)
         return record
 
-    def record_of(self, attempt: Attempt, decision: Decision, by: str) -> dict[str, Any]:
-        settings = attempt.settings
-        held = decision.held
-        return {
-            "name": attempt.name, "rollout": attempt.name, "attempt": attempt.number,
-            "event": "move", "id": str(uuid.uuid4()), "at": self.clock.steady(),
-            "number": attempt.stage.moves + 1, "move": decision.move, "phase": decision.phase,
-            "step": decision.step, "why": decision.why, "by": by,
-            "held": {"kind": held.kind, "why": held.why, "causes": list(held.causes)}
-            if held else None,
-            "block": attempt.found if by == CONTROLLER else None, "evidence": attempt.evidence,
-            "verdicts": attempt.judging.verdicts(), "model": settings.model,
-            "rule": settings.rule, "from": settings.from_, "to": settings.to,
-        }  # fmt: skip
+    def tell(self, attempt: Attempt, event: str, by: str, more: Mapping[str, Any]) -> None:
+        """A leaf of what was asked for or approved."""
+        told = {"name": attempt.name, "rollout": attempt.name, "attempt": attempt.number,
+                "event": event, "at": self.clock.steady(), "by": by}  # fmt: skip
+        self.say(told | dict(more))
 
     def say(self, record: dict[str, Any]) -> None:
         """A leaf of kind `rollout`, durable and read back."""
@@ -344,7 +399,10 @@ class Rollouts:
         for told in list(self.narrowings.waiting()):
             attempt = self.attempts.get(told["rollout"])
             fits = attempt is not None and attempt.number == told["attempt"]
-            if attempt is not None and fits and not attempt.is_over:
+            if attempt is None or attempt.number < told["attempt"]:
+                take_back(self.revisions, told)
+                self._adopt_unknown(told)
+            elif attempt is not None and fits and not attempt.is_over:
                 take_back(self.revisions, told)
                 move, phase = Move(told["move"]), told["phase"]
                 step = attempt.stage.step
@@ -352,40 +410,51 @@ class Rollouts:
                                            "move": move, "phase": phase})  # fmt: skip
             self.narrowings.done(told["rollout"])
 
+    def _adopt_unknown(self, told: dict[str, Any]) -> None:
+        """Of an attempt that this state has lost: the move that follows its last one, if that is
+        not it already."""
+        last: dict[str, Any] = {"id": None, "number": 0, "step": -1}
+        for leaf in Chronicle(self.state).leaves(told["rollout"], told["attempt"]):
+            if leaf.record.get("event") == "move":
+                last = leaf.record
+        if last["id"] != told["id"]:
+            self._say(ROLLOUT, told | {"number": last["number"] + 1, "step": last["step"]})
+
     def _reconcile(self, attempt: Attempt) -> None:
         """Let the table say what the stage asks for."""
         if self._fits(attempt):
             return
-        _, document = self.revisions.current()
+        revision, document = self.revisions.current()
         held = held_by(document, attempt)
         if attempt.is_over:
             self._end(attempt, held)
             return
         wanted = attempt.entry()
+        if wanted is not None and is_swapped(document, attempt):
+            self._taken_away(attempt, document, "changed its versions")
+            return
         if wanted is not None and held != wanted:
-            fresh = attempt.fitted != attempt.stage.moves
-            narrower = held is not None and is_narrower(held, wanted)
-            paused = attempt.stage.phase is Phase.HELD
-            if fresh and (held == attempt.published or (narrower and not paused)):
-                self._publish(attempt, Rollout.read(wanted))
-            elif not narrower:
-                self._taken_away(attempt, document)
+            if attempt.fitted != attempt.stage.moves and held == attempt.published:
+                revision = self._publish(attempt, Rollout.read(wanted), revision)
+            elif held is None or not is_narrower(held, wanted):
+                self._taken_away(attempt, document, "has the rule")
                 return
-            elif not paused:
+            elif not is_paused(attempt.stage):
                 self._narrowed(attempt, document)
                 return
         if attempt.fitted != attempt.stage.moves:
             attempt.fitted, self.is_dirty = attempt.stage.moves, True
-        self._fitted[attempt.name] = self._place(attempt)
+        self._fitted[attempt.name] = (revision, attempt.stage.moves)
 
-    def _publish(self, attempt: Attempt, entry: Rollout) -> None:
+    def _publish(self, attempt: Attempt, entry: Rollout, expected: str) -> str:
         settings = attempt.settings
-        self.revisions.change(
+        done = self.revisions.change(
             lambda told: set_rollout(told, settings.model, settings.rule, entry),
             author=settings.owner or attempt.author, reason=f"rollout {attempt.name}",
-            origin="rollout",
+            origin="rollout", expected=expected,
         )  # fmt: skip
         self.metrics.set("headworks_rollout_weight_ppm", entry.weight_ppm, attempt.name)
+        return done.revision
 
     def _end(self, attempt: Attempt, held: dict[str, Any] | None) -> None:
         settings = attempt.settings
@@ -398,17 +467,17 @@ class Rollouts:
         self.metrics.set("headworks_rollout_weight_ppm", 0, attempt.name)
         attempt.settled, self.is_dirty = True, True
 
-    def _taken_away(self, attempt: Attempt, document: Mapping[str, Any]) -> None:
-        """Somebody else's revision has the rule: that was an abort, and is recorded as theirs."""
+    def _taken_away(self, attempt: Attempt, document: Mapping[str, Any], what: str) -> None:
+        """Somebody else's revision did it: that was an abort, and is recorded as theirs."""
         by = str(document["author"])
-        why = f"another revision has the rule: {document['reason']}"
+        why = f"another revision {what}: {document['reason']}"
         self.move(attempt, abort(attempt.stage, why), by if by != CONTROLLER else "local")
 
     def _narrowed(self, attempt: Attempt, document: Mapping[str, Any]) -> None:
         """A revision brought back has a smaller weight: held there, until somebody resumes."""
         by = str(document["author"])
         why = f"a revision narrowed it: {document['reason']}"
-        self.move(attempt, hold(attempt.stage, "person", why), by if by != CONTROLLER else "local")
+        self.move(attempt, pause(attempt.stage, why), by if by != CONTROLLER else "local")
 
     def words(self) -> list[str]:
         """Rollouts that somebody has to look at; from any thread."""
@@ -427,19 +496,3 @@ class Rollouts:
         self.follow()
         self.snapshot()
         self.bodies.close()
-
-
-def is_narrower(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether an entry exposes nobody who the wanted one does not."""
-    shares = ("weight_ppm", "shadow_ppm")
-    return all(held[key] <= wanted[key] for key in shares)
-
-
-def held_by(document: Mapping[str, Any], attempt: Attempt) -> dict[str, Any] | None:
-    """What the table says of the attempt; None: nothing."""
-    try:
-        found = rule_of(document, attempt.settings.model, attempt.settings.rule).get("rollout")
-    except LookupError:
-        return None
-    ours = found is not None and (found["name"], found["attempt"]) == (attempt.name, attempt.number)
-    return found if ours else None

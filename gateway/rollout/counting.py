@@ -14,7 +14,7 @@ from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.rollout.attempt import Attempt, waits_for_labels
 from gateway.rollout.observation import PRIMARY, observe, observe_pair
-from gateway.routing.choice import bucket_ppm
+from gateway.routing.choice import bucket_ppm, shadow_salt
 from gateway.table import Model, Rule, Table, TableStore
 
 TABLES_MAX = 8
@@ -52,8 +52,12 @@ class Counting:
         record = leaf["record"]
         version = model.versions.get(record.get("version", ""))
         card = version.card if version else None
-        keys = tuple(model.monitor["groups"])
+        asked = {guard.by for guard in attempt.settings.guards}
+        keys = tuple(key for key in model.monitor["groups"] if key in asked)
+        copies = next((one for one in rule.shadows if one.version == attempt.target), None)
         if record["arm"] == "shadow":
+            if copies is None or copies.conditions:
+                return  # of chosen exchanges: no sample of all
             pair = observe_pair(leaf, context, attempt.target, card, keys)
             if pair is not None:
                 attempt.tally.take_pair(pair)
@@ -65,9 +69,10 @@ class Counting:
         if seen is None:
             return
         attempt.tally.take(seen)
-        if seen.arm in PRIMARY and seen.inferred and seen.version != attempt.target:
-            drawn = bucket_ppm(rule.salt + b"/shadow/" + attempt.target.encode(), seen.id)
-            if drawn < rule.rollout.shadow_ppm:
+        answered = seen.arm in PRIMARY and seen.inferred and seen.version != attempt.target
+        if answered and copies is not None and not copies.conditions:
+            drawn = context.get("sequence") or seen.id  # as the data path draws
+            if bucket_ppm(shadow_salt(rule, copies.version), drawn) < copies.share:
                 attempt.tally.take_eligible(seen.at)
 
     def label(self, attempt: Attempt, record: Mapping[str, Any]) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.revisions import rule_of
+from gateway.revision.revisions import rule_of
 from gateway.rollout.rolloutsettings import RolloutSettings
 
 Found = tuple[str, str]
 """A key of the rollout's file, and what is wrong with it."""
+
+
+OF_OUTCOMES = ("flips", "positive_rate_gap", "label_correct")
+"""Metrics of decisions, favourable or adverse."""
 
 
 def misfits(settings: RolloutSettings, document: Mapping[str, Any]) -> Iterator[Found]:
@@ -25,6 +29,7 @@ def misfits(settings: RolloutSettings, document: Mapping[str, Any]) -> Iterator[
             return
     yield from _rule(settings, document)
     yield from _schema(settings, model["versions"])
+    yield from _unanswerable(settings, model["versions"])
     groups = set(model["monitor"]["groups"])
     for guard in settings.guards:
         if guard.by is not None and guard.by not in groups:
@@ -44,6 +49,9 @@ def _rule(settings: RolloutSettings, document: Mapping[str, Any]) -> Iterator[Fo
     (stable, _), *others = rule["split"]
     if stable != settings.from_:
         yield "from", f"the rule's stable version is {stable}"
+    if rule.get("sticky") and any(not guard.of_pairs for guard in settings.guards):
+        words = "it is sticky: who keeps a version is not drawn anew, and guards would compare "
+        yield "rule", words + "arms that differ; take `sticky` away, or judge pairs alone"
     if any(share for _, share in others):
         told = ", ".join(f"{version}: {(share or 0) / 10_000:g}%" for version, share in others)
         yield "rule", f"its split gives other versions a share ({told}); all has to be on `from`"
@@ -71,3 +79,23 @@ def _schema(settings: RolloutSettings, versions: Mapping[str, Any]) -> Iterator[
         yield "to", f"its adverse outcome is {other['adverse']!r}, not {one['adverse']!r}"
     elif bool(one) != bool(other):
         yield "to", "one of both versions has outcomes and the other has none"
+
+
+def _unanswerable(settings: RolloutSettings, versions: Mapping[str, Any]) -> Iterator[Found]:
+    """Settings that would be taken and never act: no record could answer what they ask."""
+    if settings.control == "rest":
+        yield "control", "rest: what is compared is a slice as wide as the canary's; leave it out"
+    cards = [versions[name]["card"] for name in (settings.from_, settings.to)]
+    for guard in settings.guards:
+        if guard.metric == "cost":
+            yield "guards", f"{guard.name}: no record says a cost; `tokens` can be compared"
+        if guard.metric == "label_correct" and guard.of_pairs:
+            yield "guards", f"{guard.name}: labels are of answers that were given, not of shadows'"
+        if guard.metric == "score" and None in cards:
+            yield "guards", f"{guard.name}: without a card of both versions there are no scores"
+        if guard.metric in OF_OUTCOMES and not all(one and _outcome(one) for one in cards):
+            yield "guards", f"{guard.name}: {guard.metric} wants cards with an outcome, of both"
+
+
+def _outcome(card: Mapping[str, Any]) -> Any:
+    return card["outputs"]["outcome"]

@@ -90,7 +90,7 @@ class LimitReached:
 class Ailment:
     """Why the experiment itself is not to be believed."""
 
-    name: Literal["sample_ratio", "no_traffic", "shadow_coverage", "log_loss"]
+    name: Literal["sample_ratio", "no_traffic", "shadow_coverage"]
     do: str
     text: str
 
@@ -110,8 +110,6 @@ class Counts:
     canary: int = 0
     control: int = 0
     """Units."""
-    exchanges: int = 0
-    lost: int = 0
     eligible: int = 0
     compared: int = 0
     ratio: Peak = Peak()
@@ -166,7 +164,9 @@ class Plan:
         if told.get("format") != FORMAT or len(told["guards"]) != len(self.questions):
             raise ValueError("the state is not of this format, or not of these guards")
         guards = tuple(asked.read(one) for asked, one in zip(self.questions, told["guards"]))
-        counts = {**told["counts"], "ratio": Peak(**told["counts"]["ratio"])}
+        counts = {key: value for key, value in told["counts"].items()
+                  if key in Counts.__dataclass_fields__}  # fmt: skip
+        counts["ratio"] = Peak(**told["counts"]["ratio"])
         return State(
             told["rollout"], told["attempt"], told["number"], Counts(**counts), guards,
             tuple(told["over"]), told["arms_since"], told["pairs_since"],
@@ -315,8 +315,6 @@ def _counted(counts: Counts, block: Block) -> Counts:
         last_traffic=block.ended if canary.exchanges or pairs.eligible else counts.last_traffic,
         canary=units[0],
         control=units[1],
-        exchanges=counts.exchanges + canary.exchanges + control.exchanges,
-        lost=counts.lost + block.lost,
         eligible=counts.eligible + pairs.eligible,
         compared=counts.compared + pairs.compared,
         ratio=counts.ratio.at(ratio),
@@ -344,8 +342,4 @@ def _ailments(health: HealthSettings, counts: Counts, block: Block) -> tuple[Ail
         found.append(Ailment("no_traffic", health.no_traffic.do, text))
     if (short := _coverage(health, counts)) is not None:
         found.append(Ailment("shadow_coverage", health.shadow_coverage.do, short))
-    total = counts.exchanges + counts.lost
-    if total >= ELIGIBLE_AT_LEAST and counts.lost * MILLION > health.log_loss.above * total:
-        text = f"{counts.lost} of {total} exchanges left no record"
-        found.append(Ailment("log_loss", health.log_loss.do, text))
     return tuple(found)

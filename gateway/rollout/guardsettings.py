@@ -83,7 +83,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "fairness": {"metric": "positive_rate_gap", "worse_than": "+1pp", "on_fail": "hold"},
     "score_shift": {"metric": "score", "stat": "ks_to_reference", "worse_than": "+0.03",
                     "on_fail": "hold"},
-    "accuracy": {"metric": "label_correct", "worse_than": "-0.5pp", "label_delay": "24h"},
+    "accuracy": {"metric": "label_correct", "worse_than": "-0.5pp"},
     "cost": {"metric": "cost", "worse_than": "x1.1", "on_fail": "hold"},
     "tokens": {"metric": "tokens", "worse_than": "x1.1", "on_fail": "hold"},
 }  # fmt: skip
@@ -135,7 +135,7 @@ class GuardSettings(Section):
         None, description="Part of the rollout's alpha; absent: an equal part of what is left."
     )
     label_delay: Duration | None = Field(
-        None, description="label_correct: a label counts when its decision is this old."
+        None, description="label_correct: labels that come sooner do not count; absent: all do."
     )
 
     @model_validator(mode="before")
@@ -288,11 +288,6 @@ class Coverage(Section):
     do: Literal["hold", "rollback", "warn"] = Field("hold", description="What is done then.")
 
 
-class Loss(Section):
-    above: Share = Field(1000, description="Share of exchanges of which no record came.")
-    do: Literal["hold", "rollback", "warn"] = Field("hold", description="What is done then.")
-
-
 class HealthSettings(Section):
     """Whether the experiment itself can be believed."""
 
@@ -301,7 +296,6 @@ class HealthSettings(Section):
     )
     no_traffic: NoTraffic = Field(NoTraffic(), description="Nothing arrives.")
     shadow_coverage: Coverage = Field(Coverage(), description="Shadows are dropped.")
-    log_loss: Loss = Field(Loss(), description="Records are missing.")
 
 
 class JudgeSettings(Section):

@@ -56,7 +56,7 @@ LEGAL: Mapping[tuple[Phase, Move], frozenset[Phase]] = {
     (Phase.BAKING, Move.NEXT): frozenset({Phase.PROMOTED}),
     (Phase.HELD, Move.NEXT): WIDENED,
     (Phase.HELD, Move.RESUME): frozenset({Phase.SHADOWING, Phase.RUNNING, Phase.BAKING}),
-    **{(phase, Move.HOLD): frozenset({Phase.HELD}) for phase in EXPOSED - {Phase.HELD}},
+    **{(phase, Move.HOLD): frozenset({Phase.HELD}) for phase in EXPOSED},
     **{(phase, Move.ROLL_BACK): frozenset({Phase.ROLLED_BACK}) for phase in EXPOSED},
     **{(phase, Move.ABORT): frozenset({Phase.ABORTED}) for phase in EXPOSED},
 }
@@ -104,6 +104,11 @@ class Plan:
     on_alert: Literal["ignore", "hold", "rollback"] = "ignore"
     undecided: Mapping[str, str] = field(default_factory=dict)
     """Guards with an `on_inconclusive` of their own."""
+
+    @property
+    def first(self) -> int:
+        """The place of the first step that exposes somebody; before it are approvals alone."""
+        return next(place for place, step in enumerate(self.steps) if step.approval is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +190,12 @@ class Decision:
 
 
 def is_legal(stage: Stage, decision: Decision, plan: Plan) -> bool:
-    """By the table; and no step is left out downward, none entered that there is not."""
+    """By the table; no step is left out downward, none entered that there is not; and what is held
+    is held anew by a person alone, once."""
     if decision.phase not in LEGAL.get((stage.phase, decision.move), frozenset()):
         return False
+    if decision.move is Move.HOLD and stage.phase is Phase.HELD:
+        return is_paused(replace(stage, held=decision.held)) and not is_paused(stage)
     if decision.move is Move.NEXT and decision.phase is not Phase.PROMOTED:
         fits = stage.step < decision.step < len(plan.steps)
         return fits and plan.steps[decision.step].phase is decision.phase
@@ -225,9 +233,19 @@ def is_approved(plan: Plan, stage: Stage, place: int, at: int) -> bool:
     )
 
 
+def is_paused(stage: Stage) -> bool:
+    """Whether a person holds it: then nothing but a person lets it go on."""
+    return stage.held is not None and stage.held.kind == "person"
+
+
 def hold(stage: Stage, kind: Kind, why: str, causes: Iterable[str] = ()) -> Decision:
     held = Held(kind, why, tuple(sorted(causes)))
     return Decision(Move.HOLD, Phase.HELD, stage.step, why, held)
+
+
+def pause(stage: Stage, why: str) -> Decision:
+    """A person's hold; whoever resumes from it overrules what it was held for before, too."""
+    return hold(stage, "person", why, stage.held.causes if stage.held else ())
 
 
 def roll_back(stage: Stage, why: str) -> Decision:
@@ -266,12 +284,20 @@ def advance(plan: Plan, stage: Stage, finding: Finding) -> Decision | None:
         return found
     if stage.phase is Phase.HELD:
         healed = stage.held is not None and stage.held.kind == "health"
-        return resume(plan, stage, "the experiment is sound again") if healed else None
+        if not healed or _would_hold(plan, stage, finding):
+            return None
+        return resume(plan, stage, "the experiment is sound again")
     return _in_time(plan, stage, finding)
 
 
 def _held(stage: Stage, kind: Kind, why: str, causes: Iterable[str]) -> Decision | None:
     return None if stage.phase is Phase.HELD else hold(stage, kind, why, causes)
+
+
+def _would_hold(plan: Plan, stage: Stage, finding: Finding) -> bool:
+    """Whether it would be held again at once, for another reason."""
+    going = replace(stage, phase=plan.steps[stage.step].phase)
+    return (_alarmed(plan, going, finding) or _worse(going, finding)) is not None
 
 
 def _alarmed(plan: Plan, stage: Stage, finding: Finding) -> Decision | None:
@@ -299,7 +325,8 @@ def _in_time(plan: Plan, stage: Stage, finding: Finding) -> Decision | None:
         if is_approved(plan, stage, stage.step, finding.at):
             return go_on(plan, stage, "approved")
         if lasted > step.expires_ns:
-            return _inconclusive(plan, stage, f"no {step.approval} approved in time")
+            careful = "rollback" if plan.on_inconclusive == "rollback" else "hold"
+            return _inconclusive(plan, stage, f"no {step.approval} approved in time", {careful})
         return None
     lacking = lacks(step, finding.safe)
     if lasted >= step.least_ns and not lacking:
@@ -317,9 +344,8 @@ def lacks(step: Step, safe: frozenset[str]) -> list[str]:
     return sorted(step.require - safe)
 
 
-def _inconclusive(plan: Plan, stage: Stage, why: str, wanted: Collection[str] = ()) -> Decision:
-    """What the file says; of several guards' wishes the most careful one."""
-    wishes = wanted or {plan.on_inconclusive}
+def _inconclusive(plan: Plan, stage: Stage, why: str, wishes: Collection[str]) -> Decision:
+    """Of several guards' wishes the most careful one."""
     if "rollback" in wishes:
         return roll_back(stage, why)
     if "hold" in wishes:

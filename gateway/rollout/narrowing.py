@@ -19,8 +19,8 @@ import orjson
 
 from gateway.artifacts import Artifacts
 from gateway.disk import sync_folder, write_durably
-from gateway.merge import Document
-from gateway.revisions import Revisions, end_rollout
+from gateway.revision.merge import Document
+from gateway.revision.revisions import Revisions, end_rollout
 from gateway.table import TableStore
 
 Told = dict[str, Any]

@@ -18,13 +18,14 @@ from typing import Any
 import orjson
 
 from gateway.clock import isoformat
+from gateway.declaration import CONTROLLER
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
-from gateway.rollout.attempt import CONTROLLER, Attempt
+from gateway.rollout.attempt import Attempt
 from gateway.rollout.block import Block
 from gateway.rollout.chronicle import Chronicle, Told
 from gateway.rollout.counting import Counting
-from gateway.rollout.lifecycle import Decision, Held, Move, Phase, is_legal
+from gateway.rollout.lifecycle import Decision, Held, Move, Phase, is_approved, is_legal
 from gateway.rollout.predictions import Predictions
 from gateway.rollout.rolloutsettings import RolloutSettings
 from gateway.rollout.units import Units
@@ -32,6 +33,8 @@ from gateway.table import TableStore
 
 CLOSE = 1e-9
 PROBLEMS_MAX = 50
+AT_ONCE_NS = 60 * 10**9
+"""Between a person's move, when its approvals were looked at, and its leaf."""
 
 
 @dataclass(slots=True)
@@ -103,37 +106,96 @@ def _judge_again(report: Report, leaves: list[Told]) -> None:
         report.wrong("the file in the ledger does not have the digest that was approved, or its "
                      "defaults are others in this release")  # fmt: skip
     attempt = Attempt(created, None)
+    due: Decision | None = None
     for leaf in leaves[1:]:
-        if leaf.kind == "evidence":
-            report.blocks += 1
-            attempt.take_evidence(leaf.index, leaf.record)
-            continue
-        if leaf.record["event"] == "move":
-            report.moves += 1
-            _check_move(report, attempt, leaf)
-        attempt.take(leaf.record)
+        try:
+            due = _take(report, attempt, leaf, due)
+        except Exception as error:  # whatever stands there: a ledger may be anybody's
+            report.wrong(
+                f"entry {leaf.index} cannot be read: {type(error).__name__}: {error}"[:300]
+            )
     report.phase = str(attempt.stage.phase)
 
 
-def _check_move(report: Report, attempt: Attempt, leaf: Told) -> None:
+def _take(report: Report, attempt: Attempt, leaf: Told, due: Decision | None) -> Decision | None:
+    """`due`: what the last block asks for, until somebody moves; the same after this leaf. Where
+    the ledger ends, the controller may be about to."""
     record = leaf.record
-    place = f"move {record['number']} ({record['move']}, entry {leaf.index})"
+    if leaf.kind == "evidence":
+        if due is not None:
+            report.wrong(f"entry {leaf.index}: the evidence before it asked for {due.move} "
+                         f"({due.why}), and nobody did it")  # fmt: skip
+        report.blocks += 1
+        attempt.take_evidence(leaf.index, record)
+        return attempt.decision() if attempt.plan.acts else None
+    if record["event"] == "move":
+        report.moves += 1
+        for words in _misdone(report, attempt, record):
+            report.wrong(f"move {record['number']} ({record['move']}, entry {leaf.index}): {words}")
+        due = None
+    elif record["event"] == "approved":
+        for words in _unapproved(attempt, record):
+            report.wrong(f"approval (entry {leaf.index}): {words}")
+    attempt.take(record)
+    return due
+
+
+def _unapproved(attempt: Attempt, record: dict[str, Any]) -> Iterator[str]:
+    """Why it is no yes of somebody who may say so."""
+    steps, place = attempt.plan.steps, record["step"]
+    role = steps[place].approval if 0 <= place < len(steps) else None
+    if role is None:
+        yield f"step {place + 1} waits for nobody"
+    elif role not in record.get("roles", [role]):
+        yield f"{record['by']} was no {role}"
+    if record["by"] == attempt.author:
+        yield "by the rollout's author"
+    if record["digest"] != attempt.plan.digest:
+        yield "of another file"
+
+
+def _misdone(report: Report, attempt: Attempt, record: dict[str, Any]) -> Iterator[str]:
+    """Why a move is not the one that could be made and, by the controller, had to be."""
     made = Decision(
         Move(record["move"]), Phase(record["phase"]), record["step"], record["why"],
         Held.from_json(record["held"]),
     )  # fmt: skip
     if not is_legal(attempt.stage, made, attempt.plan):
-        report.wrong(f"{place}: not possible while it is {attempt.stage.phase}")
-    for told, again in zip(record.get("verdicts", ()), attempt.judging.verdicts()):
+        yield f"not possible while it is {attempt.stage.phase}"
+    verdicts = attempt.judging.verdicts()
+    if len(record["verdicts"]) != len(verdicts) and not record.get("offline"):
+        yield f"{len(record['verdicts'])} verdicts, and there are {len(verdicts)}"
+    for told, again in zip(record["verdicts"], verdicts):
         report.verdicts += 1
-        for differing in _differing(told, again):
-            report.wrong(f"{place}: {differing}")
-    if record["by"] == CONTROLLER and "block" in record:
+        yield from _differing(told, again)
+    if record["by"] == CONTROLLER:
         report.decisions += 1
-        if attempt.wish() != made:
-            wanted = attempt.wish()
+        if (wanted := attempt.wish()) != made:
             words = f"for {wanted.move}: {wanted.why}" if wanted else "to wait"
-            report.wrong(f"{place}: the evidence asks {words}")
+            yield f"the evidence asks {words}"
+    else:
+        yield from _unallowed(attempt, made, record)
+
+
+def _unallowed(attempt: Attempt, made: Decision, record: dict[str, Any]) -> Iterator[str]:
+    """Approvals that a person's move passes over, or the second person that it lacks."""
+    if made.move not in (Move.APPROVE, Move.NEXT, Move.RESUME):
+        return
+    plan, stage, at = attempt.plan, attempt.stage, record["at"] - AT_ONCE_NS
+    begin = plan.first if stage.phase is Phase.APPROVED else max(0, stage.step)
+    end = len(plan.steps) if made.phase is Phase.PROMOTED else made.step
+    if made.move is Move.APPROVE:
+        end = plan.first
+    gates = [gate for gate in range(begin, end) if plan.steps[gate].approval]
+    for gate in gates:
+        if not is_approved(plan, stage, gate, at):
+            yield f"step {gate + 1} waits for a {plan.steps[gate].approval}, who has not approved"
+    asked = attempt.asked
+    begun = stage.phase is Phase.APPROVED or stage.step in gates
+    if not attempt.settings.second_person or begun:
+        return
+    if asked is None or record["by"] in (asked.by, attempt.author):
+        yield "nobody else approved it, and the file wants a second person"
 
 
 def _differing(told: dict[str, Any], again: dict[str, Any]) -> Iterator[str]:

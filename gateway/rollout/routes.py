@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.revisions import Owned
+from gateway.revision.revisions import Owned
 from gateway.rollout.attempt import Attempt
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.controller import Illegal, Rollouts

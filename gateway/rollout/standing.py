@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.clock import isoformat
+from gateway.declaration import MILLION
 from gateway.rollout.attempt import Attempt
 from gateway.rollout.lifecycle import Phase, Step, lacks
 
@@ -75,6 +76,8 @@ def _exposure(attempt: Attempt, step: Step | None) -> str:
 
 def exposure(step: Step) -> str:
     """Who is exposed at a step, in words."""
+    if step.bake and step.weight_ppm == MILLION:
+        return "everybody, baking by limits alone: there is no holdout to compare with"
     if step.bake:
         return f"{step.weight_ppm / 10_000:g} % of units, baking"
     if step.weight_ppm:
@@ -106,6 +109,8 @@ def why(attempt: Attempt) -> str:
     if stage.phase is Phase.DRAFT:
         asked = attempt.asked
         return f"waits for a second person: {asked.what}" if asked else "waits for an approval"
+    if stage.phase is Phase.APPROVED:
+        return f"is about to begin: {attempt.last_why}"
     if stage.held is not None:
         return f"held ({stage.held.kind}): {stage.held.why}"
     if attempt.is_over:

@@ -1,8 +1,8 @@
 """What people ask of rollouts: who may, and what becomes of it. In the sealing thread.
 
-Narrowing takes one person and no approval. Widening is written down first; where the file says
-`second_person` it is only asked for, and done when somebody else approves. An approval is of one
-step of one digest of the file; never by its author.
+Narrowing takes one person, of any role, and no approval. Widening takes the role `sre` and is
+written down first; where the file says `second_person` it is only asked for, and done when somebody
+else approves. An approval is of one step of one digest of the file; never by its author.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import orjson
 
 from gateway.rollout.attempt import Asked, Attempt
 from gateway.rollout.controller import Rollouts
+from gateway.rollout.entry import artifacts_of, basis_of, is_swapped
 from gateway.rollout.fitness import misfits
 from gateway.rollout.lifecycle import (
-    Decision,
-    Move,
     Phase,
     abort,
     go_on,
-    hold,
     is_approved,
+    pause,
     resume,
 )
 from gateway.rollout.readiness import unready
@@ -33,6 +32,8 @@ from gateway.yamlfile import Problem, check_document
 FILE_BYTES_MAX = 16 * 1024
 REASON_MAX = 500
 LIVE_MAX = 50
+ROLE = "sre"
+"""Who may start, resume and promote."""
 
 
 class Refused(Exception):
@@ -59,23 +60,24 @@ class Steward:
 
     def start(self, text: bytes, shown: str, person: Person) -> Attempt:
         """Create a rollout from its file; it begins at once unless somebody has to approve."""
+        self._may_expose(person)
         settings, tree = self._read(text, shown)
         self._check(settings, shown, person)
-        before = self.rollouts.attempts.get(settings.rollout)
-        number = before.number + 1 if before is not None else 1
+        _, document = self.rollouts.revisions.current()
+        number = self.rollouts.next_number(settings.rollout)
         created = {
             "name": settings.rollout, "rollout": settings.rollout, "attempt": number,
             "event": "created", "at": self.rollouts.clock.steady(), "by": person.name,
             "file": tree, "digest": settings.digest, "model": settings.model,
             "rule": settings.rule, "from": settings.from_, "to": settings.to,
-            "artifacts": self._artifacts(settings),
+            "artifacts": artifacts_of(document, settings),
+            "basis": basis_of(document, settings),
             "revision": self.rollouts.revisions.tables.current,
         }  # fmt: skip
         self.rollouts.say(created)
         attempt = self.rollouts.attempts[settings.rollout]
-        if attempt.plan.steps[0].approval is not None:
-            return attempt
-        self._widen(attempt, "start", person, settings.reason or "started")
+        if attempt.plan.first == 0:
+            self._widen(attempt, "start", person, settings.reason or "started")
         return attempt
 
     def _read(self, text: bytes, shown: str) -> tuple[RolloutSettings, dict[str, Any]]:
@@ -109,12 +111,12 @@ class Steward:
         if problems:
             raise Refused(422, "bad_rollout", str(problems[0].allowed), problems)
 
-    def _artifacts(self, settings: RolloutSettings) -> dict[str, Any]:
-        _, document = self.rollouts.revisions.current()
-        versions = document["models"][settings.model]["versions"]
-        return {name: versions[name]["artifact"] for name in (settings.from_, settings.to)}
-
     # Widening.
+
+    def _may_expose(self, person: Person) -> None:
+        """Where people are told apart, only whose task it is exposes others to a candidate."""
+        if person.roles is not None and ROLE not in person.roles:
+            raise Refused(403, "forbidden", f"the role {ROLE!r} is wanted")
 
     def _widen(self, attempt: Attempt, what: str, person: Person, why: str) -> None:
         """Do it, or ask for somebody else's yes."""
@@ -122,15 +124,19 @@ class Steward:
         if not attempt.settings.second_person:
             DONE[what](self, attempt, person.name, why, check=False)
             return
-        self._tell(attempt, "asked", person.name, {"what": what, "why": why})
+        self.rollouts.tell(attempt, "asked", person.name, {"what": what, "why": why})
 
     def _begin(self, attempt: Attempt, by: str, why: str, check: bool) -> None:
-        if check:
-            return
-        approved = Decision(Move.APPROVE, Phase.APPROVED, -1, why)
-        self.rollouts.move(attempt, approved, by)
-        first = next(n for n, step in enumerate(attempt.plan.steps) if step.approval is None)
-        self.rollouts.move(attempt, go_on(attempt.plan, attempt.stage, why, first), by)
+        if (gate := self.rollouts.gate(attempt)) is not None:
+            role = attempt.plan.steps[gate - 1].approval
+            words = f"step {gate} waits for the approval of a {role}"
+            raise Refused(409, "not_approved", words)
+        _, document = self.rollouts.revisions.current()
+        if is_swapped(document, attempt):
+            words = "its versions, units or groups have changed since it was created; start anew"
+            raise Refused(409, "not_now", words)
+        if not check:
+            self.rollouts.begin(attempt, by, why)
 
     def _resume(self, attempt: Attempt, by: str, why: str, check: bool) -> None:
         if attempt.stage.phase is not Phase.HELD:
@@ -165,15 +171,17 @@ class Steward:
         attempt = self._live(name)
         if person.roles is None:
             raise Refused(409, "no_people", "approvals need `people` in the configuration")
-        if attempt.asked is not None:
+        drafted = attempt.stage.phase is Phase.DRAFT
+        if attempt.asked is not None and not (drafted and self.rollouts.gate(attempt)):
             self._second(attempt, attempt.asked, person)
             return attempt
         place = self._gate(attempt, person)
-        told = {"step": place, "digest": attempt.plan.digest}
-        self._tell(attempt, "approved", person.name, told)
+        told = {"step": place, "digest": attempt.plan.digest, "roles": sorted(person.roles)}
+        self.rollouts.tell(attempt, "approved", person.name, told)
         why = f"approved by {person.name}"
-        if attempt.stage.phase is Phase.DRAFT:
-            self._widen(attempt, "start", Person(attempt.author, None), why)
+        if drafted:
+            if self.rollouts.gate(attempt) is None:
+                self._widen(attempt, "start", Person(attempt.author, None), why)
         elif attempt.stage.step == place and attempt.stage.phase is not Phase.HELD:
             self.rollouts.move(attempt, go_on(attempt.plan, attempt.stage, why), person.name)
         return attempt
@@ -202,17 +210,19 @@ class Steward:
 
     def resume(self, name: str, person: Person, why: str) -> Attempt:
         attempt = self._live(name)
+        self._may_expose(person)
         self._widen(attempt, "resume", person, why)
         return attempt
 
     def promote(self, name: str, person: Person, why: str, fully: bool = False) -> Attempt:
         attempt = self._live(name)
+        self._may_expose(person)
         self._widen(attempt, "promote fully" if fully else "promote", person, why)
         return attempt
 
     def pause(self, name: str, person: Person, why: str) -> Attempt:
         attempt = self._live(name)
-        self.rollouts.move(attempt, hold(attempt.stage, "person", why), person.name)
+        self.rollouts.move(attempt, pause(attempt.stage, why), person.name)
         return attempt
 
     def abort(self, name: str, person: Person, why: str) -> Attempt:
@@ -228,11 +238,6 @@ class Steward:
             words = f"rollout {name!r} is over: {attempt.stage.phase}"
             raise Refused(409, "not_now", words)
         return attempt
-
-    def _tell(self, attempt: Attempt, event: str, by: str, more: Mapping[str, Any]) -> None:
-        told = {"name": attempt.name, "rollout": attempt.name, "attempt": attempt.number,
-                "event": event, "at": self.rollouts.clock.steady(), "by": by}  # fmt: skip
-        self.rollouts.say(told | dict(more))
 
 
 DONE: Mapping[str, Callable[..., None]] = {

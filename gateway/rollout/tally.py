@@ -7,11 +7,20 @@ blocks of counts, the registry of units, and the pairs of a shadow only as count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gateway.rollout.block import GROUPS_MAX, ArmCounts, Block, GroupCounts, PairCounts, PairGroup
+from gateway.rollout.block import (
+    GROUPS_MAX,
+    ArmCounts,
+    Block,
+    GroupCounts,
+    PairCounts,
+    PairGroup,
+    added,
+)
 from gateway.rollout.histogram import bucket_of, of_counts
 from gateway.rollout.observation import Observation, Pair
 from gateway.rollout.predictions import Predictions
@@ -22,6 +31,8 @@ PATIENCE_NS = 3 * 10**9
 """How long a shadow may take before it counts as missing: copies wait two seconds at most."""
 KEYS_MAX = 16
 """Keys of groups that are told apart; each may need an `other`."""
+PEOPLE_LEAST = 20
+"""Of a group, before a block says anything of it: a leaf stays for ever, and tells of nobody."""
 BINS = 40
 """Bins of scores: of a probability the same for all attempts, so that blocks need not say them."""
 
@@ -65,7 +76,7 @@ class ArmCount:
                 group = self._group(key)
                 group[2] += 1
                 group[3] += bool(good)
-        for key in seen.groups[0] if seen.groups else ():
+        for key in sorted({key for row_keys in seen.groups for key in row_keys}):
             group = self._group(key)
             group[0] += 1
             group[1] += seen.refused
@@ -89,6 +100,13 @@ class ArmCount:
             scores=tuple(self.scores), right=self.right, wrong=self.wrong, tokens=self.tokens,
         )  # fmt: skip
 
+    def absorb(self, other: ArmCount) -> None:
+        """All that another one counted counts here."""
+        both = ArmCount.of(added(self.counts(1.0), other.counts(1.0)))
+        both.groups = joined(self.groups, other.groups)
+        for name in self.__slots__:
+            setattr(self, name, getattr(both, name))
+
     @classmethod
     def of(cls, told: ArmCounts) -> ArmCount:
         groups = {key: [one.units, one.bad_units, one.decisions, one.favourable]
@@ -107,10 +125,26 @@ def bounded(key: str, groups: Mapping[str, Any]) -> str:
     return f"{key.partition('=')[0]}={OTHER}"
 
 
+def joined(one: Mapping[str, list[int]], other: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """Groups of both, and still no more than are told apart."""
+    groups = {key: list(counts) for key, counts in one.items()}
+    for key in sorted(other):
+        mine = groups.setdefault(bounded(key, groups), [0, 0, 0, 0])
+        for place, count in enumerate(other[key]):
+            mine[place] += count
+    return groups
+
+
 def _of_row(groups: tuple[tuple[str, ...], ...], row: int) -> tuple[str, ...]:
     if not groups:
         return ()
     return groups[row] if row < len(groups) else groups[0]
+
+
+def _together(large: Sequence[str]) -> set[str]:
+    """Those that another group of their key is told with: one alone is compared with nobody."""
+    keys = Counter(key.partition("=")[0] for key in large)
+    return {key for key in large if keys[key.partition("=")[0]] > 1}
 
 
 @dataclass(slots=True)
@@ -128,6 +162,11 @@ class PairCount:
         counts = (seen.rows, seen.gained, seen.lost, seen.favourable)
         for place, count in enumerate(counts):
             group[place] += count
+
+    def absorb(self, other: PairCount) -> None:
+        for name, count in other.counts.items():
+            self.add(name, count)
+        self.groups = joined(self.groups, other.groups)
 
     def made(self) -> PairCounts:
         groups = {key: PairGroup(*told) for key, told in self.groups.items()}
@@ -151,16 +190,56 @@ class Open:
     pairs: PairCount = field(default_factory=PairCount)
     late: int = 0
 
+    def absorb(self, other: Open) -> None:
+        self.canary.absorb(other.canary)
+        self.control.absorb(other.control)
+        self.pairs.absorb(other.pairs)
+        self.late += other.late
+
+    def withhold(self) -> Open:
+        """Take out the groups that would tell of single persons, in either arm: what they were."""
+        kept = Open()
+        arms = self.canary.groups, self.control.groups
+        told = _together([
+            key for key in arms[0].keys() & arms[1].keys()
+            if all(min(arm[key][0], arm[key][2]) >= PEOPLE_LEAST for arm in arms)
+        ])  # fmt: skip
+        for arm, own in zip(arms, (kept.canary.groups, kept.control.groups)):
+            own.update({key: arm.pop(key) for key in arm.keys() - told})
+        pairs = self.pairs.groups
+        told = _together([key for key, group in pairs.items() if group[0] >= PEOPLE_LEAST])
+        kept.pairs.groups = {key: pairs.pop(key) for key in pairs.keys() - told}
+        return kept
+
+    def block(self, rollout: str, attempt: int, number: int, step: int, block_ns: int) -> Block:
+        """As it stands; shadows compared are those of its own primaries."""
+        span_s = block_ns / 1e9
+        return Block(
+            rollout, attempt, number, number * block_ns, (number + 1) * block_ns, step,
+            self.canary.counts(span_s), self.control.counts(span_s), self.pairs.made(), self.late,
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, block: Block) -> Open:
+        return cls(
+            ArmCount.of(block.canary), ArmCount.of(block.control), PairCount.of(block.pairs),
+            block.late,
+        )  # fmt: skip
+
 
 class Tally:
-    """`closed`: number of the last block that was closed; blocks are numbered by time."""
+    """`closed`: number of the last block that has a leaf; blocks are numbered by time. `looked`: of
+    the last one that was over and had nothing to say: it has no leaf, so that what comes late for
+    it still is in time, and no reader of leaves can know of it."""
 
     def __init__(
         self, block_ns: int, units: Units | None, closed: int, answers: Predictions | None = None
     ) -> None:
         """`answers`: what labels will be held against; None: no guard asks for labels."""
         self.block_ns, self.units, self.closed, self.answers = block_ns, units, closed, answers
+        self.looked = closed
         self.open: dict[int, Open] = {}
+        self.withheld = Open()  # groups of too few people to be in a block
         self.early = 0  # shadows compared whose primary's block is not the one they came in
 
     @property
@@ -168,8 +247,14 @@ class Tally:
         """Units that were too many to be told apart, and count in no statistic."""
         return self.units.refused if self.units is not None else 0
 
-    def begin_of(self, number: int) -> int:
-        return number * self.block_ns
+    @property
+    def next(self) -> int:
+        """The block that is looked at next."""
+        return max(self.closed, self.looked) + 1
+
+    def expose(self, at: int) -> None:
+        """People come from now on: what a draft waited is no time of the attempt's."""
+        self.closed = max(self.closed, at // self.block_ns)
 
     def block_at(self, at: int) -> Open:
         """Where something of this time counts now: late, if its own block is closed."""
@@ -179,13 +264,13 @@ class Tally:
         return found
 
     def take(self, seen: Observation) -> None:
-        """An exchange of the rule."""
-        if seen.side is None:
+        """An exchange of the rule: for limits all of the canary, for statistics the slices."""
+        side = seen.side or ("canary" if seen.arm == "canary" else None)
+        if side is None:
             return
-        found = self.block_at(seen.at)
-        arm: ArmCount = getattr(found, seen.side)
+        arm: ArmCount = getattr(self.block_at(seen.at), side)
         arm.take(seen)
-        if self._is_first("arm", seen.unit):
+        if seen.side is not None and self._is_first("arm", seen.unit):
             arm.take_unit(seen)
             if self.answers is not None:
                 self.answers.add(seen.id, seen.side, seen.favourable)
@@ -223,48 +308,63 @@ class Tally:
     def _is_first(self, kind: str, unit: str | None) -> bool:
         return unit is None or self.units is None or self.units.is_first(kind, unit)
 
+    def _due(self, number: int) -> Open:
+        """All up to this block's end that no leaf has yet."""
+        due = Open()
+        due.absorb(self.withheld)
+        for one in sorted(one for one in self.open if one <= number):
+            due.absorb(self.open[one])
+        return due
+
     def peek(self, number: int, rollout: str, attempt: int, step: int) -> Block:
         """The block as it would be closed now, with all before it that were never closed."""
-        found = self.open.get(number, Open())
-        span_s = self.block_ns / 1e9
-        pairs = found.pairs.made()
-        shown = min(pairs.compared + self.early, pairs.eligible)
-        return Block(
-            rollout, attempt, number, self.begin_of(number), self.begin_of(number + 1), step,
-            found.canary.counts(span_s), found.control.counts(span_s),
-            replace(pairs, compared=shown), found.late,
-        )  # fmt: skip
+        due = self._due(number)
+        due.withhold()
+        block = due.block(rollout, attempt, number, step, self.block_ns)
+        shown = min(block.pairs.compared + self.early, block.pairs.eligible)
+        return replace(block, pairs=replace(block.pairs, compared=shown))
+
+    def look(self, number: int) -> None:
+        """This block is over, and is not worth a leaf."""
+        self.looked = max(self.looked, number)
 
     def close(self, number: int) -> None:
-        """This block is closed, and all before it. A shadow may be compared in the block after the
-        one that has its primary: it counts as soon as there is a primary that lacks it."""
+        """This block has its leaf, and all before it. A shadow may be compared in the block after
+        the one that has its primary: it counts as soon as there is a primary that lacks it."""
+        due = self._due(number)
+        self.withheld = due.withhold()
+        self.early += due.pairs.counts.get("compared", 0)
+        self.early -= min(self.early, due.pairs.counts.get("eligible", 0))
         self.closed = max(self.closed, number)
-        for one in sorted(one for one in self.open if one <= number):
-            counts = self.open.pop(one).pairs.counts
-            self.early += counts.get("compared", 0)
-            self.early -= min(self.early, counts.get("eligible", 0))
+        for one in [one for one in self.open if one <= number]:
+            del self.open[one]
 
     def is_empty(self, number: int) -> bool:
-        return number not in self.open
+        return not any(one <= number for one in self.open)
 
     def to_json(self, rollout: str, attempt: int) -> dict[str, Any]:
         """What a snapshot has; the units' file is made durable with it."""
-        blocks = []
-        for number in sorted(self.open):
-            block = self.peek(number, rollout, attempt, 0)
-            compared = self.open[number].pairs.counts.get("compared", 0)
-            plain = replace(block, pairs=replace(block.pairs, compared=0))
-            blocks.append({"block": plain.to_json(), "compared": compared})
+        blocks = [self._told(number, self.open[number], rollout, attempt)
+                  for number in sorted(self.open)]  # fmt: skip
         return {"closed": self.closed, "open": blocks, "early": self.early,
+                "withheld": self._told(0, self.withheld, rollout, attempt),
                 "units": self.units.flush() if self.units else 0,
                 "answers": self.answers.flush() if self.answers else 0}  # fmt: skip
 
+    def _told(self, number: int, one: Open, rollout: str, attempt: int) -> dict[str, Any]:
+        """More may be compared than is eligible, which no block may say."""
+        block = one.block(rollout, attempt, number, 0, self.block_ns)
+        plain = replace(block, pairs=replace(block.pairs, compared=0))
+        return {"block": plain.to_json(), "compared": block.pairs.compared}
+
     def restore(self, told: Mapping[str, Any]) -> None:
         self.closed, self.early = told["closed"], told["early"]
-        for one in told["open"]:
-            block = Block.read(one["block"])
-            pairs = replace(block.pairs, compared=one["compared"])
-            self.open[block.number] = Open(
-                ArmCount.of(block.canary), ArmCount.of(block.control), PairCount.of(pairs),
-                block.late,
-            )  # fmt: skip
+        self.looked = self.closed
+        self.withheld = _read(told["withheld"])[1] if "withheld" in told else Open()
+        self.open = dict(map(_read, told["open"]))
+
+
+def _read(told: Mapping[str, Any]) -> tuple[int, Open]:
+    block = Block.read(told["block"])
+    pairs = replace(block.pairs, compared=told["compared"])
+    return block.number, Open.of(replace(block, pairs=pairs))

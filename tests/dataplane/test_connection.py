@@ -58,7 +58,7 @@ async def body_of(pool: Pool, method: bytes = b"GET") -> bytes:
 
 async def settled(pool: Pool) -> str:
     """The pool's repr once the loop has seen every close."""
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.06)
     return repr(pool).partition(" [")[2]
 
 

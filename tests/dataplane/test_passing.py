@@ -18,6 +18,8 @@ from origins import Line, Origin, origin, silent
 from world import World, remote, request, running, soon, until
 
 from gateway.dataplane.stream import Withheld, is_stream
+from gateway.dataplane.upload import PIECES_MAX, Tally
+from gateway.journal.record import Part
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -378,3 +380,17 @@ def test_what_is_a_stream() -> None:
         assert is_stream([(b"Content-Type", kind)])
     for kind in (b"application/json", b""):
         assert not is_stream([(b"Content-Type", kind)])
+
+
+def test_a_tally_keeps_the_first_bytes_of_any_pieces() -> None:
+    """Tiny ones too, which are put together; what is not kept leaves its length and digest."""
+    data = bytes(range(256)) * 40
+    for size in (1, 3, 5000, len(data)):
+        for keep in (0, 1, 4000, len(data), 2 * len(data)):
+            tally = Tally(keep)
+            for at in range(0, len(data), size):
+                tally.add(data[at : at + size])
+            whole = hashlib.sha256(data).digest()
+            assert tally.part() == Part(len(data), whole, data[:keep])
+            assert tally.part(700).kept == data[: min(keep, 700)]
+            assert len(tally._kept) <= PIECES_MAX

@@ -46,7 +46,10 @@ def test_an_interpreter_without_it_says_so():
     foreign = Foreign(Family(python=sys.executable, version=""))
     with pytest.raises(Broken, match="alibi_detect"):
         foreign.hello()
-    foreign.close()
+    assert foreign._process is None
+    with pytest.raises(Broken, match="alibi_detect"):
+        foreign.judge(Specification("k", "KSDrift", 0.01, np.zeros((2, 1))), np.zeros((2, 1)), 1)
+    assert foreign._process is None
     foreign = Foreign(NOTHING)
     for _ in range(STARTS_MAX):
         with pytest.raises(Broken, match="nowhere"):

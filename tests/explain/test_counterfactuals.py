@@ -15,7 +15,13 @@ from pydantic import ValidationError
 from gateway.card import Card, Feature
 from gateway.explain.counterfactuals import counterfactuals, paths
 from gateway.explain.explainer import Explainer
-from gateway.explain.worker import as_columns, describe_change, read_parquet
+from gateway.explain.worker import (
+    Asked,
+    as_columns,
+    describe_change,
+    read_parquet,
+    tell_counterfactuals,
+)
 
 MORTGAGE = Path(__file__).parents[2] / "models" / "mortgage"
 DENY = {"below": "approve", "at_or_above": "deny", "adverse": "deny", "threshold": 0.5}
@@ -124,6 +130,19 @@ def test_integers_move_by_whole_steps_and_fine_steps_become_coarser():
     assert np.allclose(np.array(way.values) / 1e-5, np.round(np.array(way.values) / 1e-5))
 
 
+@pytest.mark.parametrize("own", [1e308, -1e308, 1.7e308, 15.0, -3.5])
+def test_from_a_value_outside_the_range_changes_lead_into_it(own):
+    """Callers may send any number: each direction has at most its steps, all in the range."""
+    ways = paths(Feature.model_validate(number("x", **can("either", 1, 10, 0.3))), own)
+    (way,) = [way for way in ways if way.values]
+    assert all(1 <= value <= 10 for value in way.values)
+    assert len(way.values) == 30
+    row = {"debt": own, "income": 5.0, "age": 5.0}
+    found, why = counterfactuals(THREE, row, lambda of: np.where(of["debt"] == 1.0, 0.1, 0.9))
+    assert [one.changes for one in found] == ([{"debt": 1.0}] if own > 10 else [])
+    assert (why is None) == bool(found)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -170,6 +189,25 @@ def test_each_denied_applicant_is_answered_by_the_model(version):
             assert ask(form | one.changes) == one.outcome == "approve"
     assert answered == {"v1": {0: 0, 1: 29, 2: 4}, "v2": {0: 0, 1: 34, 2: 5},
                         "v3": {0: 57, 1: 175, 2: 33}}[version]  # fmt: skip
+
+
+def test_a_search_that_fails_takes_nothing_else_away():
+    """The row's reasons stay told; it says that the search failed, and the next row has its own."""
+
+    class Moody:
+        def scores(self, columns):
+            if columns["debt"][0] == 7.0:
+                raise ValueError("no")
+            return columns["debt"] / 10
+
+    debts = {"debt": [7.0, 8.0], "income": [5.0, 5.0], "age": [5.0, 5.0]}
+    asked = Asked(None, None, debts, [0.7, 0.8], ["deny", "deny"])
+    rows = [{"outcome": "deny", "reasons": [1]}, {"outcome": "deny", "reasons": [2]}]
+    tell_counterfactuals(Moody(), THREE, asked, rows)
+    assert rows[0] == {"outcome": "deny", "reasons": [1], "counterfactuals": [],
+                       "no_counterfactual": "failed"}  # fmt: skip
+    assert rows[1]["reasons"] == [2]
+    assert rows[1]["counterfactuals"][0]["changes"] == {"debt": 4.75}
 
 
 def test_the_sentence_says_where_it_leads_and_not_from_where():

@@ -1,6 +1,7 @@
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -33,8 +34,11 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
+from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.explain.explainer import Explainer
+from gateway.explain.worker import Explanations
+from gateway.table import Version
 
 DENY = {"below": "approve", "at_or_above": "deny", "adverse": "deny", "threshold": 0.5}
 FLOAT32 = 2e-5
@@ -373,3 +377,32 @@ def test_the_mortgage_models_equal_the_definition(version):
     np.testing.assert_allclose(explained.values, values, atol=FLOAT32)
     assert explained.base == pytest.approx(base, abs=FLOAT32)
     assert explained.additive.all()
+
+
+def test_what_cannot_be_built_is_not_tried_for_each_exchange(tmp_path, monkeypatch):
+    """The same failure again, at once; what was not whole is looked at again."""
+    built = []
+
+    def building(*made_of):
+        built.append(made_of)
+        return Explainer(*made_of)
+
+    monkeypatch.setattr("gateway.explain.worker.Explainer", building)
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    artifacts = Artifacts(tmp_path / "state")
+    card = Card.model_validate(yaml.safe_load((MORTGAGE / "v1" / "card.yaml").read_text()))
+    background = artifacts.add_file(MORTGAGE / "background.parquet")
+    artifact = artifacts.add_folder(tmp_path)
+    model = SimpleNamespace(background=background)
+    version = Version("v1", (), artifact, card, None, None)
+    explanations = Explanations(artifacts)
+    away = artifacts.root / "away"
+    artifacts.path(artifact).rename(away)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="its files are not those"):
+            explanations.explainer(model, version)
+    away.rename(artifacts.path(artifact))
+    for _ in range(3):
+        with pytest.raises(Exception, match="protobuf|parsing|Protobuf"):
+            explanations.explainer(model, version)
+    assert len(built) == 1

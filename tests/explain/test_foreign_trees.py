@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache" / "explain"
 MORTGAGE = HERE.parents[1] / "models" / "mortgage"
 PACKAGES = ["lightgbm", "xgboost", "onnxmltools", "shap", "scikit-learn", "skl2onnx",
-            "protobuf<6"]  # fmt: skip
+            "onnxruntime", "protobuf<6"]  # fmt: skip
 """skl2onnx 1.20 exports no histogram boosting under protobuf 6."""
 SEEDS = (1, 2)
 

@@ -60,10 +60,28 @@ def test_it_is_over_after_two_calm_windows_of_every_arm_that_raised_it():
     _, events = run(sighting(1, True, "a"), *calm)
     assert events == ["opened"]
     alert, events = run(sighting(1, True, "a"), sighting(2, True, "b"), sighting(3, False, "a"),
-                        sighting(4, False, "b"), sighting(5, False, "b"))  # fmt: skip
+                        sighting(4, False, "b"), sighting(5, False, "b"),
+                        sighting(6, False, "c"), sighting(7, False, "a"))  # fmt: skip
     assert events == ["opened", "resolved"]
-    assert (alert.state, alert.resolved_at) == ("resolved", 5)
+    assert (alert.state, alert.resolved_at) == ("resolved", 7)
     assert CALM_WINDOWS == 2
+
+
+def test_an_arm_that_never_raised_it_does_not_calm_it():
+    """The canary drifted and had one calm window; ten of stable's say nothing about the canary."""
+    begun = [sighting(1, True, "canary"), sighting(2, False, "canary")]
+    others = [sighting(at, False, "stable") for at in range(3, 13)]
+    assert run(*begun, *others)[1] == ["opened"]
+    again = [sighting(13, True, "canary"), sighting(14, False, "canary")]
+    assert run(*begun, *again, *others)[1] == ["opened"]
+    assert run(*begun, *others, sighting(13, False, "canary"))[1] == ["opened", "resolved"]
+
+
+def test_alerts_of_a_former_release_are_read():
+    """`calm` was one number: what it counted is not known by arm, and is counted anew."""
+    alert, _ = run(sighting(1, True))
+    read = Alert.from_json(alert.to_json() | {"calm": 1})
+    assert (read.state, read.raising, read.calm) == ("open", ("stable",), {})
 
 
 def test_a_window_that_cannot_judge_says_nothing():

@@ -12,8 +12,8 @@ from gateway.monitor.bias import OTHER, UNKNOWN, count_groups, judge_key, pendin
 HMDA = Path(__file__).parents[2] / "models" / "data" / "hmda.csv"
 
 
-def judged(counts, pending=None, fresh=500):
-    return judge_key("race", [{"race": counts}], pending or {}, fresh, 100)
+def judged(counts, pending=None, fresh=None):
+    return judge_key("race", [{"race": counts}], pending or {}, {"race": fresh or {}})
 
 
 def state(found, value):
@@ -44,7 +44,7 @@ def test_an_intersection_breaches_where_neither_key_does():
     block = bias.count_groups(members, keys, ())
     states = {
         key: {g.value: g.state for g in bias.judge_key(
-            key, [block], {"race+sex/a+f": 500, "race+sex/b+m": 500}, 500, 100).groups}
+            key, [block], {"race+sex/a+f": (0,) * 4, "race+sex/b+m": (0,) * 4}, block).groups}
         for key in keys
     }  # fmt: skip
     assert set(states["race"].values()) == set(states["sex"].values()) == {"ok"}
@@ -82,22 +82,78 @@ def test_near_equal_rates_are_ok():
     assert state(judged({"a": (900, 100), "b": (890, 110)}), "b").state == "ok"
 
 
-def test_a_breach_needs_new_decisions():
-    """Below 0.8 is pending at first and a breach once a minimum of later decisions agree."""
-    counts = {"a": (900, 100), "b": (400, 600)}
+def confirmed_after(windows, counts):
+    """The state of `b` after each window of fresh counts of both groups."""
     pending, seen = {}, []
-    for fresh in (500, 3, 40, 60):
+    for fresh in windows:
         found = judged(counts, pending, fresh)
-        pending = pending_after([found], pending, fresh)
-        seen.append((state(found, "b").state, state(found, "b").breach_pending))
-    assert seen == [("watch", True), ("watch", True), ("watch", True), ("breach", False)]
+        pending = pending_after([found], pending, {"race": fresh})
+        seen.append(state(found, "b").state)
+    return seen
+
+
+BELOW = {"a": (900, 100), "b": (400, 600)}
+
+
+def test_a_breach_needs_new_decisions_of_the_group_itself():
+    """The first sight does not count; then 100 of the group with ten of either outcome do."""
+    some = {"a": (90, 10), "b": (20, 30)}
+    assert confirmed_after([some] * 3, BELOW) == ["watch", "watch", "breach"]
+    assert confirmed_after([some, *[{"a": (450, 50)}] * 9], BELOW) == ["watch"] * 10
+
+
+def test_new_decisions_that_tell_otherwise_confirm_nothing():
+    """Old counts alone are no breach, however many new ones there are."""
+    assert confirmed_after([{"a": (90, 10), "b": (90, 10)}] * 9, BELOW) == ["watch"] * 9
 
 
 def test_a_group_that_recovers_starts_over():
     """An interval that reaches 0.8 again forgets the first sight."""
-    found = judged({"a": (900, 100), "b": (720, 280)}, {"race/b": 500})
+    before = {"race/b": (20, 30, 90, 10)}
+    found = judged({"a": (900, 100), "b": (720, 280)}, before)
     assert state(found, "b").state == "watch"
-    assert pending_after([found], {"race/b": 500}, 500) == {}
+    assert pending_after([found], before, {}) == {}
+
+
+def test_where_nearly_all_are_approved_the_adverse_ratio_speaks():
+    """98 % and 94 %: a ratio of 0.96 hides three times as many declined."""
+    counts, some = {"a": (4900, 100), "b": (1880, 120)}, {"a": (490, 10), "b": (188, 12)}
+    found = state(judged(counts), "b")
+    assert found.rivalry.ratio_interval.low > 0.9
+    assert (found.state, found.breach_pending) == ("watch", True)
+    assert confirmed_after([some] * 3, counts) == ["watch", "breach", "breach"]
+
+
+def test_the_highest_of_many_is_corrected_for():
+    """The more groups there are the surer each difference has to be."""
+    counts = {"a": (450, 50), "b": (340, 160)}
+    alone = state(judged(counts), "b").rivalry.ratio_interval
+    rest = {f"r{n}": (440, 60) for n in range(8)}
+    amid = state(judged(counts | rest), "b").rivalry.ratio_interval
+    assert amid.low < alone.low < alone.high < amid.high
+
+
+def test_small_windows_are_kept_until_there_are_many_decisions():
+    """At 50 a day all of 30 days are there; at 500 a window the last 10,000."""
+    day, block = bias.DAY_NS, {"race": {"a": (20, 5), "b": (20, 5)}}
+    blocks, begun = (), ()
+    for window in range(100):
+        blocks, begun = bias.keep(blocks, begun, block, window * day)
+    assert sum(map(bias.size, blocks)) == 31 * 50
+    for _ in range(300):
+        blocks, begun = bias.keep(blocks, begun, {"race": {"a": (400, 100)}}, 100 * day)
+    assert len(blocks) == 20
+    assert bias.summed("race", blocks) == {"a": (8000, 2000)}
+
+
+def test_small_windows_of_a_day_are_one_block():
+    """And none of their counts is lost."""
+    blocks, begun = (), ()
+    for window in range(24):
+        told = {"race": {"ab"[window % 2]: (10, 2)}}
+        blocks, begun = bias.keep(blocks, begun, told, window * 3600 * 10**9)
+    assert len(blocks) == 1
+    assert bias.summed("race", blocks) == {"a": (120, 24), "b": (120, 24)}
 
 
 def test_undisclosed_values_are_a_group():

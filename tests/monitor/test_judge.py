@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.card import Card
-from gateway.monitor.judge import judge
+from gateway.monitor.judge import inspected, judge
 from gateway.monitor.reference import Reference
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
@@ -135,6 +135,38 @@ def test_a_fault_suppresses_the_drift_of_its_feature():
     assert (lvr.state, state.alarms, state.running) == ("fault", ("quality/lvr/missing",), {})
 
 
+def with_missing(seed, count):
+    window = drawn(seed)
+    window.decisions[:count] = [
+        replace(one, values=(None, *one.values[1:])) for one in window.decisions[:count]
+    ]
+    return window
+
+
+def test_a_fault_that_may_be_chance_waits_for_the_next_window():
+    """Five missing of 500 where the reference has none: watched, then a fault; fifty at once. One
+    good window in between begins anew, one that is too small to judge does not."""
+    reports, state = run([with_missing(2, 5), with_missing(3, 5), drawn(4), with_missing(5, 5)])
+    assert [feature(one, "lvr").state for one in reports] == ["watch", "fault", "ok", "watch"]
+    assert [one.opened for one in reports] == [(), ("quality/lvr/missing",), (), ()]
+    assert SeriesState.from_json(json.loads(json.dumps(state.to_json()))) == state
+    few = drawn(6, n=20)
+    (_, last), _ = run([few, with_missing(7, 5)], state)
+    assert feature(last, "lvr").state == "fault"
+    (once,), _ = run([with_missing(2, 50)])
+    assert once.opened == ("quality/lvr/missing",)
+
+
+def test_faults_share_their_level_among_features_and_kinds():
+    """Three features, five kinds: 0.01 / 15."""
+    window = with_missing(2, 4)
+    found = inspected(window.columns(CARD, REFERENCE), REFERENCE, 0.01)["lvr"][0]
+    assert 0.01 / 15 > found.chance > 1e-6
+    assert found.state == "fault"
+    tight = inspected(window.columns(CARD, REFERENCE), REFERENCE, found.chance * 14)["lvr"][0]
+    assert tight.state == "watch"
+
+
 def test_few_decisions_are_never_ok():
     """Under the minimum nothing is judged, no statistics of few people are told, no alarm moves."""
     _, alarmed = run([drawn(2, shift=0.5), drawn(3, shift=0.5)])
@@ -171,13 +203,14 @@ def test_a_biased_series_breaches_in_its_second_window():
     assert "compliant" not in json.dumps(reports[1].to_json()).lower()
 
 
-def test_group_counts_roll_over_twenty_windows():
-    """Bias forgets a window after twenty later ones, exactly."""
-    window = drawn(5, n=100)
-    _, state = run([window] * 25)
-    (report,), _ = run([window], state)
-    assert (len(state.blocks), report.bias[0].windows) == (20, 20)
-    assert report.bias[0].groups[0].n == 2000
+def test_group_counts_roll_over_ten_thousand_decisions():
+    """Bias forgets a window after twenty later ones of 500; small ones are put together."""
+    window = drawn(5)
+    (*_, report), state = run([window] * 25)
+    assert (len(state.blocks), report.bias[0].decisions) == (20, 10_000)
+    (*_, report), state = run([drawn(5, n=100)] * 25)
+    assert (len(state.blocks), report.bias[0].decisions) == (5, 2_500)
+    assert SeriesState.from_json(json.loads(json.dumps(state.to_json()))) == state
 
 
 def test_a_model_without_a_reference_score_is_judged_by_its_inputs():

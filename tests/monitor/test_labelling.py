@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.catalog import labels
 from gateway.catalog.rows import rows_of
 from gateway.catalog.store import Catalog
+from gateway.console.performance import performed
 from gateway.journal.record import EMPTY, encode_parts
-from gateway.monitor.labelling import Labelling
+from gateway.monitor.labelling import Labelling, records_of
+from gateway.monitor.outcomes import COUNTS_AT_MOST
 
 IDS = [f"01939b1e-7000-7000-8000-00000000000{n}" for n in range(4)]
 WORDS = SimpleNamespace(below="deny", at_or_above="approve", adverse="deny")
@@ -43,6 +48,11 @@ class Bodies:
         return encode_parts({"groups": [{"race": race}]}, EMPTY, EMPTY)
 
 
+class OneEach:
+    def read(self, identity: str, place) -> bytes:
+        return encode_parts({"groups": [{"race": identity}]}, EMPTY, EMPTY)
+
+
 def fold(leaves, chunk: int) -> Counter:
     """The sum of all changes, with a commit after each chunk; older leaves are found by number."""
     catalog = Catalog(None)
@@ -55,6 +65,7 @@ def fold(leaves, chunk: int) -> Counter:
         return found | {str(i): leaves[leaf] for i, leaf in rows if str(i) in ids}
 
     made._leaves = find
+    made._leaf = lambda number: leaves[number]
     for number, leaf in enumerate(leaves):
         for table, row in rows_of(number, leaf):
             catalog.add(table, row)
@@ -96,3 +107,103 @@ def test_the_order_of_leaves_and_the_commits_change_nothing(batches, dice, chunk
             group = "a" if row % 2 else "b"
             expected["v1", "stable", "2026-11-18", "race", group, 1, value] += 1
     assert fold(mixed, chunk) == expected
+
+
+def test_as_many_leaves_as_the_counts_need():
+    """One feedback may change more cells than a leaf holds: each of them is said once."""
+    lengths = {"b": 2 * COUNTS_AT_MOST + 1, "a": COUNTS_AT_MOST, "c": 0}
+    changes = {model: [[model, n] for n in range(length)] for model, length in lengths.items()}
+    records = list(records_of(changes))
+    assert [(one["model"], len(one["counts"])) for one in records] == [
+        ("a", COUNTS_AT_MOST), ("b", COUNTS_AT_MOST), ("b", COUNTS_AT_MOST), ("b", 1),
+    ]  # fmt: skip
+    assert [count for one in records for count in one["counts"]] == changes["a"] + changes["b"]
+
+
+def test_no_cell_is_lost_where_there_are_many():
+    """A label for each of 500 decisions, each of a group of its own: 500 cells."""
+    leaves = [exchange(f"01939b1e-7000-7000-8000-{n:012d}") for n in range(500)]
+    made = Labelling(None, OneEach(), lambda _: TABLE, [])
+    catalog = Catalog(None)
+    for number, leaf in enumerate(leaves):
+        made.take(number, leaf, catalog)
+    labels = [[leaf["record"]["id"], 0, 1, 0, "s"] for leaf in leaves]
+    told = made.take(500, {"kind": "feedback", "record": {"id": "f", "labels": labels}}, catalog)
+    catalog.close()
+    assert len({row[4] for row in told["m"]}) == 500
+
+
+COPIES = [f"01939b1e-7000-7000-9000-00000000000{n}" for n in range(4)]
+
+
+def copied(place: int, noise: bool = False):
+    """A shadow's leaf, or a second answer's."""
+    leaf = exchange(COPIES[place])
+    leaf["record"] |= {"primary": IDS[place], "arm": "shadow"}
+    if noise:
+        leaf["record"]["noise"] = True
+        leaf["comparison"] = {"noise": True, "agree": True, "kind": "decision", "rows": 1}
+    return leaf
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_a_shadow_has_the_label_of_the_decision_that_was_given(chunk):
+    """With its own arm; corrected with it; a second answer has none."""
+    leaves = [exchange(IDS[0]), copied(0), exchange(IDS[1]), copied(1, noise=True),
+              feedback([(0, 1, 1), (1, 1, 1)]), feedback([(0, 0, 2)])]  # fmt: skip
+    place = ("2026-11-18", "race")
+    assert fold(leaves, chunk) == {
+        ("v1", "stable", *place, "b", 1, 0): 1,
+        ("v1", "shadow", *place, "b", 1, 0): 1,
+        ("v1", "stable", *place, "a", 1, 1): 1,
+    }
+
+
+def test_a_cohort_is_measured_by_the_card_it_was_decided_with():
+    """A day later the threshold is another and the version has a new card: the old day's figures
+    stay, and so do those of a version that is gone."""
+
+    def table(threshold, *versions):
+        words = SimpleNamespace(**vars(WORDS), threshold=threshold)
+        outputs = SimpleNamespace(score=CARD.outputs.score, outcome=words)
+        card = SimpleNamespace(card=SimpleNamespace(outputs=outputs))
+        model = SimpleNamespace(name="m", versions=dict.fromkeys(versions, card))
+        return SimpleNamespace(models={"m": model})
+
+    tables = {"r": table(0.5, "v0", "v1"), "s": table(0.9, "v1")}
+    leaves = [exchange(one) for one in IDS[:3]]
+    leaves[1]["record"] |= {"revision": "s", "at": leaves[1]["record"]["at"] + 86_400 * 10**9}
+    leaves[2]["record"] |= {"version": "v0"}
+    leaves.append(feedback([(0, 1, 1), (1, 1, 1), (2, 1, 1)]))
+    catalog = Catalog(None)
+    for number, leaf in enumerate(leaves):
+        for name, row in rows_of(number, leaf):
+            catalog.add(name, row)
+    catalog.commit(len(leaves), {})
+    store = SimpleNamespace(load=tables.__getitem__)
+    with closing(catalog.cursor()) as cursor:
+        told = performed(cursor, store, tables["s"].models["m"], 0)
+    catalog.close()
+    accuracy = {(one["version"], one["day"]): one["realised"]["figures"]["accuracy"]
+                for one in told["cohorts"]}  # fmt: skip
+    assert accuracy == {("v1", "2026-11-18"): 1.0, ("v1", "2026-11-19"): 0.0,
+                        ("v0", "2026-11-18"): 1.0}  # fmt: skip
+
+
+def test_cohorts_of_shadows_have_their_primaries_labels():
+    """Live accuracy of a version that answers nobody; second answers are no decisions."""
+    catalog = Catalog(None)
+    leaves = [exchange(IDS[0]), copied(0), exchange(IDS[1]), copied(1, noise=True),
+              feedback([(0, 0, 1), (1, 1, 1)])]  # fmt: skip
+    for number, leaf in enumerate(leaves):
+        for table, row in rows_of(number, leaf):
+            catalog.add(table, row)
+    catalog.commit(len(leaves), {})
+    with closing(catalog.cursor()) as cursor:
+        found = {one.arm: one for one in labels.cohorts(cursor, "m", 0)}
+        assert {arm: (one.decisions, one.told) for arm, one in found.items()} == {
+            "stable": (2, 2), "shadow": (1, 1)
+        }  # fmt: skip
+        scores, values = labels.members(cursor, "m", found["shadow"])
+    catalog.close()
+    assert (scores.tolist(), values) == ([0.75], [0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,4 +77,56 @@ def test_cases_become_rates():
     assert (group.labelled, group.decisions, group.coverage) == (152, 304, 0.5)
     assert (group.opportunity.n, group.opportunity.share) == (100, 0.8)
     assert (group.mistaken.n, group.mistaken.share) == (50, 0.1)
-    assert group.calibration == (100 - 84) / 150
+    assert group.calibration == pytest.approx((100 - 84) / 150)
+
+
+def outcome_states(shares, n=1000, newer=0.5, scores=None):
+    """Groups whose good are favoured at these shares, and one in ten of the others."""
+    cases, late = {}, {}
+    for value, share in shares.items():
+        for good, favoured in ((1, share), (0, 0.1)):
+            for favourable, part in ((1, favoured), (0, 1 - favoured)):
+                count = round(n * part)
+                score = (scores or {}).get(value, 0.5) * count
+                cases[value, favourable, good] = (count, score)
+                late[value, favourable, good] = (round(count * newer), score * newer)
+    return {g.value: g for g in judge_outcomes("v1", "stable", "race", {}, cases, late).groups}
+
+
+def test_states_of_equal_opportunity_and_odds():
+    """From the highest down and the lowest up; few are insufficient, the unsure are watched."""
+    found = outcome_states({"a": 0.9, "b": 0.6, "c": 0.88})
+    assert {v: (g.opportunity.state, g.opportunity.state_above) for v, g in found.items()} == {
+        "a": ("ok", "breach"), "b": ("breach", "ok"), "c": ("ok", "breach")
+    }  # fmt: skip
+    assert {g.odds for g in found.values()} == {"breach"}
+    assert {g.mistaken.state for g in found.values()} == {"ok"}
+    assert outcome_states({"a": 0.9, "b": 0.8})["b"].opportunity.state == "watch"
+    assert outcome_states({"a": 0.9, "b": 0.6}, n=60)["b"].odds == "insufficient"
+    assert outcome_states({"a": 0.9})["a"].odds == "insufficient"
+
+
+def test_a_breach_of_labels_needs_newer_labels():
+    """Without a hundred newer ones of each group that say the same it is watched."""
+    assert outcome_states({"a": 0.9, "b": 0.6}, newer=0.05)["b"].opportunity.state == "watch"
+
+
+def test_calibration_is_judged_both_ways():
+    """Half came true: scores of 0.5 are ok, 0.35 and 0.65 are each a breach, 0.56 is unsure."""
+    scores = {"a": 0.5, "b": 0.35, "c": 0.65, "d": 0.56}
+    found = outcome_states(dict.fromkeys(scores, 0.5), scores=scores)
+    assert {value: group.calibration_state for value, group in found.items()} == {
+        "a": "ok", "b": "breach", "c": "breach", "d": "watch"
+    }  # fmt: skip
+    low, high = found["b"].calibration_interval
+    assert low < found["b"].calibration < high
+
+
+def test_equal_groups_breach_hardly_ever():
+    """Of 2,000 seeded sets of four groups with the same rates none is a breach."""
+    dice = np.random.default_rng(3)
+    for _ in range(2000):
+        drawn = {v: (int(dice.binomial(300, 0.6)), 300) for v in "abcd"}
+        late = {v: (round(hits / 2), 150) for v, (hits, _) in drawn.items()}
+        states = [(one.state, one.state_above) for one in rates(drawn, late).values()]
+        assert "breach" not in {state for both in states for state in both}

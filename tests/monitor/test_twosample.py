@@ -57,6 +57,24 @@ def test_cramer_von_mises_equals_scipys(shift, digits):
     assert p_value == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize(("n", "m"), [(100, 100), (100, 500), (500, 100), (500, 500), (101, 997)])
+def test_the_exact_p_value_is_not_worked_out_where_it_decides_nothing(n, m, monkeypatch):
+    """Where it is left out it is above any level that can be set; elsewhere it is what is told."""
+    exact = twosample.exact_p_value
+    asked = []
+    monkeypatch.setattr(twosample, "exact_p_value", lambda *of: asked.append(of) or exact(*of))
+    for shift in np.linspace(0.3, 2.5, 23):
+        statistic = round(shift * math.sqrt(1 / n + 1 / m) * n * m) / (n * m)
+        before = len(asked)
+        told, truth = twosample.window_p_value(statistic, n, m), exact(statistic, n, m)
+        if len(asked) == before:
+            assert told >= twosample.CLEAR
+            assert truth > 0.2
+        else:
+            assert told == truth
+    assert 0 < len(asked) < 20
+
+
 def test_small_exact_p_values_keep_their_digits():
     """Two samples of 300 that do not overlap have p = 2 / C(600, 300), which is not zero."""
     found = twosample.exact_p_value(1.0, 300, 300)

@@ -10,6 +10,9 @@ import pytest
 
 from gateway.artifacts import Artifacts
 from gateway.check import check
+from gateway.explain.worker import Explanations
+from gateway.monitor.inference import Inference
+from gateway.monitor.judge import judge
 from gateway.monitor.report import WindowReport
 from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows
@@ -21,6 +24,7 @@ models:
   mortgage:
     versions: {{v1: {{artifact: {MODELS}/v1}}}}
     rules: [{{name: all, split: {{v1: 100%}}}}]
+    explain: {{background: {MODELS}/background.parquet}}
     monitor: {{reference: {MODELS}/reference.parquet, window: {{count: 300}}, groups: [race]}}
 """
 
@@ -85,6 +89,31 @@ def test_a_restart_says_what_would_have_been_said(place, at):
     assert whole.to_json() == after.to_json()
 
 
+@pytest.mark.parametrize("at", [300, 455])
+def test_a_window_that_cannot_be_judged_was_heard_all_the_same(place, monkeypatch, at):
+    """The first window's judging fails: the detectors go on, and after a restart as well."""
+    artifacts, model = place
+    decisions = stream(model, 900, moved=0.12)
+
+    def judging(window, *of):
+        if window.decisions[0].leaf == 0:
+            raise ValueError("no")
+        return judge(window, *of)
+
+    monkeypatch.setattr("gateway.monitor.worker.judge", judging)
+    whole = Windows(artifacts, {})
+    expected = run(whole, model, decisions)
+    assert whole.dropped == 1
+    before = Windows(artifacts, {})
+    told = run(before, model, decisions[:at])
+    after = Windows(artifacts, orjson.loads(orjson.dumps(before.to_json())))
+    for decision in decisions[300:at]:
+        after.replay(model, model.versions["v1"], "stable", decision)
+    told += run(after, model, decisions[at:])
+    assert expected == told
+    assert whole.to_json() == after.to_json()
+
+
 def test_a_shift_is_confirmed_before_two_windows_are_full(place):
     """The alert's sighting names the decision; windows say the same afterwards, in words."""
     artifacts, model = place
@@ -105,3 +134,68 @@ def test_detectors_may_be_off(place):
     off = replace(model, monitor=model.monitor | {"drift": {"sequential": {"run": 0}}})
     told = run(Windows(artifacts, {}), off, stream(model, 300, moved=0.12))
     assert [one["sequences"] for one in told] == [[]]
+
+
+def explained(explanations, model, decisions):
+    """As the analyst's fold makes them: exchanges of a chunk are explained together."""
+    version = model.versions["v1"]
+    asked = [
+        Inference(
+            model, version, {f.name: [v] for f, v in zip(version.card.features, one.values)},
+            [one.groups], [one.score], [one.outcome], given=False,
+        )
+        for one in decisions
+    ]  # fmt: skip
+    said = explanations.explain([one.asked() for one in asked])
+    return [
+        made
+        for one, found, told in zip(decisions, asked, said)
+        for made in found.decisions(one.leaf, leaf_of(one), told)
+    ]
+
+
+def leaf_of(one):
+    decided = [{"score": one.score, "outcome": one.outcome}]
+    return {"record": {"at": one.at, "id": one.id.partition("/")[0]}, "decisions": decided}
+
+
+@pytest.mark.parametrize("at", [1, 300, 455])
+def test_attributions_are_judged_the_same_after_a_restart(place, at):
+    """Explained in a batch when they came, and one by one when the open window is filled again:
+    the reports are equal to the bit, and the moved feature is told as that."""
+    artifacts, model = place
+    raw = stream(model, 900, moved=0.12)
+    explanations = Explanations(artifacts)
+    decisions = explained(explanations, model, raw)
+    assert None not in [one.attributions for one in decisions]
+    whole = Windows(artifacts, {}, explanations=explanations)
+    expected = run(whole, model, decisions)
+    reports = [one for one in expected if isinstance(one, dict)]
+    assert [one["attributions"]["n"] for one in reports] == [300, 300, 300]
+    last = {one["name"]: one["drift"] for one in reports[-1]["attributions"]["features"]}
+    assert (last["lvr"]["state"], last["lvr"]["suppressed_by"]) == ("watch", ["feature/lvr"])
+    assert last["ccs"]["state"] == "ok"
+    assert [[one["key"], one["value"]] for one in reports[-1]["slices"]] == [["race", "x"]]
+
+    before = Windows(artifacts, {}, explanations=explanations)
+    told = run(before, model, decisions[:at])
+    anew = Explanations(artifacts)
+    after = Windows(artifacts, orjson.loads(orjson.dumps(before.to_json())), explanations=anew)
+    begun = after.replay_from()
+    for one in raw[begun if begun is not None else at : at]:
+        (again,) = explained(anew, model, [one])
+        after.replay(model, model.versions["v1"], "stable", again)
+    told += run(after, model, decisions[at:])
+    assert expected == told
+    assert whole.to_json() == after.to_json()
+
+
+def test_another_background_closes_the_window(place):
+    """Attributions against two backgrounds do not stand in one window."""
+    artifacts, model = place
+    quiet = replace(model, monitor=model.monitor | {"drift": {"sequential": {"run": 0}}})
+    windows = Windows(artifacts, {})
+    decisions = stream(model, 151)
+    assert run(windows, quiet, decisions[:150]) == []
+    (report,) = run(windows, replace(quiet, background="0" * 64), decisions[150:])
+    assert report["n"] == 150

@@ -289,6 +289,46 @@ def test_a_stream_is_metered_in_any_pieces(sent: bytes, whole: bool, said: Any, 
     assert meter.summary(whole).items() >= said.items()
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        [delta('say "no"')],
+        [delta("é"), delta("line\n")],
+        [delta("w", tool_calls=[{"index": 0}])],
+        [{"choices": [], "usage": {"completion_tokens": 7}}],
+        [{"choices": [{"delta": {"content": "w", "x": {"content": "w"}}}]}],
+        [{"choices": [{"delta": {"content": "w"}}, {"delta": {"content": "w"}}]}],
+        [delta("w", "stop")],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("step", [37, 1500, 100_000])
+def test_like_events_are_counted_as_if_each_were_parsed(others: list[Any], step: int) -> None:
+    """Among many events that differ in their text only, each other one is still read: the figures
+    are those of meters that see one event each."""
+    plain = [delta(f"word {number}") for number in range(40)]
+    sent = [*plain, *others, *plain, delta(""), {"choices": [{"delta": {"content": None}}]}]
+    broken = b'data: {"choices":[{"delta":{"content":"word" 1"},"finish_reason":null}]}\n\n'
+    whole = events(*sent) + broken + events(*others) + broken[9:] + events(*plain)
+    pieces, tools = 0, False
+    for line in whole.splitlines():
+        alone = openai.Meter()
+        alone.add(line + b"\ndata: [DONE]\n")
+        said = alone.summary(True)
+        pieces += said["completion_tokens"] if said["usage"] == "estimated" else 0
+        tools |= said["tool_calls"]
+    meter = openai.Meter()
+    for start in range(0, len(whole), step):
+        meter.add(whole[start : start + step])
+    assert meter._likes >= 1
+    meter.add(b"data: [DONE]\n")
+    told = meter.summary(True)
+    assert pieces >= 120
+    assert told["completion_tokens"] == (7 if told["usage"] == "measured" else pieces)
+    assert told["tool_calls"] == tools
+    assert told["finish"] == ("stop" if others == [delta("w", "stop")] else None)
+
+
 def test_a_whole_answer_says_its_usage() -> None:
     """Chat and embeddings alike; a body nobody can read is unknown."""
     reader = reader_of({"protocol": "openai"}, None)

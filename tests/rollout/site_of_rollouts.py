@@ -20,10 +20,10 @@ from gateway.journal import record
 from gateway.journal.directory import JournalFolder
 from gateway.journal.writer import open_journal
 from gateway.ledger.log import LedgerReader
-from gateway.revisions import Revisions
+from gateway.revision.revisions import Revisions
 from gateway.rollout.controller import Rollouts
 from gateway.rollout.steward import Person, Steward
-from gateway.routing.choice import choose
+from gateway.routing.choice import choose, shadows
 from gateway.seal.sealer import Sealer
 from gateway.settings import LedgerSettings
 from gateway.table import TableStore
@@ -98,6 +98,8 @@ class Site:
         self.state, self.keys = folder / "state", folder / "keys"
         self.state.mkdir()
         self.answered: list[tuple[str, str, float]] = []
+        self.copies = 0
+        self.sequences = 0  # of how many one is named by each request; 0: none is
         self.open()
         self.journal = self.loop.run_until_complete(self._journal())
         self.source = f"0.{JournalFolder(self.state, self.keys, '0').identity}"
@@ -179,12 +181,15 @@ class Site:
             at = self.clock.now + place * SECOND // count
             identity = exchange_id(at)
             unit = f"unit-{self.units}"
-            chosen = choose(model, rule, {b"x-applicant": unit.encode()}, identity)
+            sequence = f"s{self.units % self.sequences}" if self.sequences else None
+            chosen = choose(model, rule, {b"x-applicant": unit.encode()}, identity, sequence)
             answer = behaviour(chosen.version, self.units)
             self.answered.append((identity, chosen.version, answer.score))
-            waiting.append(self.journal.append(*self._record(chosen, answer, at, identity)))
-            if rule.rollout is not None and rule.rollout.shadow_ppm:
-                copied = replace(chosen, version=rule.rollout.target, arm="shadow")
+            more = {"sequence": sequence} if sequence else ()
+            waiting.append(self.journal.append(*self._record(chosen, answer, at, identity, more)))
+            for name in shadows(rule, chosen.version, sequence or identity, Any):
+                self.copies += 1
+                copied = replace(chosen, version=name, arm="shadow")
                 other = behaviour(copied.version, self.units)
                 header, parts = self._record(copied, other, at, exchange_id(at))
                 waiting.append(self.journal.append(header | {"primary": identity}, parts))
@@ -192,7 +197,9 @@ class Site:
         self.journal.mark()
         await asyncio.gather(*waiting)
 
-    def _record(self, chosen: Any, answer: Answer, at: int, identity: str) -> tuple[Any, bytes]:
+    def _record(
+        self, chosen: Any, answer: Answer, at: int, identity: str, more: Any = ()
+    ) -> tuple[Any, bytes]:
         header = {
             "format": 1, "kind": "exchange", "id": identity, "at": at, "model": "mortgage",
             "rule": chosen.rule, "version": chosen.version, "arm": chosen.arm,
@@ -204,6 +211,7 @@ class Site:
         context = {
             "bucket": chosen.bucket_ppm, "unit": chosen.unit_digest, "subjects": [],
             "groups": [{"race": answer.race}], "response_headers": [], "salt": "00",
+            **dict(more),
         }  # fmt: skip
         body = {"outputs": [{"name": "score", "datatype": "FP32", "shape": [1, 1],
                              "data": [answer.score]}]}  # fmt: skip

@@ -5,10 +5,10 @@ from __future__ import annotations
 import runpy
 
 import pytest
-from site_of_rollouts import ANA, FILE, ROOT, Answer, Site
+from site_of_rollouts import ANA, BEN, FILE, ROOT, Answer, Site
 
 from gateway.check import check
-from gateway.revisions import Owned
+from gateway.revision.revisions import Owned
 from gateway.rollout.chronicle import Chronicle
 from gateway.rollout.recomputation import Unknown, recompute, recorded_blocks
 from gateway.rollout.rolloutsettings import RolloutSettings
@@ -189,21 +189,24 @@ def test_what_is_slow_or_refuses_is_found_by_its_guard(site, guard, sick):
     assert site.split() == [["v1", 1_000_000]]
 
 
+ON_ALERT = "on_alert: hold\nalerts: [drift/]\n" + FILE.replace("min: 3s", "min: 90s")
+
+
+def tell_alert(site, cause: str, version: str, event: str = "opened", state: str = "open") -> None:
+    about = {"id": f"mortgage/{version}:{cause}", "model": "mortgage", "version": version,
+             "cause": cause, "severity": "critical", "state": state}  # fmt: skip
+    site.sealer.notary.tell("alert", {"event": event, "alert": about, "name": cause})
+    site.sealer.ledger.commit()
+
+
 def test_an_alert_of_the_new_version_is_a_cause(site):
     """`on_alert: hold`, for the causes that the file names; the rollout says which."""
-    site.start("on_alert: hold\nalerts: [drift/]\n" + FILE.replace("min: 3s", "min: 90s"))
-
-    def alert(cause: str, version: str) -> None:
-        about = {"id": f"mortgage/{version}:{cause}", "model": "mortgage", "version": version,
-                 "cause": cause, "severity": "critical", "state": "open"}  # fmt: skip
-        site.sealer.notary.tell("alert", {"event": "opened", "alert": about, "name": cause})
-        site.sealer.ledger.commit()
-
-    alert("drift/lvr", "v1")
-    alert("quality/lvr", "v2")
+    site.start(ON_ALERT)
+    tell_alert(site, "drift/lvr", "v1")
+    tell_alert(site, "quality/lvr", "v2")
     site.serve(2)
     assert site.stage.phase == "running"
-    alert("drift/lvr", "v2")
+    tell_alert(site, "drift/lvr", "v2")
     site.serve(1)
     assert (site.stage.phase, site.stage.held.kind) == ("held", "alert")
     assert site.rollouts.words() == ["rollout trees is held: alert: drift/lvr (critical)"]
@@ -212,6 +215,38 @@ def test_an_alert_of_the_new_version_is_a_cause(site):
     assert (site.stage.phase, site.stage.overruled) == (
         "running", frozenset({"mortgage/v2:drift/lvr"}),
     )  # fmt: skip
+
+
+def test_an_alert_that_is_over_is_none_whatever_is_said_of_it(site):
+    """Muting one that is resolved, before the rollout or in it, does not hold it."""
+    tell_alert(site, "drift/lvr", "v2")
+    tell_alert(site, "drift/lvr", "v2", "resolved", "resolved")
+    tell_alert(site, "drift/lvr", "v2", "muted", "resolved")
+    site.start(ON_ALERT)
+    site.serve(2)
+    tell_alert(site, "drift/lvr", "v2", "muted", "resolved")
+    site.serve(2)
+    assert (site.stage.phase, site.attempt.alerts) == ("running", {})
+
+
+def test_an_alert_that_was_open_before_is_a_cause(site):
+    """Told while no rollout ran, when the governor reads nothing: it holds the first step."""
+    site.serve(1)
+    tell_alert(site, "drift/lvr", "v2")
+    site.rollouts._skip()
+    site.start(ON_ALERT)
+    site.serve(2)
+    assert (site.stage.phase, site.stage.held.kind) == ("held", "alert")
+
+
+def test_an_alert_while_a_draft_waits_is_a_cause(site):
+    """Opened between the file and its approval, when the governor reads nothing either."""
+    site.start(ON_ALERT.replace("steps:\n", "steps:\n  - {approval: sre}\n"))
+    tell_alert(site, "drift/lvr", "v2")
+    site.rollouts._skip()
+    site.steward.approve("trees", BEN)
+    site.serve(2)
+    assert (site.stage.phase, site.stage.held.kind) == ("held", "alert")
 
 
 def test_two_writers(site):

@@ -317,12 +317,6 @@ def test_arms_of_unlike_size_are_reported():
     assert ["sample_ratio"] == [one.name for one in unfair[-1].ailments]
 
 
-def test_lost_records_are_reported():
-    """One exchange in a thousand without a record is enough to say so."""
-    told = [replace(one, lost=1) for one in blocks(3, 10)]
-    assert ["log_loss"] == [one.name for one in folded(plan("errors"), told)[1][-1].ailments]
-
-
 def test_bursts_in_one_arm_are_no_evidence_by_default():
     """Ten healthy attempts with a burst of errors every minute, in either arm: none is worse."""
     rng = np.random.default_rng(23)

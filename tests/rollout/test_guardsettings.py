@@ -109,12 +109,10 @@ def test_limits_as_written_in_the_study():
             "sample_ratio": "hold",
             "no_traffic": {"after": "15m", "do": "hold"},
             "shadow_coverage": {"below": "95%", "do": "hold"},
-            "log_loss": {"above": "0.1%", "do": "hold"},
         },
     )
     assert (5.0, 3) == (settings.limits[2].above, settings.limits[2].for_)
-    assert (900.0, 950_000, 1000) == (
+    assert (900.0, 950_000) == (
         settings.health.no_traffic.after,
         settings.health.shadow_coverage.below,
-        settings.health.log_loss.above,
     )

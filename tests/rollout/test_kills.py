@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from site_of_rollouts import Answer, Site
+from site_of_rollouts import BEN, FILE, Answer, Site
 
 CALLS = ("pwrite", "write", "fdatasync", "fsync", "ftruncate", "replace", "unlink")
 
@@ -100,3 +100,29 @@ def test_a_governor_killed_at_any_write_is_where_it_was(tmp_path, sick, starts):
         site.writes = lambda turn, first=first: (first + 7 * turn) % 61
         assert expected == live(site, sick)
         assert site.killed > 5
+
+
+@pytest.mark.parametrize(
+    "gates", ["", pytest.param("  - {approval: sre}\n", marks=pytest.mark.long)]
+)
+def test_a_start_that_was_cut_off_is_completed(tmp_path, gates):
+    """Killed at any write of `start` or of the approval: nothing was started, or it runs."""
+    text = FILE.replace("steps:\n", f"steps:\n{gates}")
+    started = set()
+    for writes in range(0, 60, 7):
+        folder = tmp_path / str(writes)
+        folder.mkdir()
+        site = Mortal(folder)
+        site.writes = lambda turn, writes=writes: writes if turn == 0 else None
+        if gates:
+            site.start(text)
+            site.doomed(lambda site=site: site.steward.approve("trees", BEN))
+        else:
+            site.doomed(lambda site=site: site.start(text))
+        attempt = site.rollouts.attempts.get("trees")
+        phase = attempt.stage.phase if attempt else None
+        started.add(phase)
+        assert (site.entry() is not None) == (phase == "running"), writes
+        site.loop.run_until_complete(site.journal.close())
+        site.loop.close()
+    assert started == {"draft" if gates else None, "running"}

@@ -27,6 +27,7 @@ from gateway.rollout.lifecycle import (
     hold,
     is_legal,
     make,
+    pause,
     resume,
     roll_back,
 )
@@ -165,6 +166,40 @@ def test_health_comes_back_by_itself():
         held = make(RUNNING, hold(RUNNING, kind, "x", ["x"]), 4, 5 * S, by_person=False)
         found = advance(PLAN, held, finding(10))
         assert (found and found.move) == move
+
+
+@pytest.mark.parametrize(
+    ("shown", "move"),
+    [({}, Move.RESUME), ({"worse": {"errors": "hold"}}, None), ({"alerts": {"a": "drift"}}, None),
+     ({"worse": {"errors": "rollback"}}, Move.ROLL_BACK), ({"unhealthy": {"x": "x"}}, None)],
+)  # fmt: skip
+def test_what_would_be_held_again_does_not_go_on(shown, move):
+    """Health alone lets nobody go on whom a guard or an alert would stop at once."""
+    plan = replace(PLAN, on_alert="hold")
+    held = make(RUNNING, hold(RUNNING, "health", "x", ["x"]), 4, 5 * S, by_person=False)
+    found = advance(plan, held, finding(10, **shown))
+    assert (found and found.move) == move
+
+
+def test_a_person_takes_over_a_hold():
+    """Once; then health lets it go on no more, and who resumes overrules both reasons."""
+    held = make(RUNNING, hold(RUNNING, "health", "x", ["x"]), 4, 5 * S, by_person=False)
+    assert not is_legal(held, hold(held, "worse", "y", ["errors"]), PLAN)
+    assert is_legal(held, pause(held, "wait"), PLAN)
+    paused = make(held, pause(held, "wait"), 5, 6 * S, by_person=True)
+    assert not is_legal(paused, pause(paused, "again"), PLAN)
+    assert advance(PLAN, paused, finding(10)) is None
+    assert make(paused, resume(PLAN, paused, ""), 6, 7 * S, by_person=True).overruled == {"x"}
+
+
+@pytest.mark.parametrize(
+    ("wish", "move"),
+    [("advance", Move.HOLD), ("hold", Move.HOLD), ("rollback", Move.ROLL_BACK)],
+)
+def test_an_approval_that_does_not_come_never_goes_on(wish, move):
+    """Whatever the file does with evidence that is undecided: nobody's yes is no yes."""
+    waiting = replace(RUNNING, step=2)
+    assert advance(replace(PLAN, on_inconclusive=wish), waiting, finding(101)).move is move
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from site_of_rollouts import ANA, BEN, CONFIG, FILE, Site
 
 from gateway.rollout.narrowing import abort_offline
+from gateway.rollout.recomputation import recompute
 from gateway.rollout.steward import Person, Refused
+from gateway.table import Conflict
 
 EVE = Person("eve", frozenset({"auditor"}))
 NOBODY = Person("local", None)
@@ -68,6 +71,101 @@ def test_widening_may_need_two(site):
     assert (site.stage.phase, site.entry(), site.split()) == ("aborted", None, [["v1", 1_000_000]])
 
 
+def test_exposing_people_takes_the_role(site):
+    """Who is no sre may pause and abort, and neither start, resume nor promote."""
+    with pytest.raises(Refused, match="'sre' is wanted"):
+        site.start(person=EVE)
+    site.start()
+    assert refusal(site.steward.promote, "trees", EVE, "hurry") == (403, "forbidden")
+    site.steward.pause("trees", EVE, "lunch")
+    assert refusal(site.steward.resume, "trees", EVE, "back") == (403, "forbidden")
+    site.steward.abort("trees", EVE, "enough")
+    assert site.stage.phase == "aborted"
+
+
+def swap(site) -> None:
+    """Another artifact under the candidate's name, by a way that asks nobody."""
+
+    def change(document):
+        versions = document["models"]["mortgage"]["versions"]
+        versions["v2"] = versions["v3"]
+
+    site.revisions.change(change, author="eve", reason="a fix", origin="api")
+
+
+def test_another_artifact_is_another_rollout(site):
+    """A candidate that was swapped answers nobody on the evidence of the one before it."""
+    site.start(GATED)
+    site.serve(2)
+    swap(site)
+    site.serve(1)
+    last = site.leaves("rollout")[-1]
+    assert (last["phase"], last["by"], site.entry()) == ("aborted", "eve", None)
+    assert last["why"] == "another revision changed its versions: a fix"
+
+
+def recount(site) -> None:
+    """Other units."""
+    site.revisions.change(
+        lambda document: document["models"]["mortgage"].update(unit=["exchange"]),
+        author="eve", reason="others", origin="api",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [swap, recount])
+def test_an_approval_is_of_what_there_was(site, change):
+    """Another candidate, or other units, while it waited for its approval: it does not begin."""
+    site.start(FILE.replace("steps:\n", "steps:\n  - {approval: sre}\n"))
+    change(site)
+    assert refusal(site.steward.approve, "trees", BEN) == (409, "not_now")
+    assert (site.stage.phase, site.entry()) == ("draft", None)
+
+
+def test_attempts_are_never_numbered_twice(site, monkeypatch):
+    """Not when the former ones are no longer shown, and over a governor's death."""
+    monkeypatch.setattr("gateway.rollout.controller.OVER_MAX", 0)
+    for number in (1, 2, 3):
+        site.start()
+        assert site.attempt.number == number
+        site.steward.abort("trees", EVE, "enough")
+        site.turn()
+        assert site.rollouts.attempts == {}
+        site.die()
+        site.open()
+
+
+def test_a_narrowing_of_what_is_unknown_is_recorded(site):
+    """A table with a rollout that the state has lost: whoever ends it is in the ledger, once."""
+    site.start()
+    site.serve(2)
+    site.die()
+    abort_offline(site.state, "trees", "eve (offline)", "fire", site.clock.now, site.clock.wall)
+    told = {"format": 1, "reached": site.sealer.ledger.number - 1, "attempts": []}
+    (site.state / "rollouts" / "state.json").write_bytes(orjson.dumps(told))
+    site.open()
+    site.turn()
+    done = [one for one in site.leaves("rollout") if one.get("move") == "abort"]
+    assert [(one["by"], one["attempt"]) for one in done] == [("eve (offline)", 1)]
+    assert (site.rollouts.attempts, site.entry()) == ({}, None)
+    report = recompute(site.state, site.keys, "trees")
+    assert (report.problems, report.phase) == ([], "aborted")
+
+
+def test_sessions_that_keep_their_version_are_not_compared(tmp_path):
+    """On a sticky rule only guards of pairs are taken."""
+    sticky = "split: {v1: 100%}, sticky: {max_age: 1h}"
+    site = Site(tmp_path, CONFIG.replace("split: {v1: 100%}", sticky))
+    with pytest.raises(Refused) as caught:
+        site.start()
+    assert [one.key for one in caught.value.problems] == ["rule"]
+    assert "sticky" in caught.value.problems[0].allowed
+    pairs = FILE.replace("[errors]", "[{name: flips, max: 5%}]")
+    site.start(pairs.replace("steps:\n", "steps:\n  - {shadow: 100%, min: 1s, require: []}\n"))
+    assert site.stage.phase == "shadowing"
+    site.loop.run_until_complete(site.journal.close())
+    site.loop.close()
+
+
 def test_who_is_not_told_apart_approves_nothing(site):
     """Without `people` in the configuration a file that needs approvals is refused."""
     with pytest.raises(Refused, match="people"):
@@ -101,6 +199,74 @@ def test_a_smaller_weight_brought_back_is_a_pause(site):
     assert site.entry()["weight_ppm"] == 100_000
     site.steward.resume("trees", BEN, "seen")
     assert (site.stage.phase, site.entry()["weight_ppm"]) == ("running", 500_000)
+
+
+HEALTH = FILE.replace("after: 1h", "after: 3s").replace("50%, min: 3s", "50%, min: 60s")
+
+
+def test_what_was_narrowed_while_held_stays_narrow(site):
+    """Held for its health, then brought back to a smaller weight: that is a person's hold, and
+    traffic that returns does not undo it."""
+    site.start(HEALTH)
+    before = site.tables.current
+    site.serve(5)
+    site.serve(6, a_second=0)
+    assert (site.stage.held.kind, site.entry()["weight_ppm"]) == ("health", 500_000)
+    site.revisions.revert(before, author="eve", reason="too fast")
+    site.serve(6)
+    assert (site.stage.phase, site.stage.held.kind) == ("held", "person")
+    assert (site.leaves("rollout")[-1]["by"], site.entry()["weight_ppm"]) == ("eve", 100_000)
+
+
+def test_a_pause_outlasts_health(site):
+    """Whoever pauses what is held already keeps it from going on by itself."""
+    site.start(HEALTH)
+    site.serve(5)
+    site.serve(6, a_second=0)
+    site.steward.pause("trees", EVE, "we look first")
+    site.serve(6)
+    assert (site.stage.held.kind, site.stage.held.why) == ("person", "we look first")
+    site.steward.resume("trees", BEN, "seen")
+    assert site.stage.phase == "running"
+
+
+def test_a_step_that_was_not_published_does_not_undo_a_narrowing(site, monkeypatch):
+    """A governor ends behind the leaf of a wider step; a revision makes it narrower meanwhile: the
+    next governor does not publish the step."""
+    text = FILE.replace(
+        "  - {weight: 10%", "  - {weight: 5%, min: 3s, require: []}\n  - {weight: 10%"
+    )
+    site.start(text)
+    before = site.tables.current
+    site.serve(5)
+    assert (site.stage.step, site.entry()["weight_ppm"]) == (1, 100_000)
+
+    def conflict(*arguments):
+        raise Conflict("not now")
+
+    monkeypatch.setattr(site.rollouts, "_publish", conflict)
+    site.serve(4)
+    assert (site.stage.step, site.entry()["weight_ppm"]) == (2, 100_000)
+    site.die()
+    site.revisions.revert(before, author="eve (offline)", reason="fire")
+    site.open()
+    site.serve(3)
+    assert (site.stage.phase, site.entry()["weight_ppm"]) == ("held", 50_000)
+    site.steward.resume("trees", BEN, "seen")
+    assert (site.stage.phase, site.entry()["weight_ppm"]) == ("running", 500_000)
+
+
+def test_it_begins_when_all_have_approved_that_come_first(site):
+    """Two roles before the first weight: one of them is not enough."""
+    gates = "steps:\n  - {approval: sre}\n  - {approval: reviewer}\n"
+    site.start(FILE.replace("steps:\n", gates))
+    site.steward.approve("trees", BEN)
+    assert (site.stage.phase, site.entry()) == ("draft", None)
+    assert refusal(site.steward.approve, "trees", BEN) == (403, "forbidden")
+    site.steward.approve("trees", Person("rita", frozenset({"reviewer"})))
+    assert (site.stage.phase, site.stage.step, site.entry()["weight_ppm"]) == (
+        "running", 2, 100_000,
+    )  # fmt: skip
 
 
 def test_an_abort_without_the_governor_is_recorded_when_it_is_back(site):

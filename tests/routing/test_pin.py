@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import config, table
 
-from gateway.revisions import set_rollout
+from gateway.revision.revisions import set_rollout
 from gateway.routing.choice import keep
 from gateway.routing.pin import pin_header, read_pin, sign_pin, token_of
 from gateway.split import Rollout

@@ -22,8 +22,7 @@ def test_what_serve_writes_is_verified_and_proven(tmp_path):
     with httpx2.Client(base_url=f"http://{gateway.data}", headers=KEY) as client:
         answers = [client.post("/v2/models/mortgage/infer", content=body()) for _ in range(40)]
     live = command("verify", ledger)
-    gateway.process.kill()
-    gateway.process.wait()
+    gateway.kill_all()
     killed = command("verify", ledger)
     gateway.start()
     gateway.process.terminate()

@@ -87,13 +87,13 @@ def test_kill_of_everything_under_load_loses_no_answer(make_gateway, round_):
 
 @pytest.mark.parametrize("role", ["governor", "analyst", "worker-0"])
 def test_killing_one_process_again_and_again_loses_and_doubles_nothing(make_gateway, role):
-    """SIGKILL of one role, five times under load: it comes back, and everything is there once."""
+    """SIGKILL of one role, three times under load: it comes back, and everything is there once."""
     gateway = make_gateway().start()
     gateway.wait_settled()
     clients = Clients(gateway, at_once=8)
 
     def kill():
-        for number in range(5):
+        for number in range(3):
             until = time.monotonic() + 20
             while time.monotonic() < until:
                 try:
@@ -106,7 +106,7 @@ def test_killing_one_process_again_and_again_loses_and_doubles_nothing(make_gate
     kill_while_sending(gateway, clients, 0.5, kill)
     status = gateway.wait_settled()
 
-    assert status["processes"][role]["restarts"] >= 5
+    assert status["processes"][role]["restarts"] >= 3
     assert len(clients.received) > 50
     if role != "worker-0":
         assert clients.broken == 0

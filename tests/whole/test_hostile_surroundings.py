@@ -110,12 +110,15 @@ def test_what_keeps_a_process_from_its_work_stands_in_status(make_gateway):
     gateway.wait_settled()
     signed = gateway.folder / "keys" / "ledger" / "signed"
     artifacts = [*(gateway.folder / "state" / "artifacts").rglob("model.onnx")]
+    children = [gateway.child(role) for role in ("governor", "worker-0")]
+    for child in children:  # a governor that still runs would write over what is garbled
+        os.kill(child, signal.SIGSTOP)
     held = {path: path.read_bytes() for path in [signed, *artifacts]}
     for path in held:
         path.chmod(0o600)
         path.write_bytes(b"[" + held[path][1:])
-    for role in ("governor", "worker-0"):
-        os.kill(gateway.child(role), signal.SIGKILL)
+    for child in children:
+        os.kill(child, signal.SIGKILL)
 
     def wait_for(holds) -> str:
         until = time.monotonic() + 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.merge import SECTIONS
+from gateway.revision.merge import SECTIONS
 from gateway.split import Rollout
 from gateway.wording import rule_words
 

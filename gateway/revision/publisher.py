@@ -17,10 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.check import Checked
-from gateway.difference import difference, shown_rule
 from gateway.disk import Occupied
-from gateway.edit import REASON_MAX, REASON_MIN, Edit, read_edit
-from gateway.revisions import Clashing, Owned, Published, Revisions
+from gateway.revision.difference import difference, shown_rule
+from gateway.revision.edit import REASON_MAX, REASON_MIN, Edit, read_edit
+from gateway.revision.revisions import Clashing, Owned, Published, Revisions
 from gateway.routing.lint import oddities
 from gateway.table import Conflict
 from gateway.yamlfile import Key, Problem, dotted

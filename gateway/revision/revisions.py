@@ -7,7 +7,7 @@ from. Whoever changes the table says which revision the change was made for; if 
 by then, nothing is changed (`Conflict`). What does not compile never gets a name.
 
 A running rollout owns its rule: a change that touches it is `Owned`. A file that changed what
-somebody else changed since is `Clashing` (`gateway/merge.py`). Both are shown in both.
+somebody else changed since is `Clashing` (`gateway/revision/merge.py`). Both are shown in both.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from gateway.artifacts import Artifacts
 from gateway.check import Checked, rule_references
 from gateway.declaration import MILLION
 from gateway.disk import Occupied
-from gateway.edit import Edit
-from gateway.merge import SECTIONS, Clash, Document, digests, merge, without_rollout
+from gateway.revision.edit import Edit
+from gateway.revision.merge import SECTIONS, Clash, Document, digests, merge, without_rollout
 from gateway.split import Rollout
 from gateway.table import (
     FORMAT,
@@ -159,8 +159,8 @@ class Revisions:
     def revert(
         self, revision: str, *, author: str, reason: str, expected: str | None = None
     ) -> Published:
-        """What `revision` says, again. Never wider for a rollout: one that runs still goes on with
-        the smaller weight of both, one that `revision` does not know ends."""
+        """What `revision` says, again. Never wider for a rollout: one that runs is held at the
+        smaller weight until somebody resumes it; one that `revision` does not know is aborted."""
         wanted = orjson.loads(self.tables.read(revision))
         ended: list[str] = []
 
@@ -278,27 +278,41 @@ def rollouts_of(document: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, An
 
 def keep_rollouts(told: Mapping[str, Any], before: Mapping[str, Any], into: Document) -> None:
     """Put the rollouts of `before` into a document. Owned where it has such a rule otherwise, or
-    not at all, or not the versions; `told`: what is shown then."""
+    not at all, or not what the rollout rests on; `told`: what is shown then."""
     for model, rule in rollouts_of(before):
         rollout = rule["rollout"]
         found = find_rule(into, model, rule["name"])
         if (
             found is None
             or not same_rule(found, rule)
-            or {rollout["from"], rollout["to"]} - into["models"][model]["versions"].keys()
+            or rests_on(into, model, rollout) != rests_on(before, model, rollout)
         ):
             raise Owned(model, rule["name"], rule, find_rule(told, model, rule["name"]))
         found["rollout"] = copy.deepcopy(rollout)
 
 
+def rests_on(document: Mapping[str, Any], model: str, rollout: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rollout's evidence is of: both versions, who is a unit, and which groups there are.
+    An artifact has its card inside; what is not set is left out, whichever release wrote it."""
+    settings = document["models"][model]
+    told: dict[str, Any] = {"unit": settings["unit"], "groups": settings["monitor"]["groups"]}
+    for name in (rollout["from"], rollout["to"]):
+        version = settings["versions"].get(name, {})
+        kept = {key: value for key, value in version.items() if value not in (None, [])}
+        told[name] = {**kept, "card": None} if kept.get("artifact") else kept
+    return told
+
+
 def narrow_rollouts(document: Document, before: Mapping[str, Any]) -> list[str]:
-    """Of a document to come back to: rollouts that run in `before` too stay, with the smaller
-    weight; what else it has of rollouts goes. The names of those that end."""
+    """Of a document to come back to: rollouts that run in `before` too, on the same versions, stay
+    with the smaller weight; what else it has of rollouts goes. The names of those that end."""
     running = {(model, rule["name"]): rule["rollout"] for model, rule in rollouts_of(before)}
     for model, rule in list(rollouts_of(document)):
         now, then = running.get((model, rule["name"])), rule["rollout"]
         rule["rollout"] = None
         if now is None or (now["name"], now["attempt"]) != (then["name"], then["attempt"]):
+            continue
+        if rests_on(document, model, now) != rests_on(before, model, now):
             continue
         del running[model, rule["name"]]
         smaller = {key: min(now[key], then[key]) for key in ("weight_ppm", "shadow_ppm")}

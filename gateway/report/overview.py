@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 COLOURS = {"green": "green", "yellow": "yellow", "red": "bold red", "ok": "green",
@@ -112,10 +113,35 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
                       f"{latest['n']} decisions")  # fmt: skip
         for sentence in latest["words"]:
             console.print(f"  {sentence}", highlight=False)
+        for one in latest.get("slices", ()):
+            console.print(f"  {one['key']} {escape(one['value'])}: {coloured(one['state'])}, "
+                          f"{one['n']} decisions, {one['compared']} comparisons")  # fmt: skip
+        if latest["reference"].startswith("none/"):  # no sample to show the values beside
+            for feature in latest["features"]:
+                console.print(f"  {about_values(feature)}", highlight=False)
+    for found in document.get("pairs", ()):
+        console.print(f"[bold]{found['version']}[/] beside {found['against']} on the same "
+                      f"{found['decisions']} decisions")  # fmt: skip
+        for group in found["groups"]:
+            console.print(f"  {about_pair(group)}", highlight=False)
     if not document["series"]:
         console.print("No window has closed yet.")
     if (performed := document.get("performance")) is not None:
         performance(console, performed)
+
+
+def about_values(feature: dict[str, Any]) -> str:
+    """What a window's values of one feature were, in a line."""
+    found, name = feature["after"], f"`{feature['name']}`"
+    if found["quantiles"] is not None:
+        told = found["quantiles"]
+        return (
+            f"{name}: median {told['p50']:.4g}, nine in ten {told['p5']:.4g} to {told['p95']:.4g}"
+        )
+    if found["shares"] is not None:
+        listed = [f"{word} {share:.1%}" for word, share in found["shares"].items() if share]
+        return f"{name}: {', '.join(listed)}"
+    return f"{name}: known of {found['n'] - found['missing']} of {found['n']}"
 
 
 def performance(console: Console, document: dict[str, Any]) -> None:
@@ -148,6 +174,19 @@ def performance(console: Console, document: dict[str, Any]) -> None:
             console.print(about_group(found, group), highlight=False)
 
 
+def about_pair(group: dict[str, Any]) -> str:
+    """One group under both versions in a sentence."""
+    told = f"{coloured(group['state'])}  {group['key']} `{group['value']}`: {group['paired']['n']}"
+    if group["state"] == "insufficient":
+        return f"{told} decisions."
+    paired = group["paired"]
+    low, high = paired["interval"]
+    waits = "; new decisions must confirm it" if group["breach_pending"] else ""
+    return (f"{told} decisions; {paired['only_first']} only the other favours, "
+            f"{paired['only_second']} only this one: {paired['difference']:+.1%} "
+            f"[{low:+.1%}, {high:+.1%}]{waits}.")  # fmt: skip
+
+
 def about_group(found: dict[str, Any], group: dict[str, Any]) -> str:
     """One group's labels in a sentence."""
     told = (f"{found['version']} ({found['arm']}), {group['key']} `{group['value']}`: "
@@ -156,8 +195,13 @@ def about_group(found: dict[str, Any], group: dict[str, Any]) -> str:
     if gap["difference"] is None:
         return f"{told}."
     low, high = gap["difference_interval"]
-    return (f"{told}; of the good, {gap['share']:.1%} were favoured, {gap['difference']:+.1%} "
-            f"against `{gap['against']}` [{low:+.1%}, {high:+.1%}].")  # fmt: skip
+    states = (f"; opportunity {coloured(gap['state'])}, odds {coloured(group['odds'])}, "
+              f"calibration {coloured(group['calibration_state'])}")  # fmt: skip
+    return (
+        f"{told}{states}; of the good, {gap['share']:.1%} were favoured, "
+        f"{gap['difference']:+.1%} against `{gap['against']}` "
+        f"[{low:+.1%}, {high:+.1%}]."
+    )
 
 
 def counts(console: Console, document: dict[str, Any]) -> None:
