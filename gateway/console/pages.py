@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import orjson
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -108,7 +109,7 @@ class Pages:
         return self._page("shadow.html" if status == 200 else "error.html", status, document)
 
     async def table(self, request: Request) -> Response:
-        """A revision: its rules, what it changed, and the others."""
+        """A revision: its rules, what it changed, and the others. The current one has a form."""
         named = request.path_params.get("revision", "current")
         against = request.query_params.get("against")
         status, found = read(await self.tables.told(lambda: self.tables.compared(named, against)))
@@ -116,7 +117,10 @@ class Pages:
         if status != 200:
             return self._page("error.html", status, found | {"twin": twin})
         history = read(await self.tables.told(lambda: {"revisions": self.tables.listed({})}))[1]
-        return self._page("table.html", 200, found | history | {"twin": twin, "named": named})
+        rules = {name: {"rules": model["rules"]} for name, model in found["models"].items()}
+        text = yaml.safe_dump({"models": rules}, sort_keys=False, allow_unicode=True, width=100)
+        told = {"twin": twin, "named": named, "text": text if named == "current" else None}
+        return self._page("table.html", 200, found | history | told)
 
     async def rollouts(self, request: Request) -> Response:
         status, found = await self.api.governor.read("/rollouts")

@@ -1,5 +1,8 @@
 """The pages in a real browser: drawn, refreshed, usable without a mouse, and quiet."""
 
+import json
+
+import httpx2
 import pytest
 from conftest import MARKUP_HEADER, MARKUP_VALUE
 from gateway_process import body
@@ -133,3 +136,47 @@ def test_dark_and_light_follow_the_reader(world, browser):
         ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
         seen[scheme] = sum(int(part) for part in ground[4:-1].split(","))
     assert seen["dark"] < 200 < seen["light"]
+
+
+def change(browser, rules: str, reason: str) -> None:
+    """Write rules and a reason into the form of the page, and send it."""
+    browser.wait_for("document.querySelector('form.change') !== null")
+    for name, value in (("rules", rules), ("reason", reason)):
+        place = f"document.querySelector('form.change').elements.{name}.value"
+        browser.evaluate(f"{place} = {json.dumps(value)}")
+    browser.evaluate("document.querySelector('form.change button').click()")
+
+
+def test_rules_are_changed_and_brought_back_on_the_page(world, browser):
+    """A mistake names its line and changes nothing; an edit for a table that is no more in force
+    shows what the other one changed; both ways go through the API's one door."""
+    told = "document.querySelector('form.change [role=status]')?.innerText"
+    browser.open(world.address + "/table")
+    before = world.get("/api/v1/table").json()
+    rules = browser.evaluate("document.querySelector('form.change').elements.rules.value")
+
+    def more(share: int) -> str:
+        return rules.replace("v1: 95%", f"v1: {100 - share}%").replace("v2: 5%", f"v2: {share}%")
+
+    change(browser, rules.replace("v2: 5%", "v9: 5%"), "a version that is not")
+    browser.wait_for(f"{told}?.includes('line ') && {told}?.includes('v9')")
+    assert world.get("/api/v1/table").json()["revision"] == before["revision"]
+
+    change(browser, more(6), "a little more of it")
+    browser.wait_for("document.querySelector('dl')?.innerText.includes('a little more of it')")
+    after = world.get("/api/v1/table").json()
+    assert (after["parent"], after["reason"]) == (before["revision"], "a little more of it")
+
+    tag = {"if-match": f'"{after["revision"]}"'}
+    back = f"{world.address}/api/v1/revisions/{before['revision']}/revert"
+    assert httpx2.post(back, json={"reason": "back again"}, headers=tag).status_code == 200
+    change(browser, more(7), "made for another table")
+    browser.wait_for(f"{told}?.includes('is in force, not')")
+    browser.open(world.address + "/table")
+    browser.wait_for("document.querySelector('form.revert') !== null")
+    form = "document.querySelector('form.revert')"
+    browser.evaluate(f"{form}.elements.revision.value = '{after['revision']}'")
+    browser.evaluate(f"{form}.elements.reason.value = 'six were right'")
+    browser.evaluate(f"{form}.querySelector('button').click()")
+    browser.wait_for("document.querySelector('dl')?.innerText.includes('six were right')")
+    assert browser.problems == []
