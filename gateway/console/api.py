@@ -373,29 +373,29 @@ class Api:
 
     async def performance(self, request: Request) -> Response:
         """By the labels that came, and estimated without them."""
-        name = request.path_params["model"]
-        try:
-            model = await asyncio.to_thread(self._model, name)
-            since = read_since(request.query_params, datetime.now(UTC))  # noqa: TID251
-        except LookupError as error:
-            return refuse(404, "unknown_model", str(error.args[0]))
-        except ValueError as error:
-            return refuse(400, "bad_parameter", str(error))
-        return answer(await asyncio.to_thread(self.asked, performed, self.tables, model, since))
+        return await self._since(
+            request, lambda model, since: self.asked(performed, self.tables, model, since)
+        )
 
     async def shadows(self, request: Request) -> Response:
         """How shadows' answers compare with those given."""
-        name = request.path_params["model"]
+
+        def tell(model: Model, since: int) -> Any:
+            pending = self.catalog().state.get("segments", {})
+            return self.asked(reported, model, Artifacts(self.state), pending, since)
+
+        return await self._since(request, tell)
+
+    async def _since(self, request: Request, tell: Callable[[Model, int], Any]) -> Response:
+        """What `tell` says of the path's model since the time that is asked for."""
         try:
-            model = await asyncio.to_thread(self._model, name)
+            model = await asyncio.to_thread(self._model, request.path_params["model"])
             since = read_since(request.query_params, datetime.now(UTC))  # noqa: TID251
         except LookupError as error:
             return refuse(404, "unknown_model", str(error.args[0]))
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
-        pending = self.catalog().state.get("segments", {})
-        asked = (model, Artifacts(self.state), pending, since)
-        return answer(await asyncio.to_thread(self.asked, reported, *asked))
+        return answer(await asyncio.to_thread(tell, model, since))
 
     def _model(self, name: str) -> Model:
         revision = self.tables.current
