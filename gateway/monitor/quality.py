@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from scipy import stats
 
 from gateway.monitor import proportion
@@ -55,6 +56,8 @@ class Finding:
     reference_share: float
     reference_at_most: float
     chance: float = 1.0
+    level: str | None = None
+    """Of `unseen`: the category that the card names and the reference does not show."""
 
 
 def inspect(reference: Column, window: Column, alpha: float) -> tuple[Finding, ...]:
@@ -69,9 +72,9 @@ def inspect(reference: Column, window: Column, alpha: float) -> tuple[Finding, .
             reference.out_of_range,
             reference.present,
         ),
-        ("unseen", window.unseen, window.present, reference.unseen, reference.present),
     ]
     findings = [excess(*pair, alpha) for pair in pairs if pair[1] > 0]
+    findings.extend(unseen(reference, window, alpha))
     findings.extend(stuck(reference, window, alpha))
     return tuple(finding for finding in findings if finding.state != "ok")
 
@@ -100,6 +103,27 @@ def settled(found: Finding, *, suspected: bool) -> Finding:
     if found.state == "fault" and found.chance >= CERTAIN and not suspected:
         return replace(found, state="watch")
     return found
+
+
+def unseen(reference: Column, window: Column, alpha: float) -> list[Finding]:
+    """Categories that the card does not name, taken as one; or one that it names and the reference
+    never shows, each for itself: all of those together a sample may lack by chance. The least
+    likely is told; the risk is shared by all that are looked at."""
+    named: list[tuple[str, int]] = []
+    absent = 0
+    if reference.counts is not None and window.counts is not None and window.numbers is None:
+        places = np.flatnonzero(reference.counts[:-1] == 0).tolist()
+        absent = len(places)
+        told = window.levels or ()
+        named = [(str(told[at]), int(window.counts[at])) for at in places if window.counts[at]]
+    level, n, m = alpha / (1 + absent), window.present, reference.present
+    found = [
+        replace(excess("unseen", count, n, 0, m, level), level=name) for name, count in named
+    ]
+    found = [one for one in found if one.state == "fault"]
+    if window.unseen:
+        found.append(excess("unseen", window.unseen, n, reference.unseen, m, level))
+    return sorted(found, key=lambda one: one.chance)[:1]
 
 
 def stuck(reference: Column, window: Column, alpha: float) -> list[Finding]:

@@ -31,7 +31,7 @@ TOP = 3
 
 FINDINGS = {
     "missing": "is missing in",
-    "wrong_type": "has a value of the wrong kind in",
+    "wrong_type": "has a value of the wrong type in",
     "out_of_range": "is outside the range its card names in",
     "unseen": "has a category that its card does not name in",
 }
@@ -98,6 +98,11 @@ def about_quality(name: str, finding: Finding) -> str:
         varies = percent(1 - finding.reference_share)
         return f"{name} has one and the same value in all {finding.n} decisions; " + (
             f"in the reference {varies} of the values differ from the most frequent one."
+        )
+    if finding.level is not None:
+        return (
+            f"{name} is `{finding.level}`, which the reference never shows, in "
+            f"{percent(finding.share)} of the decisions ({finding.count} of {finding.n})."
         )
     return (
         f"{name} {FINDINGS[finding.kind]} {percent(finding.share)} of the decisions "

@@ -1,8 +1,10 @@
 """Rows of JSON to the canonical form: a column a feature, a score a row. Pure.
 
 The canonical form of every protocol: feature name -> one value a row (None: missing), numbers as
-float, categories as text, in the card's order. Where the wire is ambiguous the model's `mapping`
-says what is meant; nothing is guessed that could be wrong: it is Unreadable, with the reason.
+float, categories as text, in the card's order. What is of another type than the card says is kept
+apart from what is missing: a `Flaw` in place of a number, a `Converted` text in place of a
+category. Where the wire is ambiguous the model's `mapping` says what is meant; nothing is guessed
+that could be wrong: it is Unreadable, with the reason.
 """
 
 from __future__ import annotations
@@ -21,21 +23,49 @@ Mapped = Mapping[str, Any]
 NO_MAPPING: Mapped = {}
 
 
+class Flaw(float):
+    """Where a number should be and none is. To whoever calculates it is NaN, as what is missing."""
+
+    def __new__(cls, words: str) -> Flaw:
+        return super().__new__(cls, "nan")
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def __repr__(self) -> str:
+        return f"({self.words})"
+
+
+NO_NUMBER = Flaw("no number")
+INFINITE = Flaw("beyond all numbers")
+
+
+class Converted(str):
+    """What stood for a category and was no text, as text: a category, if the card names it."""
+
+
 def value_of(feature_type: str, value: Any) -> Any:
-    """One value as explanations and windows take it; what is no such value is missing."""
+    """One value as explanations and windows take it; true and false count as 1 and 0."""
     if isinstance(value, list) and len(value) == 1:  # a record may hold each value in a list
         value = value[0]
+    if value is None or (isinstance(value, float) and value != value):
+        return None
     if feature_type == "category":
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
-        return value if isinstance(value, str) else None if value is None else str(value)
+        return value if isinstance(value, str) else Converted(value)
     if isinstance(value, (bool, int, float, np.generic)):
         try:
             number = float(value)
         except OverflowError:
-            return None
-        return number if math.isfinite(number) else None
-    return None
+            return INFINITE
+        return INFINITE if math.isinf(number) else number
+    return NO_NUMBER
+
+
+def shown(value: Any) -> Any:
+    """A value of `value_of` as JSON holds it."""
+    return repr(value) if isinstance(value, Flaw) else value
 
 
 def columns_of_rows(card: Card, mapping: Mapped, rows: Any) -> Columns:
