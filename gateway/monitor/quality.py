@@ -17,7 +17,7 @@ from scipy import stats
 from gateway.monitor import proportion
 from gateway.monitor.column import Column
 
-Kind = Literal["missing", "wrong_type", "out_of_range", "unseen", "stuck", "duplicates"]
+Kind = Literal["missing", "wrong_type", "out_of_range", "unseen", "stuck", "rounded", "duplicates"]
 KINDS: tuple[Kind, ...] = ("missing", "wrong_type", "out_of_range", "unseen", "stuck")
 """What each feature is looked at for: so many tests are made of it in each window."""
 QualityState = Literal["ok", "watch", "fault"]
@@ -44,7 +44,8 @@ class Finding:
     """`count` of `n` values; `at_least` and `reference_at_most` say how far either share
     may be from what was counted (one-sided, exact).
 
-    For `stuck` all four speak of the most frequent value. `chance`: p-value of the test.
+    For `stuck` all four speak of the most frequent value, for `rounded` of the distinct ones that
+    are multiples of a step. `chance`: p-value of the test.
     """
 
     kind: Kind
@@ -56,8 +57,11 @@ class Finding:
     reference_share: float
     reference_at_most: float
     chance: float = 1.0
+    ids: tuple[str, ...] = ()
+    """A few of the decisions whose answers it is about."""
     level: str | None = None
-    """Of `unseen`: the category that the card names and the reference does not show."""
+    """Of `unseen`: the category that the card names and the reference does not show; of `rounded`:
+    the step in which scores come."""
 
 
 def inspect(reference: Column, window: Column, alpha: float) -> tuple[Finding, ...]:
@@ -117,9 +121,7 @@ def unseen(reference: Column, window: Column, alpha: float) -> list[Finding]:
         told = window.levels or ()
         named = [(str(told[at]), int(window.counts[at])) for at in places if window.counts[at]]
     level, n, m = alpha / (1 + absent), window.present, reference.present
-    found = [
-        replace(excess("unseen", count, n, 0, m, level), level=name) for name, count in named
-    ]
+    found = [replace(excess("unseen", count, n, 0, m, level), level=name) for name, count in named]
     found = [one for one in found if one.state == "fault"]
     if window.unseen:
         found.append(excess("unseen", window.unseen, n, reference.unseen, m, level))

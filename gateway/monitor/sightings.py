@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.monitor.alert import Severity, Sighting
 from gateway.monitor.attribution import PREFIX, RANKING
-from gateway.monitor.drift import Drift
+from gateway.monitor.drift import Drift, telling_state
 from gateway.monitor.quality import Finding
 from gateway.monitor.readability import Readability
 from gateway.monitor.report import ALARMING, WindowReport, plain
@@ -62,9 +62,7 @@ Told = tuple[str, str, Severity, dict[str, Any]]
 def _of_features(report: WindowReport) -> Iterator[Told]:
     for feature in report.features:
         shown: dict[str, Any] = {"before": _summary(feature.before), "after": asdict(feature.after)}
-        state = "not_enough_data" if feature.drift.suppressed_by else feature.drift.state
-        cause = f"feature/{feature.name}"
-        yield cause, state, _severity(feature.drift), shown | _drift(feature.drift)
+        yield _of_drift(f"feature/{feature.name}", feature.drift, shown)
         for found in feature.quality:
             grave: Severity = "critical" if _is_grave(found) else "warning"
             cause = f"quality/{feature.name}/{found.kind}"
@@ -73,13 +71,17 @@ def _of_features(report: WindowReport) -> Iterator[Told]:
 
 def _of_scores(report: WindowReport) -> Iterator[Told]:
     score, outcome = report.score, report.outcome
-    state = "not_enough_data" if report.joint.suppressed_by else report.joint.state
-    yield "joint", state, _severity(report.joint), _drift(report.joint)
+    for found in score.quality:
+        grave: Severity = "critical" if _is_grave(found) else "warning"
+        told: dict[str, Any] = {"decisions": list(found.ids)} if found.ids else {}
+        told["finding"] = asdict(found)
+        yield f"quality/score/{found.kind}", found.state, grave, told
+    yield _of_drift("joint", report.joint, {})
     shown: dict[str, Any] = {"before": _summary(score.before), "after": asdict(score.after)}
-    yield "score", score.state, _severity(score.drift), shown | _drift(score.drift)
+    yield _of_drift("score", score.drift, shown)
     if outcome is not None:
         told = {"share": outcome.share, "reference_share": outcome.reference_share}
-        yield "outcome", outcome.state, _severity(outcome.drift), told | _drift(outcome.drift)
+        yield _of_drift("outcome", outcome.drift, told)
 
 
 def _of_groups(report: WindowReport) -> Iterator[Told]:
@@ -104,8 +106,7 @@ def _of_family(report: WindowReport) -> Iterator[Told]:
 
 def _of_baseline(report: WindowReport) -> Iterator[Told]:
     for cause, found in report.baseline.drifts.items():
-        state = "not_enough_data" if found.suppressed_by else found.state
-        yield f"baseline/{cause}", state, _severity(found), _drift(found)
+        yield _of_drift(f"baseline/{cause}", found, {})
 
 
 def _of_attributions(report: WindowReport) -> Iterator[Told]:
@@ -113,15 +114,13 @@ def _of_attributions(report: WindowReport) -> Iterator[Told]:
     if found is None:
         return
     for one in found.features:
-        state = "not_enough_data" if one.drift.suppressed_by else one.drift.state
         told: dict[str, Any] = {"before": one.before, "after": one.after}
-        yield f"{PREFIX}{one.name}", state, _severity(one.drift), told | _drift(one.drift)
-    state = "not_enough_data" if found.ranking.suppressed_by else found.ranking.state
+        yield _of_drift(f"{PREFIX}{one.name}", one.drift, told)
     told = {
         "before": [one.name for one in sorted(found.features, key=lambda one: -one.before)],
         "after": [one.name for one in sorted(found.features, key=lambda one: -one.after)],
     }
-    yield RANKING, state, _severity(found.ranking), told | _drift(found.ranking)
+    yield _of_drift(RANKING, found.ranking, told)
 
 
 def _of_slices(report: WindowReport) -> Iterator[Told]:
@@ -130,9 +129,9 @@ def _of_slices(report: WindowReport) -> Iterator[Told]:
         for cause in one.waiting:
             yield f"{one.prefix}{cause}", "not_enough_data", "warning", {}
         for cause, found in one.drifts.items():
-            state = "not_enough_data" if found.suppressed_by else found.state
-            told = {"slice": {one.key: one.value, "n": one.n}} | _drift(found)
-            yield f"{one.prefix}{cause}", state, _severity(found), told
+            yield _of_drift(
+                f"{one.prefix}{cause}", found, {"slice": {one.key: one.value, "n": one.n}}
+            )
 
 
 def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sighting:
@@ -182,11 +181,13 @@ def _severity(found: Drift) -> Severity:
 
 
 def _is_grave(found: Finding) -> bool:
-    return found.kind == "stuck" or found.share - found.reference_share >= CRITICAL_SHARE
+    if found.kind in ("stuck", "rounded"):
+        return found.kind == "stuck"
+    return found.share - found.reference_share >= CRITICAL_SHARE
 
 
-def _drift(found: Drift) -> dict[str, Any]:
-    return {"drift": asdict(found)}
+def _of_drift(cause: str, found: Drift, shown: dict[str, Any]) -> Told:
+    return cause, telling_state(found), _severity(found), shown | {"drift": asdict(found)}
 
 
 def _summary(found: Any) -> dict[str, Any] | None:

@@ -65,7 +65,8 @@ def sentences(
             f"one of each, a classifier picks the newer in {percent(joint.comparison.effect + 0.5)}"
             f" of the cases, by chance it would be 50 %; {seen(joint)}."
         )
-    if score.before is not None:
+    told.extend(about_answers(finding) for finding in score.quality)
+    if score.before is not None and not score.drift.suppressed_by:
         told.extend(about_drift("The score", score.drift, score.before, score.after))
     if outcome is not None:
         told.extend(about_outcome(outcome))
@@ -107,6 +108,34 @@ def about_quality(name: str, finding: Finding) -> str:
     return (
         f"{name} {FINDINGS[finding.kind]} {percent(finding.share)} of the decisions "
         f"({finding.count} of {finding.n}); in the reference {percent(finding.reference_share)}."
+    )
+
+
+ANSWERS = {
+    "missing": "have no score where the card declares one",
+    "wrong_type": "have something that is no number in place of the score",
+    "out_of_range": "have a score outside the range of what it is",
+}
+
+
+def about_answers(finding: Finding) -> str:
+    if finding.kind == "rounded":
+        return (
+            f"The score comes in steps of {finding.level}: so do {finding.count} of its "
+            f"{finding.n} different values, in the reference {percent(finding.reference_share)}."
+        )
+    if finding.kind == "stuck":
+        return f"The score is one and the same in all {finding.n} decisions."
+    return (
+        f"{percent(finding.share)} of the answers ({finding.count} of {finding.n}) "
+        f"{ANSWERS[finding.kind]}."
+    )
+
+
+def about_artifact(artifact: str) -> str:
+    return (
+        f"The first window of artifact {artifact[:12] or '(none)'}: another one bore the version's "
+        "name before, and what was learned of its traffic is forgotten."
     )
 
 

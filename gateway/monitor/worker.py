@@ -31,11 +31,13 @@ from gateway.monitor.family import (
     window_rows,
 )
 from gateway.monitor.feed import Feed
-from gateway.monitor.judge import Heard, judge
+from gateway.monitor.flaws import level_of, stuck_lately
+from gateway.monitor.judge import judge
 from gateway.monitor.panel import Panel, panel_of
 from gateway.monitor.readability import Readability, count
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import WindowReport
+from gateway.monitor.sequential import Heard
 from gateway.monitor.sightings import heard, unread
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
@@ -119,6 +121,7 @@ class Windows:
             told += self._close(series)
         series.follow(model, version)
         if series.window is None:
+            series.state = series.state.of_artifact(version.artifact or "")
             series.window = Window(model.name, version.name, arm)
         series.window.add(decision)
         full = series.window.is_full(series.settings)
@@ -137,8 +140,17 @@ class Windows:
         return [
             heard(series.window.series, series.state.number + 1, alarm, decision.id, decision.at)
             for alarm, decision in feed.take(series.window, card, whole=whole)
-            if alarm.confirmed
+            if alarm.confirmed and not self._is_stuck(series, alarm.cause)
         ]
+
+    def _is_stuck(self, series: Series, cause: str) -> bool:
+        """Whether an alarm waits for its window's end, for what it saw may be a fault of data."""
+        window, card = series.window, series.version.card
+        assert window is not None
+        assert card is not None
+        reference = self._reference(series.model, series.version)
+        level = level_of(card, series.settings.drift.alpha)
+        return stuck_lately(window, cause, card, reference, level)
 
     def _feed_of(self, series: Series) -> Feed | None:
         """Made anew at the beginning of a window, when artifact, reference or settings changed."""
@@ -399,6 +411,7 @@ def decisions_of(
                 values=values,
                 groups=group,
                 attributions=tuple(explained[place]["values"]) if explained else None,
+                flaw=decision.get("flaw"),
             )
         )
     return found

@@ -10,13 +10,13 @@ that could be wrong: it is Unreadable, with the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gateway.card import Card
-from gateway.protocol.tensor import Unreadable, kind, short
+from gateway.protocol.tensor import BadScores, Fault, Unreadable, kind, short
 
 Columns = dict[str, list[Any]]
 Mapped = Mapping[str, Any]
@@ -142,6 +142,26 @@ def score_of(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def fault_of(value: object) -> Fault:
+    """What is wrong with a value that is no score."""
+    if isinstance(value, (float, np.floating)) and value != value:
+        return "missing"
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        return "out_of_range"
+    return "missing" if value is None else "wrong_type"
+
+
+def checked_scores(
+    values: Sequence[Any] | np.ndarray[Any, Any], words: Callable[[int], str]
+) -> list[float]:
+    """One finite score a row; `words` of the first row that has none."""
+    scores = [score_of(value) for value in values]
+    if None not in scores:
+        return [score for score in scores if score is not None]
+    faults = [fault_of(v) if s is None else None for v, s in zip(values, scores)]
+    raise BadScores(words(scores.index(None)), scores, faults)
+
+
 def scores_of(card: Card, mapping: Mapped, predictions: Any) -> list[float]:
     """A number a row; of a list its column, of an object its key, both as the card or mapping say.
 
@@ -154,18 +174,16 @@ def scores_of(card: Card, mapping: Mapped, predictions: Any) -> list[float]:
         predictions = predictions.get(name)
     if not isinstance(predictions, list):
         raise Unreadable(f"predictions: a list is wanted, not {kind(predictions)}")
-    scores = []
-    for number, item in enumerate(predictions):
-        value = item
+    values = []
+    for value in predictions:
         if isinstance(value, dict):
             value = value.get(name)
         if isinstance(value, list):
             value = value[column] if column < len(value) else None
-        score = score_of(value)
-        if score is None:
-            raise Unreadable(f"predictions[{number}]: {short(item)} holds no finite score")
-        scores.append(score)
-    return scores
+        values.append(value)
+    return checked_scores(
+        values, lambda at: f"predictions[{at}]: {short(predictions[at])} holds no finite score"
+    )
 
 
 def pointed(document: Any, pointer: str) -> Any:
