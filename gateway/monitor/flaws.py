@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from gateway.card import Card
 from gateway.monitor import answers, attribution, quality
@@ -19,6 +20,35 @@ HARMLESS = frozenset({"rounded"})
 Findings = Mapping[str, tuple[Finding, ...]]
 
 
+@dataclass(frozen=True)
+class Flaws:
+    """What a window showed: of its features and its answers, by name; `broken`: the kinds of fault
+    by the cause of drift that they suppress; `suspected`: faults that the next one may confirm."""
+
+    features: Findings = field(default_factory=dict)
+    answers: Findings = field(default_factory=dict)
+    broken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    suspected: tuple[str, ...] = ()
+
+    @property
+    def is_learned_from(self) -> bool:
+        """Whether the window may stand for what production was."""
+        return all(HARMLESS.issuperset(kinds) for kinds in self.broken.values())
+
+
+def judged(
+    window: Window, columns: Mapping[str, Column], scores: Column, card: Card, reference: Reference,
+    alpha: float, before: Flaws,
+) -> Flaws:  # fmt: skip
+    """Of a window with enough decisions; `before`: what the one before suspected."""
+    level = level_of(card, alpha)
+    seen = inspected(columns, reference, level)
+    answered = {"score": answers.inspect(window, scores, card, reference, level)}
+    of_features, of_answers = settled(seen, before.suspected), settled(answered, before.suspected)
+    broken = faults(of_features) | faults_of_answers(of_answers)
+    return Flaws(of_features, of_answers, broken, suspected_in(seen, answered))
+
+
 def level_of(card: Card, alpha: float) -> float:
     """The level is shared by all features, the score, and all kinds."""
     return alpha / ((len(card.features) + 1) * len(quality.KINDS))
@@ -30,12 +60,6 @@ def inspected(columns: Mapping[str, Column], reference: Reference, level: float)
         for name, column in columns.items()
         if name in reference.columns
     }
-
-
-def of_answers(
-    window: Window, scores: Column, card: Card, reference: Reference, level: float
-) -> Findings:
-    return {"score": answers.inspect(window, scores, card, reference, level)}
 
 
 def stuck_lately(
@@ -104,11 +128,6 @@ def faults_of_answers(findings: Findings) -> dict[str, tuple[str, ...]]:
     """As `faults`: they explain what the score shows, and nothing of the features."""
     kinds = tuple(str(one.kind) for one in findings.get("score", ()) if one.state == "fault")
     return {"score": kinds} if kinds else {}
-
-
-def is_learned_from(broken: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether a window may stand for what production was."""
-    return all(HARMLESS.issuperset(kinds) for kinds in broken.values())
 
 
 def repeated(window: Window, reference: Reference) -> Finding | None:

@@ -13,11 +13,12 @@ from dataclasses import replace
 import numpy as np
 
 from gateway.card import Card
-from gateway.monitor import attribution, baseline, bias, drift, flaws, slices
+from gateway.monitor import attribution, baseline, bias, drift, slices
 from gateway.monitor.attribution import AttributionReference
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
 from gateway.monitor.family import FamilyReport, FamilyVerdict, report_of
+from gateway.monitor.flaws import Flaws, judged, repeated
 from gateway.monitor.outcomes import members
 from gateway.monitor.parts import (
     Parts,
@@ -55,16 +56,14 @@ def judge(
     enough = len(window) >= settings.minimum
     columns = window.columns(card, reference)
     scores = window.scores(card)
-    level = flaws.level_of(card, settings.drift.alpha)
-    suspicions = flaws.inspected(columns, reference, level) if enough else {}
-    findings = flaws.settled(suspicions, before.suspected)
-    doubts = flaws.of_answers(window, scores, card, reference, level) if enough else {}
-    answered = flaws.settled(doubts, before.suspected)
+    found = Flaws(suspected=before.suspected)
+    if enough:
+        found = judged(window, columns, scores, card, reference, settings.drift.alpha, found)
     compared = comparisons(window, columns, scores, reference, card, settings) if enough else {}
     moving = window.attributions(len(attributed.features)) if attributed else NONE
     if attributed is not None and min(len(moving), len(attributed.values)) >= settings.minimum:
         compared |= attribution.compare(attributed, moving, settings.drift)
-    broken = flaws.faults(findings) | flaws.faults_of_answers(answered)
+    broken = found.broken
     drifts = drift.verdicts(compared, before.running, broken, settings.drift)
     drifts = attribution.explained(explained(drifts))
     if settings.baseline in baseline.SLOTS:
@@ -73,22 +72,18 @@ def judge(
     moved = since_before(fell, reference, settings, before, broken, drifts) if enough else {}
     fresh = counts_of(window, card, settings, before)
     blocks, begun = bias.keep(before.blocks, before.begun, fresh, window.opened_at)
-    groups = tuple(
-        bias.judge_key(key, blocks, before.pending, fresh)
-        for key in bias.with_intersections(
-            settings.groups if card.outputs.outcome is not None else ()
-        )
-    )
+    keys = bias.with_intersections(settings.groups if card.outputs.outcome is not None else ())
+    groups = tuple(bias.judge_key(key, blocks, before.pending, fresh) for key in keys)
     parted, kept, apart = slices.judge(
         slices.add(before.slices, window.decisions, card, reference, settings.slices),
         reference, settings.drift, settings.minimum, before.running,
-        slices.everywhere(broken, drifts, moved), broken=not flaws.is_learned_from(broken),
+        slices.everywhere(broken, drifts, moved), broken=not found.is_learned_from,
     )  # fmt: skip
     parts = Parts(
-        features=feature_reports(card, columns, reference, findings, drifts, settings.minimum),
-        duplicates=flaws.repeated(window, reference) if enough else None,
+        features=feature_reports(card, columns, reference, found, drifts, settings.minimum),
+        duplicates=repeated(window, reference) if enough else None,
         joint=drifts.get("joint", Drift("not_enough_data")),
-        score=score_report(scores, reference, answered, drifts, settings.minimum),
+        score=score_report(scores, reference, found, drifts, settings.minimum),
         outcome=outcome_report(window, card, reference, drifts),
         groups=groups,
         sequences=sequence_reports(window, heard, broken, card, reference, settings.drift),
@@ -100,11 +95,8 @@ def judge(
     alarms = alarms_after(before.alarms, parts.states(), enough)
     state = SeriesState(
         number=before.number + 1,
-        running=running_of(
-            drift.running_after(before.running, drifts | baseline.prefixed(moved) | apart),
-            parts.family,
-        ),
-        suspected=flaws.suspected_in(suspicions, doubts) if enough else before.suspected,
+        running=running_of(before.running, drifts | baseline.prefixed(moved) | apart, parts.family),
+        suspected=found.suspected,
         alarms=alarms,
         pending=bias.pending_after(groups, before.pending, fresh),
         blocks=blocks if fresh else (),
@@ -113,7 +105,7 @@ def judge(
         slices=kept,
         artifact=before.artifact,
         baseline=before.baseline
-        if settings.baseline == "none" or not flaws.is_learned_from(broken)
+        if settings.baseline == "none" or not found.is_learned_from
         else baseline.learn(before.baseline, reference, fell, settings.baseline),
     )
     return report(window, reference, card, settings, parts, before, state), state
@@ -170,8 +162,11 @@ def family_report(
     return report_of(foreign, before.running.get("detector", 0), settings.drift.running)
 
 
-def running_of(running: Mapping[str, int], family: FamilyReport | None) -> dict[str, int]:
+def running_of(
+    before: Mapping[str, int], judged: Mapping[str, Drift], family: FamilyReport | None
+) -> dict[str, int]:
     """With the count of the other family's detector, where there is one."""
+    running = drift.running_after(before, judged)
     others = {cause: count for cause, count in running.items() if cause != "detector"}
     return others | ({"detector": family.running} if family is not None and family.running else {})
 
@@ -256,8 +251,8 @@ def report(
 ) -> WindowReport:
     first, last, n = window.decisions[0], window.decisions[-1], len(window)
     closed_at, closed_by = window.closed(settings)
-    states = parts.states().values()
-    told = [state for state in states if n >= settings.minimum or state != "ok"]
+    states = parts.states()
+    told = [state for state in states.values() if n >= settings.minimum or state != "ok"]
     words = card.outputs.outcome
     favourable = None
     if words is not None:
@@ -278,6 +273,7 @@ def report(
         judged=n >= settings.minimum,
         examples=tuple(window.decisions[place].id for place in spread(n)),
         state=worst(told),
+        verdicts={cause: state for cause, state in sorted(states.items()) if state != "ok"},
         alpha=settings.drift.alpha,
         features=parts.features,
         duplicates=parts.duplicates,

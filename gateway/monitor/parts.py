@@ -12,7 +12,7 @@ from gateway.monitor.attribution import AttributionReport
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Drift, telling_state
 from gateway.monitor.family import FamilyReport
-from gateway.monitor.flaws import Findings, level_of, stuck_lately
+from gateway.monitor.flaws import Flaws, level_of, stuck_lately
 from gateway.monitor.quality import Finding
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import (
@@ -80,7 +80,7 @@ def feature_reports(
     card: Card,
     columns: Mapping[str, Column],
     reference: Reference,
-    findings: Findings,
+    flaws: Flaws,
     drifts: Mapping[str, Drift],
     minimum: int,
 ) -> tuple[FeatureReport, ...]:
@@ -89,14 +89,14 @@ def feature_reports(
         then = reference.columns.get(feature.name)
         unjudged = Drift("no_reference" if then is None else "not_enough_data")
         found = drifts.get(f"feature/{feature.name}", unjudged)
-        flaws = findings.get(feature.name, ())
-        state = worst([telling_state(found), *(flaw.state for flaw in flaws)])
+        faults = flaws.features.get(feature.name, ())
+        state = worst([telling_state(found), *(fault.state for fault in faults)])
         reports.append(
             FeatureReport(
                 name=feature.name,
                 type=feature.type,
                 state=state if then is not None else "no_reference",
-                quality=flaws,
+                quality=faults,
                 drift=found,
                 before=None if then is None else summarise(then, minimum),
                 after=summarise(columns[feature.name], minimum),
@@ -106,15 +106,14 @@ def feature_reports(
 
 
 def score_report(
-    scores: Column, reference: Reference, findings: Findings, drifts: Mapping[str, Drift],
+    scores: Column, reference: Reference, flaws: Flaws, drifts: Mapping[str, Drift],
     minimum: int,
 ) -> ScoreReport:  # fmt: skip
     then = reference.scores
     found = drifts.get("score", Drift("no_reference" if then is None else "not_enough_data"))
     before = None if then is None else summarise(then, minimum)
-    return ScoreReport(
-        telling_state(found), found, findings.get("score", ()), before, summarise(scores, minimum)
-    )
+    faults = flaws.answers.get("score", ())
+    return ScoreReport(telling_state(found), found, faults, before, summarise(scores, minimum))
 
 
 def outcome_report(

@@ -117,7 +117,8 @@ class WindowReport:
     `first_leaf` and `last_leaf` may hold rows of other windows too: `first_id` and `last_id` name
     the decisions. `joint`: all features together. `judged`: it holds enough to be compared;
     `examples`: decisions spread over it. `opened`, `resolved`: causes whose alarm begins or ends.
-    `artifact`: digest of what answered; `anew`: another than in the windows before.
+    `verdicts`: by cause, the states that are not `ok`. `artifact`: digest of what answered; `anew`:
+    another than in the windows before.
     """
 
     id: str
@@ -135,6 +136,7 @@ class WindowReport:
     judged: bool
     examples: tuple[str, ...]
     state: str
+    verdicts: Mapping[str, str]
     alpha: float
     features: tuple[FeatureReport, ...]
     duplicates: Finding | None
