@@ -116,6 +116,12 @@ def paths() -> dict[str, Any]:
             "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
                              "series.", refer("Monitor"), 404, parameters=[model])
         },
+        "/api/v1/windows/{id}": {
+            "get": operation("window", "One closed window: what it was of, its counts, what was "
+                             "said of it, and where its decisions are.", refer("Window"), 404,
+                             parameters=[in_path("id", "Model, version, arm, number.",
+                                                 "mortgage/v1/stable/7")])
+        },
         **alert_paths(),
         "/api/v1/shadow/{model}": {
             "get": operation("shadow", "How shadows' answers compare with those given: coverage, "
@@ -405,6 +411,15 @@ def monitor_schemas() -> dict[str, Schema]:
         mean_score_difference=NUMBER_OR_NULL,
     )  # fmt: skip
     series = fields(version=TEXT, arm=TEXT, windows=WHOLE, latest=refer("WindowReport"))
+    window = fields(
+        id=TEXT, model=TEXT, version=TEXT, arm=TEXT, number=WHOLE,
+        artifact=of(["string", "null"], "Digest of what answered."), leaf=WHOLE,
+        first_decision=TEXT, last_decision=TEXT, opened_at=TEXT, closed_at=TEXT,
+        counts=fields(decisions=WHOLE, outcomes=of(["object", "null"], "By word, and `other`.")),
+        state=TEXT, verdicts=of(["object", "null"], "By cause, the states that are not ok."),
+        words=listed(TEXT), decisions=of("string", "Where its decisions are."),
+        report=refer("WindowReport"),
+    )  # fmt: skip
     labels = fields(
         labels=WHOLE, decisions=WHOLE, corrected=of("integer", "Changed what was told before."),
         duplicates=of("integer", "Changed nothing."),
@@ -429,6 +444,7 @@ def monitor_schemas() -> dict[str, Schema]:
         happenings=listed(happening), stopped=of("boolean", "There was more than it may read."),
     )  # fmt: skip
     return {
+        "Window": window,
         "Alert": alert,
         "Backtest": fields(
             model=TEXT,
