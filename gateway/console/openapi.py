@@ -246,6 +246,7 @@ def schemas() -> dict[str, Schema]:
         **status_schemas(),
         **decision_schemas(),
         "Reproduction": reproduction_schema(),
+        "Window": window_schema(),
         **monitor_schemas(),
         **table_schemas(),
         **rollout_schemas(),
@@ -401,6 +402,18 @@ def decision_schemas() -> dict[str, Schema]:
     }  # fmt: skip
 
 
+def window_schema() -> Schema:
+    return fields(
+        id=TEXT, model=TEXT, version=TEXT, arm=TEXT, number=WHOLE,
+        artifact=of(["string", "null"], "Digest of what answered."), leaf=WHOLE,
+        first_decision=TEXT, last_decision=TEXT, opened_at=TEXT, closed_at=TEXT,
+        counts=fields(decisions=WHOLE, outcomes=of(["object", "null"], "By word, and `other`.")),
+        state=TEXT, verdicts=of(["object", "null"], "By cause, the states that are not ok."),
+        words=listed(TEXT), decisions=of("string", "Where its decisions are."),
+        report=refer("WindowReport"),
+    )  # fmt: skip
+
+
 def monitor_schemas() -> dict[str, Schema]:
     count = fields(
         version=TEXT, arm=TEXT, decisions=WHOLE, mean_score=NUMBER_OR_NULL, explained=WHOLE,
@@ -411,15 +424,6 @@ def monitor_schemas() -> dict[str, Schema]:
         mean_score_difference=NUMBER_OR_NULL,
     )  # fmt: skip
     series = fields(version=TEXT, arm=TEXT, windows=WHOLE, latest=refer("WindowReport"))
-    window = fields(
-        id=TEXT, model=TEXT, version=TEXT, arm=TEXT, number=WHOLE,
-        artifact=of(["string", "null"], "Digest of what answered."), leaf=WHOLE,
-        first_decision=TEXT, last_decision=TEXT, opened_at=TEXT, closed_at=TEXT,
-        counts=fields(decisions=WHOLE, outcomes=of(["object", "null"], "By word, and `other`.")),
-        state=TEXT, verdicts=of(["object", "null"], "By cause, the states that are not ok."),
-        words=listed(TEXT), decisions=of("string", "Where its decisions are."),
-        report=refer("WindowReport"),
-    )  # fmt: skip
     labels = fields(
         labels=WHOLE, decisions=WHOLE, corrected=of("integer", "Changed what was told before."),
         duplicates=of("integer", "Changed nothing."),
@@ -444,7 +448,6 @@ def monitor_schemas() -> dict[str, Schema]:
         happenings=listed(happening), stopped=of("boolean", "There was more than it may read."),
     )  # fmt: skip
     return {
-        "Window": window,
         "Alert": alert,
         "Backtest": fields(
             model=TEXT,
