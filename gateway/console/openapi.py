@@ -112,16 +112,7 @@ def paths() -> dict[str, Any]:
         **reading_paths(identity),
         **custody_paths(),
         **table_paths(),
-        "/api/v1/monitor/{model}": {
-            "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
-                             "series.", refer("Monitor"), 404, parameters=[model])
-        },
-        "/api/v1/windows/{id}": {
-            "get": operation("window", "One closed window: what it was of, its counts, what was "
-                             "said of it, and where its decisions are.", refer("Window"), 404,
-                             parameters=[in_path("id", "Model, version, arm, number.",
-                                                 "mortgage/v1/stable/7")])
-        },
+        **monitor_paths(model),
         **alert_paths(),
         "/api/v1/shadow/{model}": {
             "get": operation("shadow", "How shadows' answers compare with those given: coverage, "
@@ -135,6 +126,21 @@ def paths() -> dict[str, Any]:
                              "under the curve, Brier score, calibration; and what they would be "
                              "by the scores alone.", refer("Performance"), 400, 404,
                              parameters=[model, since])
+        },
+    }  # fmt: skip
+
+
+def monitor_paths(model: Schema) -> dict[str, Any]:
+    return {
+        "/api/v1/monitor/{model}": {
+            "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
+                             "series.", refer("Monitor"), 404, parameters=[model])
+        },
+        "/api/v1/windows/{id}": {
+            "get": operation("window", "One closed window: what it was of, its counts, what was "
+                             "said of it, and where its decisions are.", refer("Window"), 404,
+                             parameters=[in_path("id", "Model, version, arm, number.",
+                                                 "mortgage/v1/stable/7")])
         },
     }  # fmt: skip
 
