@@ -424,6 +424,8 @@ class Analyst:
         told = report.to_json()
         model, version, *_ = report.id.split("/")
         self.metrics.count("headworks_windows", model, version, report.state)
+        self.metrics.count("headworks_detector_unjudged", by=self.windows.family.dropped)
+        self.windows.family.dropped = 0
         about = {"kind": "window", "model": model, "name": report.id}
         if len(orjson.dumps(told)) <= LEAF_BYTES_MAX:
             self._say(number, about | {"report": told})

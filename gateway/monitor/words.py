@@ -190,13 +190,14 @@ def about_sequence(found: SequenceReport) -> str:
 
 def about_family(found: FamilyReport) -> str:
     said = found.verdict
+    of = f" of window {said.window}" if said.window else ""
     if said.why is not None:
-        return f"`{said.detector}` said nothing: {said.why}."
+        return f"`{said.detector}` said nothing{of}: {said.why}."
     count = "for the first time" if found.running == 1 else f"in {found.running} windows running"
     level = said.threshold
     told = [name for name, p in zip(said.features, said.p_values) if level is None or p < level]
     where = f" in {', '.join(f'`{name}`' for name in told)}" if told else ""
-    return f"`{said.detector}` sees drift{where}, {count}."
+    return f"`{said.detector}` sees drift{where}{of}, {count}."
 
 
 BEFORE = {
