@@ -39,7 +39,7 @@ from gateway.console.tableschema import table_paths, table_schemas
 from gateway.monitor.disagreement import ShadowReport
 from gateway.monitor.outcomes import KeyOutcomes
 from gateway.monitor.pairs import PairReport
-from gateway.monitor.performance import CohortReport
+from gateway.monitor.performance import CohortReport, PairedAccuracy
 from gateway.monitor.report import WindowReport
 
 
@@ -238,13 +238,20 @@ def custody_paths() -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Schema]:
-    reports = {
+    reports: dict[str, Schema] = {
         kind.__name__: TypeAdapter(kind).json_schema(
             mode="serialization", ref_template=SCHEMAS + "{model}"
         )
-        for kind in (WindowReport, CohortReport, KeyOutcomes, PairReport, ShadowReport)
+        for kind in (
+            WindowReport,
+            CohortReport,
+            PairedAccuracy,
+            KeyOutcomes,
+            PairReport,
+            ShadowReport,
+        )  # fmt: skip
     }
-    parts = [report.pop("$defs") for report in reports.values()]
+    parts = [report.pop("$defs", {}) for report in reports.values()]
     return {
         **{name: part for some in parts for name, part in some.items()},
         **reports,
@@ -468,6 +475,7 @@ def monitor_schemas() -> dict[str, Schema]:
             labels=labels,
             cohorts=listed(refer("CohortReport")),
             groups=listed(refer("KeyOutcomes")),
+            pairs=listed(refer("PairedAccuracy")),
             unmatched=of("integer", "Labels, of all models, that name no decision."),
         ),
         "Monitor": fields(

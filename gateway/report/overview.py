@@ -185,6 +185,14 @@ def performance(console: Console, document: dict[str, Any]) -> None:
     for found in document["groups"]:
         for group in found["groups"]:
             console.print(about_group(found, group), highlight=False)
+    for pair in document.get("pairs", ()):
+        low, high = pair["interval"]
+        console.print(
+            f"On {pair['n']} labelled requests that both decided, {pair['version']} had "
+            f"{pair['accuracy']:.1%} right and {pair['against']} {pair['accuracy_against']:.1%}: "
+            f"{pair['difference']:+.1%} [{low:+.1%}, {high:+.1%}], p {pair['p_value']:.2g}.",
+            highlight=False,
+        )
 
 
 def about_pair(group: dict[str, Any]) -> str:
