@@ -308,6 +308,7 @@ def status_schemas() -> dict[str, Schema]:
                 fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL,
                        refused=listed(of("string", "Why the file is not in force.")),
                        rollouts=listed(of("string", "A rollout that waits for people, and why.")),
+                       frozen=listed(of("string", "A rule that may not widen, and why.")),
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),

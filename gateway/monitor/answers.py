@@ -74,6 +74,8 @@ def rounded(reference: Column, window: Column, alpha: float) -> list[Finding]:
     if n < DISTINCT_AT_LEAST or not m:
         return []
     shares, before = now.counts / n, then.counts / m
+    if not (shares - before >= ROUNDED_AT_LEAST).any():  # as nearly always: the test costs more
+        return []
     chances = stats.hypergeom.sf(now.counts - 1, n + m, now.counts + then.counts, n) * STEPS.size
     seen = (chances < alpha) & (shares - before >= ROUNDED_AT_LEAST)
     if not seen.any():
