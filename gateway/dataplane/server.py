@@ -104,7 +104,7 @@ class Protocol(asyncio.Protocol):
         self._read_bytes = 0  # at most so many of them belong to a head that is whole now
         self._in_head, self._begun = True, False
         self._resuming = self._refused = self._held_back = False
-        self._writable: asyncio.Future[None] | None = None
+        self.unwritable: asyncio.Future[None] | None = None  # while the client does not read
         self._unsent = 0
         self._awaits = ""
         self._due = self._timer_at = 0.0
@@ -159,8 +159,8 @@ class Protocol(asyncio.Protocol):
         """Half a connection is none: it closes."""
 
     def pause_writing(self) -> None:
-        if self._writable is None:
-            self._writable = self.loop.create_future()
+        if self.unwritable is None:
+            self.unwritable = self.loop.create_future()
         self._unsent = self._untaken()
         self._await("write", self.limits.write_s)
 
@@ -180,7 +180,7 @@ class Protocol(asyncio.Protocol):
         return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _let_write(self) -> None:
-        waiter, self._writable = self._writable, None
+        waiter, self.unwritable = self.unwritable, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -294,10 +294,6 @@ class Protocol(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
-
-    def writable(self) -> asyncio.Future[None] | None:
-        """None: now."""
-        return self._writable
 
     def hold_back(self) -> None:
         if not self._held_back:
