@@ -50,9 +50,9 @@ class Way(Protocol):
     """What a turn asks of its connection. `unwritable` ends when the client reads again; None: it
     does."""
 
+    transport: asyncio.Transport
     unwritable: asyncio.Future[None] | None
 
-    def write(self, data: bytes) -> None: ...
     def read_on(self) -> None: ...
     def hold_back(self) -> None: ...
     def answered(self, turn: Turn) -> None: ...
@@ -94,12 +94,14 @@ class Turn:
         self.size += len(data)
         if self.size > BODY_HIGH_BYTES:
             self._way.hold_back()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def finish(self) -> None:
         """The request is whole."""
         self.whole = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def expire(self) -> None:
         """The rest of the body did not come in time."""
@@ -139,7 +141,7 @@ class Turn:
         does not come in time, `client_gone`."""
         if self.expects and not self.whole and self.gone is None:
             self.expects = False
-            self._way.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._way.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self._chunks or self.whole or self.late or self.gone is not None or self.over):
             self._way.read_on()
             self._waiter = asyncio.get_running_loop().create_future()
@@ -172,7 +174,7 @@ class Turn:
     def begin(self, status: int, headers: Headers) -> None:
         """The head of one that comes in pieces."""
         if self.gone is None:
-            self._way.write(self._head(status, headers, None))
+            self._way.transport.write(self._head(status, headers, None))
 
     def pass_on(self, piece: bytes, *, more: bool = True) -> None:
         """A piece of the body, the last one unless `more`."""
@@ -236,7 +238,7 @@ class Turn:
         else:
             self._left -= len(body)
         if head or body:
-            self._way.write(head + body)
+            self._way.transport.write(head + body)
         if not more:
             if self._left:
                 raise ValueError("an answer shorter than its content-length")
