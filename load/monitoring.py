@@ -55,7 +55,7 @@ def speed(scale: float) -> list[Table]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Table]]] = {
-    "pages": lambda asked: chance.pages(asked.scale, asked.processes),
+    "pages": lambda asked: chance.pages(asked.scale, asked.processes, asked.minutes),
     "runs": lambda asked: chance.runs(asked.scale, asked.processes),
     "delays": lambda asked: detection.delays(asked.scale),
     "power": lambda asked: detection.power(asked.scale),
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of draws")
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=240.0, help="at most, of `pages`")
     parser.add_argument("--alibi", type=Path, help="folder of alibi-detect's interpreter")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     asked = parser.parse_args()
