@@ -1,5 +1,4 @@
-"""The nouns of the data path: who asked, what was chosen, what came back. Nobody changes one; those
-that each request makes anew are not frozen, since that makes making them several times dearer."""
+"""The nouns of the data path, not changed once made: who asked, what was chosen, what came back."""
 
 from __future__ import annotations
 

@@ -52,12 +52,12 @@ class Answer:
     __slots__ = (
         "_chunks",
         "_connection",
-        "_error",
         "_over",
         "_pump",
         "_size",
         "_waiter",
         "_window",
+        "failure",
         "head",
         "headers",
         "length",
@@ -74,7 +74,7 @@ class Answer:
         self._size = 0
         self._window = BUFFER_BYTES
         self._over = False
-        self._error: UpstreamError | None = None
+        self.failure: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
 
@@ -94,7 +94,7 @@ class Answer:
             timer = loop.call_at(until, self._wake)
         try:
             while not self._over and self._size <= at_most and loop.time() + TIMER_SLACK_S < until:
-                await self._change()
+                await self.change()
         except asyncio.CancelledError:
             self.abort()
             raise
@@ -104,8 +104,8 @@ class Answer:
         if not self._over or self._size > at_most:
             self._widen(BUFFER_BYTES)
             return None
-        if self._error is not None:
-            raise self._error
+        if self.failure is not None:
+            raise self.failure
         return self._take_all()
 
     def whole(self, at_most: int) -> bytes | None:
@@ -117,12 +117,12 @@ class Answer:
 
     async def __anext__(self) -> bytes:
         while not self._chunks:
-            if self._error is not None:
-                raise self._error
+            if self.failure is not None:
+                raise self.failure
             if self._over:
                 raise StopAsyncIteration
             try:
-                await self._change()
+                await self.change()
             except asyncio.CancelledError:
                 self.abort()
                 raise
@@ -156,13 +156,13 @@ class Answer:
     @property
     def complete(self) -> bool:
         """The last byte has come; all that is left is in the buffer."""
-        return self._over and self._error is None
+        return self._over and self.failure is None
 
     def __repr__(self) -> str:
-        state = "open" if not self._over else self._error.code if self._error else "complete"
+        state = "open" if not self._over else self.failure.code if self.failure else "complete"
         return f"<Answer {self.status} [{state}, {self._size} bytes buffered]>"
 
-    def _change(self) -> asyncio.Future[None]:
+    def change(self) -> asyncio.Future[None]:
         """Done when something new is known. Whoever is cancelled meanwhile will not read the rest,
         and has to abort."""
         assert self._waiter is None or self._waiter.done(), "an answer has one reader"
@@ -176,17 +176,6 @@ class Answer:
 
     # What follows is for Connection.
 
-    async def _begin(self) -> None:
-        """Until the head has come; raises if the exchange has failed by then."""
-        try:
-            while self.head is None and self._error is None:
-                await self._change()
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-        if self._error is not None:
-            raise self._error
-
     def _push(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._size += len(chunk)
@@ -195,7 +184,7 @@ class Answer:
         if self._pump is not None:
             self._pump.cancel()
         self._over = True
-        self._error = error
+        self.failure = error
         self._wake()
 
     def _wake(self) -> None:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -91,7 +91,7 @@ class Remote:
         self.model, self.version = model, version
         self.statistics = Statistics()
         self.typical = retry.Typical()
-        self.open = self.retrying = 0
+        self.retrying = 0
         self._dice = dice
         self.loop = asyncio.get_running_loop()
         timeouts = _times(model.timeouts)
@@ -125,7 +125,9 @@ class Remote:
 
     # One exchange.
 
-    async def send(self, request: Request, account: Any, deadline: float, *, panic: bool) -> Answer:
+    def send(
+        self, request: Request, account: Any, deadline: float, *, panic: bool
+    ) -> Coroutine[Any, Any, Answer]:
         """The answer, as soon as its head has come. UpstreamError, and Refusal where there is no
         endpoint or no credential. `account.attempts` counts."""
         own = account.timeouts is not account.model.timeouts
@@ -133,12 +135,8 @@ class Remote:
         server = self._choose(None, panic=panic)
         account.attempts += 1
         if self.model.retries is None or isinstance(request.body, Upload):
-            return await self._attempt(server, request, deadline, times)
-        self.open += 1
-        try:
-            return await self._persist(server, request, account, deadline, times, panic=panic)
-        finally:
-            self.open -= 1
+            return self._attempt(server, request, deadline, times)
+        return self._persist(server, request, account, deadline, times, panic=panic)
 
     async def _persist(
         self, server: Server, request: Request, account: Any, deadline: float,
@@ -190,7 +188,8 @@ class Remote:
             raise
         finally:
             server.open -= 1
-        self.typical.note(self.loop.time() - began)
+        if self.model.retries is not None:
+            self.typical.note(self.loop.time() - began)
         if answer.status >= 500:
             self._count_failure(server, "status")
         elif server.ejection.failing:
@@ -213,7 +212,8 @@ class Remote:
         left = deadline - self.loop.time()
         draw = self._dice.random()
         wait = retry.wait_s(policy, why, retries + 1, left, self.typical.value, after_s, draw)
-        if wait is not None and self.retrying >= retry.budget(policy, self.open):
+        others = self.retrying + sum(each.open for each in self.servers)
+        if wait is not None and self.retrying >= retry.budget(policy, others + 1):
             self.statistics.retries_denied += 1
             return None
         self.statistics.retries += wait is not None

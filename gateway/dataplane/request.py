@@ -55,16 +55,13 @@ def upstream_fields(
     headers: Headers, left_out: frozenset[bytes], exchange: str, trace: bytes, traffic: bytes | None
 ) -> bytes:
     """A caller's headers (names in lower case) as they go on, with our id and the trace."""
-    lines = [b""]
-    for name, value in headers:
-        if (start := _start(name)) and name not in left_out:
-            lines.append(start + value)
+    lines = [start + value for name, value in headers if (start := _start(name, left_out))]
     lines.append(b"x-headworks-id: " + exchange.encode())
     lines.append(b"traceparent: " + trace)
     if traffic is not None:
         lines.append(b"x-headworks-traffic: " + traffic)
-    fields = b"\r\n".join(lines)
-    _check_ends(fields, len(lines) - 1)
+    fields = b"\r\n" + b"\r\n".join(lines)
+    _check_ends(fields, len(lines))
     return fields
 
 
@@ -77,10 +74,11 @@ def line(name: bytes, value: bytes) -> bytes:
     return made
 
 
-@lru_cache(maxsize=256)
-def _start(name: bytes) -> bytes:
+@lru_cache(maxsize=1024)
+def _start(name: bytes, left_out: frozenset[bytes]) -> bytes:
     """How a header of this name begins its line; empty: it goes no further."""
-    return name + b": " if meaning(name) is None and is_passed(name) else b""
+    passes = meaning(name) is None and is_passed(name) and name not in left_out
+    return name + b": " if passes else b""
 
 
 def request_head(
@@ -122,7 +120,9 @@ def request_head(
     return head
 
 
+@lru_cache(maxsize=128)
 def check_line(method: bytes, target: bytes) -> None:
+    """ValueError for a method or target by which a request could be read as another one."""
     if meaning(method) is not None or method == b"CONNECT":
         raise ValueError(f"malformed method {method!r}")
     if target[:1] not in (b"/", b"*") or NOT_IN_TARGET.search(target):

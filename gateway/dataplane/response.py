@@ -66,7 +66,7 @@ class Head:
     too."""
 
     __slots__ = (
-        "chunked", "headers", "keep_alive", "length", "over", "parser", "returned", "status",
+        "framing", "headers", "keep_alive", "length", "over", "parser", "returned", "status",
         "streams",
     )  # fmt: skip
 
@@ -75,7 +75,8 @@ class Head:
         self.headers: Headers = []
         self.returned: Headers = []
         self.length: int | None = None
-        self.chunked = self.keep_alive = self.over = False
+        self.framing = Framing.HEAD
+        self.keep_alive = self.over = False
         self.streams = False  # it says that it comes piece by piece
         self.parser: HttpResponseParser | None = None  # while it reads
 
@@ -89,7 +90,11 @@ class Head:
 
 
 def read_head(data: bytes) -> Head:
-    """One whole head, with its blank line, final or interim."""
+    """One whole head, with its blank line, final or interim.
+
+    What ends its body is RFC 9112's, section 6.3, and stricter on transfer codings. llhttp refuses
+    a second or malformed length, and a length beside a transfer coding.
+    """
     # llhttp would skip blank lines, take HTTP/2.0 and RTSP/1.0, and NUL in a reason.
     if not data.startswith(VERSIONS):
         raise MalformedResponse("not an HTTP/1.0 or HTTP/1.1 answer")
@@ -116,7 +121,12 @@ def read_head(data: bytes) -> Head:
     if codings and (codings != [b"chunked"] or data.startswith(VERSIONS[1])):
         # We asked for no other coding and hide the header: the body would change its meaning.
         raise MalformedResponse("transfer-encoding other than chunked in HTTP/1.1")
-    head.chunked = bool(codings)
+    if head.status in (204, 304):
+        head.framing, head.length = Framing.LENGTH, 0
+    elif codings:
+        head.framing, head.length = Framing.CHUNKED, None
+    else:
+        head.framing = Framing.CLOSE if head.length is None else Framing.LENGTH
     head.returned, head.streams = to_client(head.headers), is_stream(head.headers)
     return head
 
@@ -248,21 +258,15 @@ class ResponseReader:
             raise MalformedResponse(f"over {INTERIM_COUNT} interim answers")
 
     def _frame(self, read: Head, head: bytes) -> None:
-        """What ends the body: RFC 9112, section 6.3, and stricter on transfer codings.
-
-        llhttp has refused a second or malformed length, and a length beside a transfer coding.
-        """
-        if self._bodiless or read.status in (204, 304):
+        if self._bodiless:
             self.framing, self.length = Framing.LENGTH, 0
-        elif read.chunked:
-            self.framing = Framing.CHUNKED
+            return
+        self.framing, self.length = read.framing, read.length
+        if read.length is not None:
+            self._remaining = read.length
+        elif read.framing is Framing.CHUNKED:
             self._parser = HttpResponseParser(self)
             self._parser.feed_data(head)
-        elif read.length is not None:
-            self.framing, self.length = Framing.LENGTH, read.length
-            self._remaining = read.length
-        else:
-            self.framing = Framing.CLOSE
 
     # Bodies.
 

@@ -184,7 +184,14 @@ class Pool:
         connection = self._take_idle(now) or await self._obtain(deadline)
         connection.timeouts = times or self._timeouts
         answer = connection.begin(head, body, bodiless=method == b"HEAD", deadline=deadline)
-        await answer._begin()
+        try:
+            while answer.head is None and answer.failure is None:
+                await answer.change()
+        except asyncio.CancelledError:
+            answer.abort()
+            raise
+        if answer.failure is not None:
+            raise answer.failure
         return answer
 
     def use_tls(self, context: ssl.SSLContext) -> None:
