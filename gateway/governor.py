@@ -187,7 +187,9 @@ class Governor:
 
     def _frozen(self) -> list[str]:
         alerts = self.sealer.standing.alerts
-        return sentences(self.revisions.current()[1], alerts) if alerts else []
+        if not alerts or self.tables.current is None:
+            return []
+        return sentences(self.revisions.current()[1], alerts)
 
     def _app(self) -> Starlette:
         async def reload(request: Request) -> JSONResponse:
