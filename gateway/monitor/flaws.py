@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway.card import Card
 from gateway.monitor import answers, attribution, quality
+from gateway.monitor.answers import Steps, steps_of
 from gateway.monitor.column import Column
 from gateway.monitor.quality import Finding
 from gateway.monitor.reference import Reference
@@ -23,12 +24,14 @@ Findings = Mapping[str, tuple[Finding, ...]]
 @dataclass(frozen=True)
 class Flaws:
     """What a window showed: of its features and its answers, by name; `broken`: the kinds of fault
-    by the cause of drift that they suppress; `suspected`: faults that the next one may confirm."""
+    by the cause of drift that they suppress; `suspected`: faults that the next one may confirm;
+    `steps`: in which scores came until then."""
 
     features: Findings = field(default_factory=dict)
     answers: Findings = field(default_factory=dict)
     broken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     suspected: tuple[str, ...] = ()
+    steps: Steps = Steps()
 
     @property
     def is_learned_from(self) -> bool:
@@ -40,13 +43,17 @@ def judged(
     window: Window, columns: Mapping[str, Column], scores: Column, card: Card, reference: Reference,
     alpha: float, before: Flaws,
 ) -> Flaws:  # fmt: skip
-    """Of a window with enough decisions; `before`: what the one before suspected."""
+    """Of a window with enough decisions; `before`: what the last ones suspected, their steps."""
     level = level_of(card, alpha)
     seen = inspected(columns, reference, level)
-    answered = {"score": answers.inspect(window, scores, card, reference, level)}
+    told = answers.inspect(window, scores, card, reference, level, before.steps)
+    steps = before.steps
+    if reference.scores is None and not any(one.kind == "rounded" for one in told):
+        steps = steps.with_more(steps_of(scores))
+    answered = {"score": told}
     of_features, of_answers = settled(seen, before.suspected), settled(answered, before.suspected)
     broken = faults(of_features) | faults_of_answers(of_answers)
-    return Flaws(of_features, of_answers, broken, suspected_in(seen, answered))
+    return Flaws(of_features, of_answers, broken, suspected_in(seen, answered), steps)
 
 
 def level_of(card: Card, alpha: float) -> float:

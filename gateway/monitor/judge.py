@@ -56,7 +56,7 @@ def judge(
     enough = len(window) >= settings.minimum
     columns = window.columns(card, reference)
     scores = window.scores(card)
-    found = Flaws(suspected=before.suspected)
+    found = Flaws(suspected=before.suspected, steps=before.steps)
     if enough:
         found = judged(window, columns, scores, card, reference, settings.drift.alpha, found)
     compared = comparisons(window, columns, scores, reference, card, settings) if enough else {}
@@ -104,6 +104,7 @@ def judge(
         sequence=heard.state,
         slices=kept,
         artifact=before.artifact,
+        steps=found.steps,
         baseline=before.baseline
         if settings.baseline == "none" or not found.is_learned_from
         else baseline.learn(before.baseline, reference, fell, settings.baseline),

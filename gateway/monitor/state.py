@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from gateway.monitor.answers import Steps
 from gateway.monitor.baseline import Baseline
 from gateway.monitor.bias import Block, Fresh
 from gateway.monitor.sequential import SequenceState
@@ -24,7 +25,7 @@ class SeriesState:
     first seen below the ratio. `blocks`: group counts of the last decisions, oldest first; `begun`:
     when each block did. `sequence`: of the detectors at the last window's end; `baseline`: what
     production was until then; `slices`: and parts of it. `artifact`: the one that all of it is of;
-    `anew`: that took the place of another since the last window.
+    `anew`: that took the place of another since the last window; `steps`: in which scores came.
     """
 
     number: int = 0
@@ -39,6 +40,7 @@ class SeriesState:
     slices: Slices = Slices()
     artifact: str = ""
     anew: bool = False
+    steps: Steps = Steps()
 
     def of_artifact(self, artifact: str) -> SeriesState:
         """For decisions of an artifact. What was learned of another one, under the same version
@@ -62,6 +64,7 @@ class SeriesState:
             alarms=tuple(data["alarms"]),
             artifact=data.get("artifact", ""),
             anew=data.get("anew", False),
+            steps=Steps.from_json(data.get("steps") or asdict(Steps())),
             pending={
                 name: (since[0], since[1], since[2], since[3])
                 for name, since in data["pending"].items()

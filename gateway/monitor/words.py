@@ -122,7 +122,8 @@ def about_answers(finding: Finding) -> str:
     if finding.kind == "rounded":
         return (
             f"The score comes in steps of {finding.level}: so do {finding.count} of its "
-            f"{finding.n} different values, in the reference {percent(finding.reference_share)}."
+            f"{finding.n} different values, of those it is compared with "
+            f"{percent(finding.reference_share)}."
         )
     if finding.kind == "stuck":
         return f"The score is one and the same in all {finding.n} decisions."

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import orjson
 import pytest
-from test_judge import CARD, columns, drawn, run, window_of
+from test_judge import CARD, SETTINGS, columns, drawn, run, window_of
 
 from gateway.monitor.answers import rounded
-from gateway.monitor.reference import score_column
+from gateway.monitor.judge import judge
+from gateway.monitor.reference import Reference, score_column
 from gateway.monitor.sightings import sightings
+from gateway.monitor.state import SeriesState
 from gateway.protocol.dialects import dialect_of
 from gateway.protocol.reader import Reader
 from gateway.protocol.row import NO_MAPPING, fault_of
@@ -161,3 +163,28 @@ def test_an_infinite_score_is_out_of_range():
         "out_of_range",
         "missing",
     ]
+
+
+def test_a_version_that_nobody_here_can_score_is_compared_with_its_past():
+    """Known by its card alone: the reference has no scores. From the window on in which its
+    upstream rounds, told; the state holds counts and survives JSON."""
+    unscored = Reference.of(CARD, columns(np.random.default_rng(1), 2000), None, "d" * 64)
+    state, found = SeriesState(), []
+    for seed in range(8):
+        window = scored(seed, (lambda s: s) if seed < 5 else (lambda s: np.round(s, 2)))
+        report, state = judge(window, unscored, CARD, SETTINGS, state)
+        state = SeriesState.from_json(orjson.loads(orjson.dumps(state.to_json())))
+        found.append([(one.kind, one.state, one.level) for one in report.score.quality])
+    assert found == [[]] * 5 + [[("rounded", "fault", "0.01")]] * 3
+    assert "quality/score/rounded" in state.alarms
+
+
+def test_a_version_that_always_rounded_is_not_told():
+    """Without scores of the reference, what it always did is what it does."""
+    unscored = Reference.of(CARD, columns(np.random.default_rng(1), 2000), None, "d" * 64)
+    state = SeriesState()
+    for seed in range(5):
+        report, state = judge(
+            scored(seed, lambda s: np.round(s, 2)), unscored, CARD, SETTINGS, state
+        )
+        assert report.score.quality == ()
