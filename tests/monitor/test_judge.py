@@ -292,6 +292,7 @@ def test_order_within_a_window_changes_nothing(rows, dice):
     assert json.loads(json.dumps(one.to_json(), allow_nan=False)) == one.to_json()
 
 
+@pytest.mark.timeout(900)
 def test_false_alarms_are_rare():
     """2,000 windows without drift, over 20 references: few look odd, at most two alarm."""
     odd = alarms = 0
