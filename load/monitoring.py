@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from load import chance, detection, intervals
+from load import beside, chance, detection, intervals
 from load.pages import Table, rendered, write
 from load.results import commit
 from load.synthetic import (
@@ -64,6 +64,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Table]]] = {
     "missing": lambda asked: intervals.missing(asked.scale),
     "coverage": lambda asked: intervals.coverage(asked.scale),
     "speed": lambda asked: speed(asked.scale),
+    "beside": lambda asked: beside.beside(asked.scale, asked.alibi),
 }
 
 
