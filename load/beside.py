@@ -115,8 +115,8 @@ def _windows(scale: float, foreign: Foreign) -> Table:
             share = "blocked" if found[f"blocked {name}"] else f"{100 * found[name] / many:.0f} %"
             told[name].append(share)
         print(change, dict(found), file=sys.stderr, flush=True)
-    note = (f"One window of {WINDOW} against {ROWS:,} rows (MMD and LSDD: {TORCH_ROWS} against {TORCH_ROWS}), level "
-            f"0.01; {repeats} streams of each change, {4 * repeats} of nothing. A detector is "
+    note = (f"One window of {WINDOW} against {ROWS:,} rows (MMD and LSDD: {TORCH_ROWS} of each), "
+            f"level 0.01; {repeats} streams of each change, {4 * repeats} of nothing. A detector is "
             "given the features that it reads. Windows are independent, so the mean delay is "
             "500 decisions divided by the share.")  # fmt: skip
     return "Beside alibi-detect 0.11.4: windows", note, columns, list(told.values())

@@ -53,15 +53,15 @@ def _pages(apart: bool, windows: int, references: int, processes: int, minutes: 
     low, high = np.percentile(single, [5, 95])
     rows = [
         ["anything of the window's tests significant, level 0.01",
-         *_rate(told["significant"], total), "50 to 150"],
+         *rate(told["significant"], total), "50 to 150"],
         [f"... over {len(single)} references, 5th to 95th", "", f"{low:.0f} to {high:.0f}", "", ""],
         ["the same cause significant in two windows running, no floor",
-         *_rate(told["ungated"], total), ""],
-        *[[f"page: {name}", *_rate(told[f"page {name}"], total), ""] for name in FAMILIES
+         *rate(told["ungated"], total), ""],
+        *[[f"page: {name}", *rate(told[f"page {name}"], total), ""] for name in FAMILIES
           if apart or name != "slice"],
-        ["page: any", *_rate(told["page"], total), "1"],
-        *[[f"thumb: {name}", *_rate(told[name], total), ""] for name in THUMBS],
-        ["dummy: an alarm in each hundredth window by dice", *_rate(told["dummy"], total), ""],
+        ["page: any", *rate(told["page"], total), "1"],
+        *[[f"thumb: {name}", *rate(told[name], total), ""] for name in THUMBS],
+        ["dummy: an alarm in each hundredth window by dice", *rate(told["dummy"], total), ""],
     ]  # fmt: skip
     note = (f"{total:,} windows of 500 without drift, {len(single)} references of 5,000: twelve "
             "features of all types, missing and unknown values among them, two keys of groups, "
@@ -70,7 +70,7 @@ def _pages(apart: bool, windows: int, references: int, processes: int, minutes: 
     return title, note, ["rule", "windows with it", "per 10,000", "95 % (exact)", "target"], rows
 
 
-def _rate(count: int, total: int) -> list[str]:
+def rate(count: int, total: int) -> list[str]:
     low = proportion.at_least(count, total, 0.025 if count else 0.05) * 1e4
     high = proportion.at_most(count, total, 0.025 if count else 0.05) * 1e4
     between = f"{low:.3g} to {high:.3g}" if count else f"at most {high:.2g}"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from load import beside, chance, detection, intervals
+from load import beside, chance, detection, intervals, rare
 from load.pages import Table, rendered, write
 from load.results import commit
 from load.synthetic import (
@@ -56,6 +56,7 @@ def speed(scale: float) -> list[Table]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Table]]] = {
     "pages": lambda asked: chance.pages(asked.scale, asked.processes, asked.minutes),
+    "rare": lambda asked: rare.rare(asked.scale, asked.processes),
     "runs": lambda asked: chance.runs(asked.scale, asked.processes),
     "delays": lambda asked: detection.delays(asked.scale),
     "power": lambda asked: detection.power(asked.scale),
