@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gateway.detectors import foreign as foreign_process
 from gateway.detectors.environment import Family
 from gateway.detectors.foreign import Broken, Foreign, Specification
 from gateway.monitor.family import CATEGORIES, FLAGS, NUMBERS, encoded
@@ -28,6 +29,8 @@ ONLINE: dict[str, dict[str, Any]] = {
 }
 ROWS, WINDOW, REFERENCES = 2_000, 500, 4
 TORCH_ROWS = 250
+PATIENCE_S = 3600.0
+"""A loaded machine is no reason to leave a detector out."""
 OF_TORCH = {"n_permutations": 100}
 OURS = ("significant", "over the floor", "paged by the second")
 Columns = dict[str, np.typing.NDArray[Any]]
@@ -88,6 +91,8 @@ def beside(scale: float, folder: Path | None) -> list[Table]:
     """Single windows by each batch detector, then decision by decision by the online ones."""
     if folder is None:
         raise SystemExit("beside: --alibi FOLDER names alibi-detect's interpreter")
+    for limit in ("START_S", "JUDGE_S", "MAKE_S"):
+        setattr(foreign_process, limit, PATIENCE_S)
     foreign = Foreign(Family(str(folder / "bin" / "python"), ""))
     try:
         return [_windows(scale, foreign), _streams(scale, foreign)]
@@ -116,8 +121,8 @@ def _windows(scale: float, foreign: Foreign) -> Table:
             told[name].append(share)
         print(change, dict(found), file=sys.stderr, flush=True)
     note = (f"One window of {WINDOW} against {ROWS:,} rows (MMD and LSDD: {TORCH_ROWS} of each), "
-            f"level 0.01; {repeats} streams of each change, {4 * repeats} of nothing. A detector is "
-            "given the features that it reads. Windows are independent, so the mean delay is "
+            f"level 0.01; {repeats} streams of each change, {4 * repeats} of nothing. A detector "
+            "is given the features that it reads. Windows are independent, so the mean delay is "
             "500 decisions divided by the share.")  # fmt: skip
     return "Beside alibi-detect 0.11.4: windows", note, columns, list(told.values())
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from load import beside, chance, detection, intervals, rare
+from load import beside, chance, detection, intervals, matrix, rare
 from load.pages import Table, rendered, write
 from load.results import commit
 from load.synthetic import (
@@ -60,6 +60,10 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Table]]] = {
     "runs": lambda asked: chance.runs(asked.scale, asked.processes),
     "delays": lambda asked: detection.delays(asked.scale),
     "power": lambda asked: detection.power(asked.scale),
+    "slow": lambda asked: matrix.slow(asked.scale),
+    "labels": lambda asked: matrix.labels(asked.scale),
+    "restarts": lambda asked: matrix.restarts(asked.scale),
+    "parts": lambda asked: matrix.parts(asked.scale),
     "floors": lambda asked: detection.floors(asked.scale),
     "seasons": lambda asked: detection.seasons(asked.scale),
     "missing": lambda asked: intervals.missing(asked.scale),
