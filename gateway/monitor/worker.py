@@ -97,11 +97,12 @@ class Windows:
 
     def overdue(self, at: int) -> list[WindowReport]:
         """Close what has lasted too long by a leaf's time."""
-        reports = []
-        for _, series in sorted(self._series.items()):
-            if series.window is not None and series.window.is_overdue(at, series.settings):
-                reports += self._close(series)
-        return reports
+        late = [
+            key
+            for key, series in self._series.items()
+            if series.window is not None and series.window.is_overdue(at, series.settings)
+        ]
+        return [report for key in sorted(late) for report in self._close(self._series[key])]
 
     def add(self, model: Model, version: Version, arm: str, decision: Decision) -> list[Told]:
         """Put a decision into its window; the report if that closes it, and what its detectors
