@@ -41,6 +41,7 @@ from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
 from gateway.monitor.inference import (
     Inference,
+    Readings,
     is_decided,
     is_judged,
     read_inference,
@@ -91,6 +92,7 @@ class Analyst:
         self.folder = JournalFolder(state, keys, NAME)
         self.outputs = Outputs()
         self.bodies = BodyReader(state, keys)
+        self.readings = Readings()
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
@@ -358,7 +360,8 @@ class Analyst:
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
     def _read(self, leaf: dict[str, Any]) -> Inference:
-        return read_inference(leaf, self._table(leaf["record"]["revision"]), self.bodies)
+        table = self._table(leaf["record"]["revision"])
+        return read_inference(leaf, table, self.bodies, self.readings)
 
     def _table(self, revision: str) -> Table:
         table = self._tables.get(revision)

@@ -1,4 +1,4 @@
-"""What an exchange and its shadow's cost the analyst: python -m load.folding [--requests 10000]
+"""What an exchange and its shadow's cost the analyst: OPENBLAS_NUM_THREADS=1 python -m load.folding
 
 Rows of the mortgage reference are asked of a gateway whose analyst is held, so that a backlog is
 sealed. Then one analyst takes it: explanations, windows, comparisons, catalog. Its outputs are
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from pathlib import Path
 import pyarrow.parquet
 
 from gateway.analyst import Analyst
+from gateway.app import YOUNG
 from gateway.clock import SystemClock
 from gateway.ledger.log import LedgerReader, read_committed
 from gateway.seal.sealer import Sealer
@@ -152,6 +154,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--keep", type=Path)
     wanted = parser.parse_args()
+    gc.set_threshold(YOUNG, 20, 50)  # as each process of the gateway
     with tempfile.TemporaryDirectory(dir=".") as made:
         folder = Path(made).resolve() / "backlog"
         if wanted.keep is not None and wanted.keep.exists():
