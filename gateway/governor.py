@@ -25,6 +25,7 @@ from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
 from gateway.disk import Occupied
+from gateway.ledger.keyfiles import damaged_slots
 from gateway.priority import step_back
 from gateway.revision.publisher import Publisher, file_problems
 from gateway.revision.revisions import Clashing, Owned, Revisions
@@ -41,6 +42,7 @@ PAUSE_S = 0.1
 the disk on which the workers' answers wait too, and costs as much for one record as for a hundred.
 A rollout is looked at after each turn: ten times within the second that it may take to narrow."""
 LOOK_S = 0.02
+DAMAGED_TOLD_MAX = 10
 log = logging.getLogger("headworks.governor")
 
 
@@ -56,7 +58,7 @@ class Governor:
         ledger: LedgerSettings,
     ) -> None:
         """`started`: the settings of the start that only a restart can change."""
-        self.config, self.overrides, self.state = config, overrides, state
+        self.config, self.overrides, self.state, self.keys = config, overrides, state, keys
         self.clock, self.started = clock, started
         self.metrics = Metrics("governor", state / "metrics")
         self.metrics.gather()
@@ -66,6 +68,7 @@ class Governor:
         self.custody = Custody(self.sealer)
         self.rollouts = Rollouts(state, keys, self.sealer, self.revisions, self.clock, self.metrics)
         self.refused: list[str] = []  # what keeps the file as it is out of force
+        self.damaged_keys: list[str] = []
         self.stopping = False
         self._publishing = asyncio.Lock()
 
@@ -89,11 +92,12 @@ class Governor:
         self.server = Server(config)
         serving = loop.create_task(self.server.serve())
         await asyncio.to_thread(step_back, "governor")
+        looking = loop.create_task(asyncio.to_thread(self._look_at_keys))
         try:
             await self._seal_until_stopped()
         finally:
-            self.server.should_exit = True
-            await serving
+            self.server.should_exit = self.stopping = True
+            await asyncio.gather(serving, looking)
             self.rollouts.close()
             self.sealer.close()
         return 0
@@ -127,6 +131,15 @@ class Governor:
             if self.sealer.is_asked or self.stopping:
                 return
             await asyncio.sleep(LOOK_S)
+
+    def _look_at_keys(self) -> None:
+        """Once, at the start and beside the work: slots that rotted are told before one is used."""
+        for found in damaged_slots(self.keys):
+            for words in found:
+                log.critical(words)
+            self.damaged_keys += found[: DAMAGED_TOLD_MAX - len(self.damaged_keys)]
+            if self.stopping:
+                return
 
     def _turn(self) -> int:
         self.custody.retire()
@@ -194,7 +207,8 @@ class Governor:
             return JSONResponse(
                 {"leaves": self.sealer.ledger.number, "journals": self.sealer.lag(),
                  "ledger": self.sealer.notary.status(), "revision": self.tables.current,
-                 "refused": self.refused, "rollouts": self.rollouts.words()}
+                 "refused": self.refused, "rollouts": self.rollouts.words(),
+                 "damaged_keys": self.damaged_keys}
             )  # fmt: skip
 
         async def tell(request: Request) -> JSONResponse:

@@ -100,8 +100,8 @@ class Panel:
         """The places of numbers, to be read all at once."""
         return gauges_of(self.places)
 
-    def increments(self, rows: Sequence[Row]) -> tuple[Integers, NDArray[np.bool_]]:
-        """Rows x tracks: scores, and which were fed."""
+    def bins(self, rows: Sequence[Row]) -> Integers:
+        """Rows x places: where each value falls, -1 for what is not fed."""
         bins = np.empty((len(rows), len(self.places)), dtype=np.int64)
         by_feature = list(zip(*(row.values for row in rows)))
         numbers: list[Sequence[object]] = []
@@ -116,6 +116,10 @@ class Panel:
                 numbers.append(by_feature[self.features[column]])
         if numbers:
             bins[:, self.gauges.columns] = self.gauges.of(numbers)
+        return bins
+
+    def increments(self, bins: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+        """Rows x tracks: scores, and which were fed."""
         taken = bins[:, self.source]
         tracks = np.arange(len(self.tracks))
         scores: Integers = self.scores[tracks, np.maximum(taken, 0)]
