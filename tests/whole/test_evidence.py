@@ -156,6 +156,7 @@ def test_the_catalog_is_made_again_while_serving(gateway):
     assert len(gateway.api(paths[0])["decisions"]) > len(before[0]["decisions"])
 
 
+@pytest.mark.timeout(300)
 def test_an_erased_person_is_in_no_file(gateway, tmp_path):
     """Found by name on standard input, erased by token: no file under state and keys, no later
     export and no body that can still be read holds their name or values, in whatever encoding;
