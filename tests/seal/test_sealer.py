@@ -15,7 +15,7 @@ from gateway.journal import record
 from gateway.journal.directory import JournalFolder
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
-from gateway.ledger.log import LedgerReader
+from gateway.ledger.log import Ledger, LedgerReader
 from gateway.ledger.signer import size_of
 from gateway.seal.sealer import Sealer
 from gateway.settings import LedgerSettings
@@ -220,6 +220,31 @@ def test_a_crash_at_each_single_write_loses_and_doubles_nothing(tmp_path, crashe
         crashes += 2
 
     assert crashes > 40
+
+
+def test_a_log_that_a_crash_left_unopened_is_opened_by_its_first_leaf(tmp_path, monkeypatch):
+    """The order's new file names it, the leaf that opens it was not written: it is told again."""
+    make_journal(tmp_path, 4)
+    sealer = open_sealer(tmp_path)
+    sealer.notary.begin(0)
+    monkeypatch.setattr(Ledger, "_write_order", broken)
+    with pytest.raises(OSError, match="the power went"):
+        sealer.step()
+    sealer.subjects.close()
+    sealer.ledger.close()
+    monkeypatch.undo()
+    seal_all(tmp_path)
+    seal_all(tmp_path)
+
+    assert_sealed(tmp_path, 4)
+    report = verify_ledger(tmp_path / "ledger", open_policy(tmp_path / "ledger" / "policy"))
+    assert report.faults == []
+    leaves = [orjson.loads(leaf)["kind"] for _, leaf in LedgerReader(tmp_path).read(99)]
+    assert leaves.count("log_opened") == 1
+
+
+def broken(ledger: Ledger) -> None:
+    raise OSError("the power went")
 
 
 def checkpoint_sizes(folder) -> dict[str, int]:
