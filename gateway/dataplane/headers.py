@@ -6,6 +6,7 @@ A proxy passes what it does not know. Names come in lower case from the server's
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import compress
 
 from gateway.exchange import NEVER_KEPT, Headers
 
@@ -104,7 +105,8 @@ def kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[str, str]]:
         return []
     names, values = zip(*headers)
     texts = b"\n".join(values).decode("latin-1").split("\n")
-    return [pair for pair in zip(map(_kept_as, names), texts) if pair[0]]
+    shown = [*map(_kept_as, names)]
+    return list(compress(zip(shown, texts), shown))
 
 
 @lru_cache(maxsize=256)
