@@ -112,6 +112,13 @@ def test_status_monitor_and_metrics(gateway):
     }  # fmt: skip
 
     assert (0, True) == (code, "green" in text)
+    assert "MiB a day" in text
+    assert "full on" in text
+    disk = gateway.api("/api/v1/status")["disk"]
+    assert disk.keys() == {"journal", "ledger", "bodies", "catalog"}
+    for name, store in disk.items():
+        assert f"\n {name} " in text
+        assert {"bytes", "at_most", "bytes_a_day", "full_on"} <= store.keys()
     for row in counts:
         key = (row["arm"], "mortgage", "200", row["version"])
         assert row["decisions"] == told[key], (row, told)
