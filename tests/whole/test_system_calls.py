@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from gateway_process import Clients
@@ -47,7 +48,8 @@ async def strike(gateway, dice: random.Random) -> str | None:
     try:
         await asyncio.wait_for(tracing.wait(), dice.uniform(0.3, 2))
     except TimeoutError:
-        tracing.terminate()
+        with suppress(ProcessLookupError):  # it may have ended at this moment
+            tracing.terminate()
         await tracing.wait()
     return f"{role} {call} {fault}"
 
