@@ -18,13 +18,17 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import CODES, Refusal
 from gateway.exchange import Headers
 
+if TYPE_CHECKING:
+    from gateway.dataplane.server import Protocol
+
 BODY_HIGH_BYTES: Final = 64 * 1024
-SAID: Final = frozenset((b"content-length", b"date"))
+DATE: Final = b"date: "
+SAID: Final = frozenset((b"content-length: ", DATE))
 """Headers that we say ourselves where the answer does not."""
 
 
@@ -43,20 +47,13 @@ STATUS_LINES: Final = {
 @lru_cache(maxsize=2)
 def _date(seconds: int) -> bytes:
     """RFC 9110, 5.6.7; an upstream's own date is passed as it came."""
-    return b"date: " + formatdate(seconds, usegmt=True).encode()
+    return DATE + formatdate(seconds, usegmt=True).encode()
 
 
-class Way(Protocol):
-    """What a turn asks of its connection. `unwritable` ends when the client reads again; None: it
-    does."""
-
-    transport: asyncio.Transport
-    unwritable: asyncio.Future[None] | None
-
-    def read_on(self) -> None: ...
-    def hold_back(self) -> None: ...
-    def answered(self, turn: Turn) -> None: ...
-    def cut(self, turn: Turn) -> None: ...
+@lru_cache(maxsize=256)
+def _start(name: bytes) -> bytes:
+    """How a header's line begins."""
+    return name.lower() + b": "
 
 
 class Turn:
@@ -67,12 +64,12 @@ class Turn:
     )  # fmt: skip
 
     def __init__(
-        self, way: Way, method: str, path: str, query: str, headers: Headers,
+        self, way: Protocol, method: str, path: str, query: str, headers: Headers,
         first: dict[bytes, bytes], keep_alive: bool, expects: bool, old: bool = False,
     ) -> None:  # fmt: skip
-        """`path` and `query` are raw; names of `headers` are in lower case, `first` is the first
-        value of each. `expects`: the client waits for "100 Continue" before it sends its body;
-        `old`: it speaks HTTP/1.0."""
+        """`way` is the connection; `path` and `query` are raw; names of `headers` are in lower
+        case, `first` is the first value of each. `expects`: the client waits for "100 Continue"
+        before it sends its body; `old`: it speaks HTTP/1.0."""
         self._way, self.method, self.path, self.query = way, method, path, query
         self.headers, self.first = headers, first
         self.keep_alive, self.expects, self.old = keep_alive, expects, old
@@ -192,15 +189,15 @@ class Turn:
         length, dated = None, whole is None
         lines = [STATUS_LINES[status]]
         for name, value in headers:
-            name = name.lower()
-            if name in SAID:
-                if name == b"date":
+            start = _start(name)
+            if start in SAID:
+                if start == DATE:
                     dated = True
                 elif bodiless and whole is not None:
                     continue  # what it says is not here; the client would wait for it
                 else:
                     length = int(value)
-            lines.append(name + b": " + value)
+            lines.append(start + value)
         if length is None and whole is not None and not bodiless:
             length = whole
             lines.append(b"content-length: %d" % whole)
