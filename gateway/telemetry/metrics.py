@@ -113,6 +113,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_witness_alarms": ("Logs it says do not go on from what it saw.", ("witness",)),
     "headworks_rollout_weight_ppm": ("Share that the new version answers.", ("rollout",)),
     "headworks_file_refused": ("1 while the configuration file is not in force.", ()),
+    "headworks_compiled_modules": ("Modules that run compiled; 0: from source.", ("worker",)),
     "headworks_process_up": ("1 while the process runs.", ("role",)),
 }
 HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
