@@ -48,7 +48,6 @@ MODULES = (
     "gateway.journal.receipt",
     "gateway.journal.record",
     "gateway.journal.segment",
-    "gateway.journal.syncer",
     "gateway.journal.waiter",
     "gateway.journal.writer",
     "gateway.protocol.message",
@@ -60,7 +59,6 @@ MODULES = (
     "gateway.routing.choice",
     "gateway.routing.identity",
     "gateway.routing.place",
-    "gateway.routing.question",
     "gateway.split",
     "gateway.telemetry.metrics",
 )
