@@ -36,10 +36,12 @@ MODULES = (
     "gateway.dataplane.limits",
     "gateway.dataplane.local",
     "gateway.dataplane.remote",
+    "gateway.dataplane.request",
     "gateway.dataplane.response",
     "gateway.dataplane.retry",
     "gateway.dataplane.sequence",
     "gateway.dataplane.server",
+    "gateway.dataplane.single",
     "gateway.dataplane.turn",
     "gateway.dataplane.upload",
     "gateway.dataplane.upstream",
@@ -48,6 +50,7 @@ MODULES = (
     "gateway.journal.receipt",
     "gateway.journal.record",
     "gateway.journal.segment",
+    "gateway.journal.statistics",
     "gateway.journal.waiter",
     "gateway.journal.writer",
     "gateway.protocol.message",
@@ -73,8 +76,9 @@ def compile_modules(into: Path) -> None:
     paths = [f"{name.replace('.', '/')}.py" for name in MODULES]
     with tempfile.TemporaryDirectory(prefix="headworks-compile-") as folder:
         extensions = mypycify(
-            paths, target_dir=f"{folder}/c", group_name=PACKAGE.name, multi_file=True
-        )
+            paths, target_dir=f"{folder}/c", group_name=PACKAGE.name, multi_file=True,
+            opt_level="2", debug_level="0",
+        )  # fmt: skip
         command = build_ext(Distribution({"name": PACKAGE.name, "ext_modules": extensions}))
         command.build_lib, command.build_temp = str(into), f"{folder}/objects"
         command.parallel = os.cpu_count()

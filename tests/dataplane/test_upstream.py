@@ -28,6 +28,7 @@ from origins import (
     silent,
 )
 
+from gateway.dataplane.request import request_head
 from gateway.dataplane.upstream import (
     Endpoint,
     Pool,
@@ -37,7 +38,6 @@ from gateway.dataplane.upstream import (
     UpstreamOverloaded,
     UpstreamReset,
     UpstreamTimeout,
-    request_head,
 )
 
 
