@@ -10,7 +10,9 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
+from world import running
 
+from gateway import FORM
 from gateway.compiled import MANIFEST, SWITCH, Finder, Form, digest, form
 from gateway.compiler import MODULES
 
@@ -103,6 +105,16 @@ def test_without_a_compiler_nothing_is_touched(tmp_path: Path):
     assert "no-such-compiler is not on the PATH" in done.stderr
     after = {path: path.stat().st_mtime_ns for path in (ROOT / "gateway/__compiled__").rglob("*")}
     assert before == after
+
+
+def test_a_worker_says_which_form_it_runs(tmp_path: Path):
+    """By a metric: the number of its compiled modules."""
+    with running(tmp_path) as world:
+        world.worker._tell_numbers()
+        told = world.worker.metrics.registry.get_sample_value(
+            "headworks_compiled_modules", {"worker": "0"}
+        )
+        assert told == len(FORM.modules)
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
