@@ -35,7 +35,7 @@ class Context:
 NO_CONTEXT = Context()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """Which version answers, and why: enough to say it again from the record."""
 

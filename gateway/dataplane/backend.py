@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:  # gRPC is an extra
 
 Stream = tuple[int, Headers, Answer]
 Traffic = Literal["live", "shadow"]
-Held = list[Callable[[], None]]
-"""What an exchange lets go of after its last byte."""
 
 
 class Backend:
@@ -79,19 +76,14 @@ class Backend:
         if remote is not None:
             remote.tick()
 
-    def use(self, held: Held) -> None:
-        """Keeps the backend from being closed by a reload: from the choice until `held` is let go,
-        after the last byte."""
+    def use(self, account: Account) -> None:
+        """Keeps the backend from being closed by a reload: from the choice until the account lets
+        go of it, after the last byte."""
         self.users += 1
-        held.append(self._let_go)
+        account.used.append(self)
 
-    def _let_go(self) -> None:
-        self.users -= 1
-
-    async def call(
-        self, account: Account, traffic: bytes | None = None, held: Held | None = None
-    ) -> Reply | Stream:
-        """The version's answer, whole, or a stream, whose end is when `held` is closed."""
+    async def call(self, account: Account, traffic: bytes | None = None) -> Reply | Stream:
+        """The version's answer, whole, or a stream, which is open until the account lets go."""
         if self.in_flight >= self.limit:
             words = f"{self.in_flight} exchanges of version {self.version.name!r} are open already"
             raise Refusal("overloaded", words)
@@ -106,16 +98,13 @@ class Backend:
             if account.dialect is grpc:
                 return await self._call(remote, account, traffic)
             outcome = await self._forward(remote, account, traffic)
-            if held is not None and not isinstance(outcome, Reply):
+            if traffic is None and not isinstance(outcome, Reply):
                 open_still = True
-                held.append(self._stream_ended)
+                account.streamed.append(self)
             return outcome
         finally:
             account.upstream_ns = time.perf_counter_ns() - started
             self.in_flight -= not open_still
-
-    def _stream_ended(self) -> None:
-        self.in_flight -= 1
 
     async def _run(self, account: Account) -> Reply:
         assert self.session is not None

@@ -144,8 +144,8 @@ class ResponseReader:
 
     __slots__ = (
         "_bodiless", "_head_bytes", "_header_count", "_interims", "_message_over", "_overhead",
-        "_parser", "_partial", "_remaining", "_tail", "_take", "complete", "framing", "head",
-        "length",
+        "_parser", "_partial", "_pieces", "_remaining", "_tail", "_take", "complete", "framing",
+        "head", "length", "on_body",
     )  # fmt: skip
 
     def __init__(
@@ -162,6 +162,8 @@ class ResponseReader:
         self._take = take
         self._parser: HttpResponseParser | None = None
         self._partial: bytearray | None = None
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append
         self._message_over = False
         self._remaining = self._interims = self._overhead = 0
         self._tail = b""
@@ -188,11 +190,15 @@ class ResponseReader:
             self.complete = True
         return self.complete
 
-    # The side of the parser that decodes chunks.
+    # The side of the parser that decodes chunks. Its `on_body` is a list's own `append`: chunks are
+    # small and many, so what one read has brought is handed on at once.
 
-    def on_body(self, chunk: bytes) -> None:
-        self._overhead = 0
-        self._take(chunk)
+    def _hand_on(self) -> None:
+        pieces = self._pieces
+        if pieces:
+            self._overhead = 0
+            self._take(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            pieces.clear()
 
     def on_message_complete(self) -> None:
         self._message_over = True
@@ -272,7 +278,9 @@ class ResponseReader:
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
+            self._hand_on()
             raise MalformedResponse(str(error)) from error
+        self._hand_on()
         if self._message_over:
             # llhttp skips line ends after a message: the last five bytes show whether it did.
             if self._tail[-4:] != HEAD_END or self._tail[:1] in b"\r\n":

@@ -138,7 +138,8 @@ async def relay(
         raise
     if account.receipt is not None:
         headers = [*headers, (b"x-headworks-receipt", account.receipt.encode().encode())]
-    await turn.begin(answer.status, headers)
+    await turn.relieved()
+    turn.begin(answer.status, headers)
     withheld = await _pass(account, answer, headers, turn, departure)
     try:
         await record(account, "exchange")
@@ -147,7 +148,8 @@ async def relay(
         return False
     if account.error is not None:
         return False
-    await turn.pass_on(withheld, more=False)
+    await turn.relieved()
+    turn.pass_on(withheld, more=False)
     return True
 
 
@@ -165,7 +167,9 @@ async def _pass(
             async for chunk in answer:
                 look.add(chunk)
                 if released := withheld.release(chunk):
-                    await turn.pass_on(released)
+                    if turn.congested:
+                        await turn.relieved()
+                    turn.pass_on(released)
                     sent += len(released) if departure.left is None else 0
     except (UpstreamError, Refusal) as error:
         account.error = error.code
