@@ -241,7 +241,7 @@ class Protocol(asyncio.Protocol):
         path, query = _split(self._url)
         method = self.parser.get_method().decode("ascii")
         old = version == "1.0"
-        expects = not old and first.get(b"expect", b"").lower() == b"100-continue"
+        expects = b"expect" in first and not old and first[b"expect"].lower() == b"100-continue"
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
         turn = Turn(self, method, path, query, self._headers, first, keep_alive, expects, old)
         self.reading = turn

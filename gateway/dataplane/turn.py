@@ -18,10 +18,13 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import CODES, Refusal
 from gateway.exchange import Headers
+
+if TYPE_CHECKING:
+    from gateway.dataplane.server import Protocol
 
 BODY_HIGH_BYTES: Final = 64 * 1024
 DATE: Final = b"date: "
@@ -53,19 +56,6 @@ def _start(name: bytes) -> bytes:
     return name.lower() + b": "
 
 
-class Way(Protocol):
-    """What a turn asks of its connection. `unwritable` ends when the client reads again; None: it
-    does."""
-
-    transport: asyncio.Transport
-    unwritable: asyncio.Future[None] | None
-
-    def read_on(self) -> None: ...
-    def hold_back(self) -> None: ...
-    def answered(self, turn: Turn) -> None: ...
-    def cut(self, turn: Turn) -> None: ...
-
-
 class Turn:
     __slots__ = (
         "_chunks", "_left", "_way", "_waiter", "chunked", "expects", "first", "gone", "headers",
@@ -74,12 +64,12 @@ class Turn:
     )  # fmt: skip
 
     def __init__(
-        self, way: Way, method: str, path: str, query: str, headers: Headers,
+        self, way: Protocol, method: str, path: str, query: str, headers: Headers,
         first: dict[bytes, bytes], keep_alive: bool, expects: bool, old: bool = False,
     ) -> None:  # fmt: skip
-        """`path` and `query` are raw; names of `headers` are in lower case, `first` is the first
-        value of each. `expects`: the client waits for "100 Continue" before it sends its body;
-        `old`: it speaks HTTP/1.0."""
+        """`way` is the connection; `path` and `query` are raw; names of `headers` are in lower
+        case, `first` is the first value of each. `expects`: the client waits for "100 Continue"
+        before it sends its body; `old`: it speaks HTTP/1.0."""
         self._way, self.method, self.path, self.query = way, method, path, query
         self.headers, self.first = headers, first
         self.keep_alive, self.expects, self.old = keep_alive, expects, old
