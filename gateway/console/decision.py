@@ -14,8 +14,8 @@ from gateway.console.trace import trace_of, words_of
 from gateway.journal.record import Part, decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
+from gateway.protocol.flaw import Flaw, shown
 from gateway.protocol.reader import reader_of
-from gateway.protocol.row import Flaw, shown
 from gateway.protocol.tensor import Unreadable
 from gateway.table import Model, TableStore
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.card import Feature
-from gateway.protocol.row import INFINITE, Converted, Flaw
+from gateway.protocol.flaw import INFINITE, Converted, Flaw
 
 LEVELS_AT_MOST = 20
 """Integers with no more distinct values than this in the reference are compared as categories."""

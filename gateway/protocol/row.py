@@ -16,32 +16,12 @@ from typing import Any
 import numpy as np
 
 from gateway.card import Card
+from gateway.protocol.flaw import INFINITE, NO_NUMBER, Converted
 from gateway.protocol.tensor import BadScores, Fault, Unreadable, kind, short
 
 Columns = dict[str, list[Any]]
 Mapped = Mapping[str, Any]
 NO_MAPPING: Mapped = {}
-
-
-class Flaw(float):
-    """Where a number should be and none is. To whoever calculates it is NaN, as what is missing."""
-
-    def __new__(cls, words: str) -> Flaw:
-        return super().__new__(cls, "nan")
-
-    def __init__(self, words: str) -> None:
-        self.words = words
-
-    def __repr__(self) -> str:
-        return f"({self.words})"
-
-
-NO_NUMBER = Flaw("no number")
-INFINITE = Flaw("beyond all numbers")
-
-
-class Converted(str):
-    """What stood for a category and was no text, as text: a category, if the card names it."""
 
 
 def value_of(feature_type: str, value: Any) -> Any:
@@ -61,11 +41,6 @@ def value_of(feature_type: str, value: Any) -> Any:
             return INFINITE
         return INFINITE if math.isinf(number) else number
     return NO_NUMBER
-
-
-def shown(value: Any) -> Any:
-    """A value of `value_of` as JSON holds it."""
-    return repr(value) if isinstance(value, Flaw) else value
 
 
 def columns_of_rows(card: Card, mapping: Mapped, rows: Any) -> Columns:
