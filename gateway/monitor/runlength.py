@@ -88,7 +88,7 @@ def _split(values: Floats, weights: Floats, unit: float) -> tuple[Floats, float]
 
 def hazard(law: Law, slack: float, threshold: float, rows: int) -> float:
     """Chance of an alarm per value, averaged over references of so many rows."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    nodes, weights = _rule()
     mean = np.array(law.values) @ np.array(law.weights)
     deviation = sqrt(float((np.array(law.values) - mean) ** 2 @ np.array(law.weights)))
     shares = weights / weights.sum()
@@ -96,6 +96,13 @@ def hazard(law: Law, slack: float, threshold: float, rows: int) -> float:
         expected_run(law, slack - node * deviation / sqrt(rows), threshold) for node in nodes
     ]  # fmt: skip
     return float(sum(share / run for share, run in zip(shares, runs)))
+
+
+@lru_cache(maxsize=1)
+def _rule() -> tuple[Floats, Floats]:
+    """Nodes and weights of the Gauss-Hermite rule."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return nodes, weights
 
 
 @lru_cache(maxsize=512)

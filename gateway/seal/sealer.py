@@ -99,6 +99,16 @@ class Sealer:
         self._calls.put((act, future))
         return future
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody waits for what the next turn does."""
+        return not (self._calls.empty() and self._told.empty())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last step left what it could have read."""
+        return any(not one.caught_up and one.damage is None for one in self.readers.values())
+
     def turn(self) -> int:
         """What was called for, and a step."""
         while not self._calls.empty():

@@ -8,6 +8,7 @@ not its pid: a restarted worker goes on counting where it stopped.
 from __future__ import annotations
 
 import os
+import threading
 from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
@@ -150,6 +151,7 @@ class Metrics:
             )
 
         self.gathers = False
+        self._gathering = threading.Lock()
         self._counted: defaultdict[tuple[str, ...], float] = defaultdict(float)
         self._seconds: dict[tuple[str, str], list[float]] = {}
 
@@ -159,9 +161,10 @@ class Metrics:
         self.gathers = True
 
     def tell(self) -> None:
-        for (name, *labels), number in self._counted.items():
+        with self._gathering:
+            counted, self._counted = self._counted, defaultdict(float)
+        for (name, *labels), number in counted.items():
             self._child(name, tuple(labels)).inc(number)
-        self._counted.clear()
         for named, (*numbers, seconds) in self._seconds.items():
             self._add(self._child("headworks_exchange_seconds", named), numbers, seconds)
         self._seconds.clear()
@@ -195,7 +198,8 @@ class Metrics:
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
         if self.gathers:
-            self._counted[(name, *labels)] += by
+            with self._gathering:
+                self._counted[(name, *labels)] += by
             return
         self._child(name, labels).inc(by)
 
