@@ -72,7 +72,7 @@ GATHER_S = 0.25
 and in flushes of the disk on which the workers' answers wait too, is then paid by many leaves."""
 COMMIT_EVERY_NS = 10**9
 COMMIT_LEAVES = 2 * CHUNK
-"""Taken before a transaction: a statement of the catalog costs milliseconds, however few its rows."""
+"""Taken before a transaction: a statement costs the catalog milliseconds, however few its rows."""
 MARK_EVERY_NS = 10**9
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
