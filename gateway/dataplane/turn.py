@@ -50,10 +50,16 @@ def _date(seconds: int) -> bytes:
     return DATE + formatdate(seconds, usegmt=True).encode()
 
 
-@lru_cache(maxsize=256)
+NAMES_MAX: Final = 256
+_starts: dict[bytes, bytes] = {}
+"""How a header's line begins, by name: filled with what comes, up to `NAMES_MAX`."""
+
+
 def _start(name: bytes) -> bytes:
-    """How a header's line begins."""
-    return name.lower() + b": "
+    start = name.lower() + b": "
+    if len(_starts) < NAMES_MAX:
+        _starts[name] = start
+    return start
 
 
 class Turn:
@@ -189,7 +195,7 @@ class Turn:
         length, dated = None, whole is None
         lines = [STATUS_LINES[status]]
         for name, value in headers:
-            start = _start(name)
+            start = _starts.get(name) or _start(name)
             if start in SAID:
                 if start == DATE:
                     dated = True
@@ -214,8 +220,8 @@ class Turn:
             lines.append(b"connection: close")
         lines.append(b"\r\n")
         head = b"\r\n".join(lines)
-        ends = len(lines)
-        if head.count(b"\r") != ends or head.count(b"\n") != ends or b"\0" in head:
+        ends = len(lines)  # find, since `in` asks first whether its left side is a number
+        if head.count(b"\r") != ends or head.count(b"\n") != ends or head.find(b"\0") >= 0:
             raise ValueError("CR, LF or NUL in the answer's head")
         return head
 
