@@ -29,12 +29,12 @@ from load.results import commit
 from load.steady import generate, model, wait_ready
 from load.trial import ROOT
 
-ASK_S = 0.25
+ASK_S, AFTER_S = 0.25, 30.0
 TARGET_S = 5.0
 
 
-def asked(admin: int, path: str, part: str) -> list[dict[str, Any]]:
-    """Empty while the console has nothing to read yet."""
+def asked(admin: int, path: str, part: str) -> list[dict[str, Any]] | None:
+    """None while the analyst is not there yet."""
     url = f"http://127.0.0.1:{admin}/api/v1/{path}"
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -43,22 +43,33 @@ def asked(admin: int, path: str, part: str) -> list[dict[str, Any]]:
     except urllib.error.HTTPError as error:
         if error.code != 503:
             raise
-        return []
+        return None
+
+
+def wait_analyst(admin: int, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while asked(admin, "alerts", "alerts") is None:
+        if time.monotonic() > until:
+            raise RuntimeError("the analyst is not there")
+        time.sleep(ASK_S)
 
 
 def watch(generator: subprocess.Popen[bytes], admin: int) -> tuple[list[float], list[float]]:
-    """Lags of windows and of alerts, in seconds, until the generator ends."""
+    """Lags of windows and of alerts, in seconds, until long after the generator has ended: what is
+    late counts too."""
     windows: dict[str, float] = {}
     alerts: dict[str, float] = {}
-    while generator.poll() is None:
-        told = asked(admin, "monitor/mortgage", "series")
-        at = time.time_ns()
-        for one in told:
-            windows.setdefault(one["latest"]["id"], (at - one["latest"]["closed_at"]) / 1e9)
-        told = asked(admin, "alerts", "alerts")
-        at = time.time_ns()
-        for one in told:
-            alerts.setdefault(f"{one['id']} {one['number']}", (at - one["opened_at"]) / 1e9)
+    newest = time.monotonic()
+    while generator.poll() is None or time.monotonic() - newest < AFTER_S:
+        before = len(windows)
+        for one in asked(admin, "monitor/mortgage", "series") or ():
+            at, latest = time.time_ns(), one["latest"]
+            windows.setdefault(latest["id"], (at - latest["closed_at"]) / 1e9)
+        for one in asked(admin, "alerts", "alerts") or ():
+            alerts.setdefault(f"{one['id']} {one['number']}",
+                              (time.time_ns() - one["opened_at"]) / 1e9)  # fmt: skip
+        if len(windows) > before or generator.poll() is None:
+            newest = time.monotonic()
         time.sleep(ASK_S)
     return list(windows.values()), list(alerts.values())
 
@@ -74,6 +85,7 @@ def measure(folder: Path, rate: float, seconds: float, count: int) -> tuple[list
     try:
         running.wait_for(data, 300)
         wait_ready(data, 300)
+        wait_analyst(admin, 300)
         return watch(generate(data, rate, seconds, 16), admin)
     finally:
         running.stop()
