@@ -100,7 +100,8 @@ class Governor:
         finally:
             self.server.should_exit = self.stopping = True
             await asyncio.gather(serving, looking)
-            self.rollouts.close()
+            if not self.sealer.broken:
+                self.rollouts.close()
             self.sealer.close()
         return 0
 

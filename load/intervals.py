@@ -56,7 +56,7 @@ def seen_by(
     rows: int, level: float, n: int = 1000, before: float = 0.01, now: float = 0.03
 ) -> float:
     """Power of Fisher's one-sided test, over all that the reference may have shown."""
-    counts = np.arange(n // 5)
+    counts = np.arange(n // 12)
     total = 0.0
     for then in range(*(int(stats.binom.ppf(q, rows, before)) for q in (1e-5, 1 - 1e-5))):
         chance = stats.hypergeom.sf(counts - 1, n + rows, counts + then, n)

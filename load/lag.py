@@ -1,7 +1,7 @@
 """How long after a window's last decision its verdict is told: python -m load.lag [--rate 100]
 
 A live gateway with the mortgage model and a shadow, explained and monitored as by default. All
-requests are one, which no reference is like, so the first windows open alerts. Four times a second
+requests are one, which no reference is like. Four times a second
 the API is asked for the newest window of each series and for the alerts: the lag is from
 `closed_at` (the last decision's own time) to the answer that first shows it, so up to a quarter of
 a second of it is the asking's. The generator's CPU is spent on the same cores.
@@ -29,12 +29,12 @@ from load.results import commit
 from load.steady import generate, model, wait_ready
 from load.trial import ROOT
 
-ASK_S = 0.25
+ASK_S, AFTER_S = 0.25, 30.0
 TARGET_S = 5.0
 
 
-def asked(admin: int, path: str, part: str) -> list[dict[str, Any]]:
-    """Empty while the console has nothing to read yet."""
+def asked(admin: int, path: str, part: str) -> list[dict[str, Any]] | None:
+    """None while the analyst is not there yet."""
     url = f"http://127.0.0.1:{admin}/api/v1/{path}"
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -43,24 +43,41 @@ def asked(admin: int, path: str, part: str) -> list[dict[str, Any]]:
     except urllib.error.HTTPError as error:
         if error.code != 503:
             raise
-        return []
+        return None
 
 
-def watch(generator: subprocess.Popen[bytes], admin: int) -> tuple[list[float], list[float]]:
-    """Lags of windows and of alerts, in seconds, until the generator ends."""
-    windows: dict[str, float] = {}
-    alerts: dict[str, float] = {}
-    while generator.poll() is None:
-        told = asked(admin, "monitor/mortgage", "series")
-        at = time.time_ns()
-        for one in told:
-            windows.setdefault(one["latest"]["id"], (at - one["latest"]["closed_at"]) / 1e9)
-        told = asked(admin, "alerts", "alerts")
-        at = time.time_ns()
-        for one in told:
-            alerts.setdefault(f"{one['id']} {one['number']}", (at - one["opened_at"]) / 1e9)
+def wait_analyst(admin: int, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while asked(admin, "alerts", "alerts") is None:
+        if time.monotonic() > until:
+            raise RuntimeError("the analyst is not there")
         time.sleep(ASK_S)
-    return list(windows.values()), list(alerts.values())
+
+
+def watch(generator: subprocess.Popen[bytes], admin: int) -> tuple[list[float], ...]:
+    """Lags of windows and of alerts, in seconds, until long after the generator has ended: what is
+    late counts too. What closed before both series had their first verdict does not: then the
+    reference is explained and the detectors are made, once a start."""
+    windows: dict[str, tuple[int, float]] = {}
+    alerts: dict[str, tuple[int, float]] = {}
+    newest, warm = time.monotonic(), 0
+    while generator.poll() is None or time.monotonic() - newest < AFTER_S:
+        before = len(windows)
+        series = asked(admin, "monitor/mortgage", "series") or []
+        at = time.time_ns()
+        warm = warm or (at if len(series) > 1 else 0)
+        for latest in (one["latest"] for one in series):
+            windows.setdefault(latest["id"], (latest["closed_at"], float(at)))
+        for one in asked(admin, "alerts", "alerts") or ():
+            told = (one["opened_at"], float(time.time_ns()))
+            alerts.setdefault(f"{one['id']} {one['number']}", told)
+        if len(windows) > before or generator.poll() is None:
+            newest = time.monotonic()
+        time.sleep(ASK_S)
+    return tuple(
+        [(seen - closed) / 1e9 for closed, seen in some.values() if warm and closed > warm]
+        for some in (windows, alerts)
+    )
 
 
 def measure(folder: Path, rate: float, seconds: float, count: int) -> tuple[list[float], ...]:
@@ -74,6 +91,7 @@ def measure(folder: Path, rate: float, seconds: float, count: int) -> tuple[list
     try:
         running.wait_for(data, 300)
         wait_ready(data, 300)
+        wait_analyst(admin, 300)
         return watch(generate(data, rate, seconds, 16), admin)
     finally:
         running.stop()

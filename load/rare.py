@@ -21,13 +21,13 @@ from gateway.monitor import drift, quality
 from gateway.monitor.column import Column, single
 from gateway.monitor.panel import Panel, panel_of
 from gateway.monitor.reference import Reference, score_column
-from gateway.monitor.sequential import SequenceState, advance_by, begin
+from gateway.monitor.sequential import Alarm, SequenceState, advance_by, begin
 from load import mixed
 from load.chance import rate
 from load.pages import Table
 from load.synthetic import THRESHOLD
 
-COUNT, BLOCK = 500, 50
+COUNT, BLOCK, STRIDE = 500, 50, 1_000
 COMPARISONS = len(mixed.NAMES) + 3
 """Of a window without attributions: with them there are twice as many, and each has less level."""
 LEVEL = drift.RULES.alpha / (len(mixed.NAMES) * len(quality.KINDS))
@@ -195,8 +195,13 @@ def _of_sequences(
             values = single(scores if place.cause == "score" else columns[name])
             fell = np.searchsorted(place.edges, values, side="left")
             bins.append(np.where(np.isnan(values), -1, fell))
-    begun = state.seen
-    state, alarms = advance_by(panel, state, np.stack(bins, axis=1), drift.RULES.sequential.confirm)
+    begun, fed = state.seen, np.stack(bins, axis=1)
+    alarms: list[Alarm] = []
+    for first in range(0, len(fed), STRIDE):  # a piece fits a cache
+        state, more = advance_by(
+            panel, state, fed[first : first + STRIDE], drift.RULES.sequential.confirm
+        )
+        alarms += more
     found = np.zeros(BLOCK, dtype=bool)
     told["alarm"] += len({(one.at - begun - 1) // COUNT for one in alarms})
     for one in alarms:

@@ -1,6 +1,7 @@
 """Sealing, with a crash at each single write: every record is one leaf all the same."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -220,6 +221,41 @@ def test_a_crash_at_each_single_write_loses_and_doubles_nothing(tmp_path, crashe
         crashes += 2
 
     assert crashes > 40
+
+
+@pytest.mark.parametrize("failing", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize("kind", [".bodies", ".index", ".keys", "tail/0", ".order", "committed"])
+def test_an_end_after_an_error_seals_nothing_that_was_not_written(
+    tmp_path, monkeypatch, failing, kind
+):
+    """The disk takes no more, and has room again when the governor ends: its last commit must not
+    be of leaves whose bodies were not written, or the journal's segment goes and they are lost."""
+    make_journal(tmp_path, 20)
+    sealer = open_sealer(tmp_path)
+    sealer.notary.begin(0)
+    real = getattr(os, failing)
+
+    def full(descriptor: int, *more):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(kind):
+            raise OSError(errno.ENOSPC, "no space left")
+        return real(descriptor, *more)
+
+    monkeypatch.setattr(os, failing, full)
+    asked = sealer.call(sealer.step)
+    if (kind, failing) == ("committed", "fdatasync"):  # what the mark says, the order says too
+        sealer.turn()
+    else:
+        with pytest.raises(OSError, match="no space left"):
+            sealer.turn()
+        assert isinstance(asked.exception(), OSError)
+    monkeypatch.undo()
+    sealer.close()
+    seal_all(tmp_path)
+
+    assert_sealed(tmp_path, 20)
+    policy = open_policy(tmp_path / "ledger" / "policy")
+    report = verify_ledger(tmp_path / "ledger", policy, tmp_path / "bodies", keys=tmp_path / "keys")
+    assert report.faults == []
 
 
 def test_a_log_that_a_crash_left_unopened_is_opened_by_its_first_leaf(tmp_path, monkeypatch):
