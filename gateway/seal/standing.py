@@ -64,5 +64,8 @@ class StandingAlerts:
         """After a commit up to a leaf."""
         if self._changed or reached - self._kept >= KEEP_EVERY:
             told = {"reached": reached, "alerts": self.alerts}
-            write_durably(self._path, orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
+            try:
+                write_durably(self._path, orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
+            except OSError as error:  # a full disk, perhaps: the leaves say it too
+                log.warning("alerts.json is not kept: %s", error)
             self._kept, self._changed = reached, False
