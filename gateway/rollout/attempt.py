@@ -108,8 +108,7 @@ class Attempt:
         return Rollout(
             name=self.name, attempt=self.number, source=self.settings.from_,
             target=self.settings.to, weight_ppm=step.weight_ppm,
-            holdout_ppm=self.settings.holdout, control=self.settings.control,
-            shadow_ppm=step.shadow_ppm, noise_ppm=step.noise_ppm,
+            holdout_ppm=self.settings.holdout, shadow_ppm=step.shadow_ppm, noise_ppm=step.noise_ppm,
         ).to_json()  # fmt: skip
 
     def ends_with(self) -> str:

@@ -247,8 +247,9 @@ def _missing(
     if guard.of_pairs and (short := _coverage(settings.health, counts)) is not None:
         return short
     if min(found.units) < least and guard.by is None:
-        counted = "labels" if guard.metric == "label_correct" else "units"
-        what = "pairs" if guard.of_pairs else f"{counted} in each arm"
+        labelled = guard.metric == "label_correct"
+        what = "labels" if labelled else "pairs" if guard.of_pairs else "units"
+        what += "" if guard.of_pairs else " in each arm"
         return f"{min(found.units)} of {least} {what}"
     return None
 
