@@ -223,8 +223,8 @@ class Worker:
         self.metrics.tell()
 
     async def _tick(self) -> None:
-        """Ten times a second the table, once a second everything else: as soon as one is over, since
-        rollouts wait at the end of a block for every worker's mark."""
+        """Ten times a second the table, once a second everything else: as soon as one is over,
+        since rollouts wait at the end of a block for every worker's mark."""
         second, loop = 0, asyncio.get_running_loop()
         while True:
             try:
