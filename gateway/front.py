@@ -166,6 +166,7 @@ class Front:
         witnesses = (analyst or {}).get("witnesses", {})
         words += witnesses.get("words", [])
         red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
+        red += (governor or {}).get("damaged_keys", [])
         red += witnesses.get("red", [])
         red += self.stores.refusing() + self._troubles()
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"

@@ -25,6 +25,7 @@ from gateway.check import check
 from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
 from gateway.disk import Occupied
+from gateway.ledger.keyfiles import damaged_slots
 from gateway.revision.publisher import Publisher, file_problems
 from gateway.revision.revisions import Clashing, Owned, Revisions
 from gateway.rollout.controller import Rollouts
@@ -36,6 +37,7 @@ from gateway.table import Conflict, TableStore
 from gateway.telemetry.metrics import Metrics
 
 IDLE_S = 0.02
+DAMAGED_TOLD_MAX = 10
 log = logging.getLogger("headworks.governor")
 
 
@@ -51,7 +53,7 @@ class Governor:
         ledger: LedgerSettings,
     ) -> None:
         """`started`: the settings of the start that only a restart can change."""
-        self.config, self.overrides, self.state = config, overrides, state
+        self.config, self.overrides, self.state, self.keys = config, overrides, state, keys
         self.clock, self.started = clock, started
         self.metrics = Metrics("governor", state / "metrics")
         self.tables = TableStore(state)
@@ -60,6 +62,7 @@ class Governor:
         self.custody = Custody(self.sealer)
         self.rollouts = Rollouts(state, keys, self.sealer, self.revisions, self.clock, self.metrics)
         self.refused: list[str] = []  # what keeps the file as it is out of force
+        self.damaged_keys: list[str] = []
         self.stopping = False
         self._publishing = asyncio.Lock()
 
@@ -82,11 +85,12 @@ class Governor:
         )
         self.server = Server(config)
         serving = loop.create_task(self.server.serve())
+        looking = loop.create_task(asyncio.to_thread(self._look_at_keys))
         try:
             await self._seal_until_stopped()
         finally:
-            self.server.should_exit = True
-            await serving
+            self.server.should_exit = self.stopping = True
+            await asyncio.gather(serving, looking)
             self.rollouts.close()
             self.sealer.close()
         return 0
@@ -114,6 +118,15 @@ class Governor:
                 return
             if not written:
                 await asyncio.sleep(IDLE_S)
+
+    def _look_at_keys(self) -> None:
+        """Once, at the start and beside the work: slots that rotted are told before one is used."""
+        for found in damaged_slots(self.keys):
+            for words in found:
+                log.critical(words)
+            self.damaged_keys += found[: DAMAGED_TOLD_MAX - len(self.damaged_keys)]
+            if self.stopping:
+                return
 
     def _turn(self) -> int:
         self.custody.retire()
@@ -180,7 +193,8 @@ class Governor:
             return JSONResponse(
                 {"leaves": self.sealer.ledger.number, "journals": self.sealer.lag(),
                  "ledger": self.sealer.notary.status(), "revision": self.tables.current,
-                 "refused": self.refused, "rollouts": self.rollouts.words()}
+                 "refused": self.refused, "rollouts": self.rollouts.words(),
+                 "damaged_keys": self.damaged_keys}
             )  # fmt: skip
 
         async def tell(request: Request) -> JSONResponse:

@@ -28,7 +28,11 @@ def fail(words: str, code: int) -> NoReturn:
 
 
 def ledger_folder(config: Path, set_: list[str] | None) -> Path:
-    """Where the configured gateway has its ledger."""
+    return configured(config, set_)[0]
+
+
+def configured(config: Path, set_: list[str] | None) -> tuple[Path, Path]:
+    """Where the configured gateway has its ledger, and its keys."""
     from gateway.check import check
 
     if not config.is_file():
@@ -36,7 +40,8 @@ def ledger_folder(config: Path, set_: list[str] | None) -> Path:
     checked = check(config, overrides(set_))
     if checked.settings is None:
         fail(f"{config}: {len(checked.problems)} problems; headworks check names them", EXIT_FOUND)
-    return checked.resolve(checked.settings.state) / "ledger"
+    settings = checked.settings
+    return checked.resolve(settings.state) / "ledger", checked.resolve(settings.keys)
 
 
 @ledger.command()
@@ -54,6 +59,13 @@ def verify(
     bodies: Annotated[
         bool, typer.Option(help="Check the blobs of state/bodies, where it is beside.")
     ] = True,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder `keys`: is each body's there and whole? Absent: the configuration's, "
+            "if DIR is absent too."
+        ),
+    ] = None,
     trees: Annotated[
         bool,
         typer.Option("--trees", help="Only trees, signatures and order; read no leaf, no body."),
@@ -63,7 +75,9 @@ def verify(
     json: Json = False,
 ) -> None:
     """Recompute everything from the raw files; exit code 1 if anything does not hold."""
-    folder = folder or ledger_folder(config, set_)
+    if folder is None:
+        folder, own_keys = configured(config, set_)
+        keys = keys or own_keys
     from gateway.verify.ledger import find_policy, is_ledger, open_policy, verify_ledger, verify_log
     from gateway.verify.verify_evidence import Wrong
 
@@ -85,8 +99,9 @@ def verify(
         beside = folder.resolve().parent / "bodies"
         place_of_bodies = beside if bodies and not trees and beside.is_dir() else None
         report = verify_ledger(
-            folder, believed, place_of_bodies, strict=policy is not None, leaves=not trees
-        )
+            folder, believed, place_of_bodies, strict=policy is not None, leaves=not trees,
+            keys=keys,
+        )  # fmt: skip
     else:
         report = verify_log(folder, believed, strict=policy is not None)
     report.seconds = round(time.perf_counter() - began, 3)

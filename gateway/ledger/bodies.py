@@ -36,7 +36,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.disk import sync_folder
-from gateway.ledger.subjects import KeyReader, Subjects
+from gateway.ledger.keyfiles import KeyReader
+from gateway.ledger.subjects import Subjects
 
 BLOB_BYTES_MAX = 1024**3
 NUMBERS_MAX = 65_536

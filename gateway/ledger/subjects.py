@@ -1,6 +1,6 @@
 """Keys of subjects, and who has which: everything that makes a person's bodies readable.
 
-    keys/subjects/<file>.keys     slots of 32 bytes, 65,536 a file; a key's number is its slot
+    keys/subjects/<file>.keys     slots, 65,536 a file; a key's number is its slot (`keyfiles.py`)
     keys/subjects/index.key       32 bytes, the key of the map's HMACs
     keys/subjects/map.sqlite      HMAC-SHA256(index key, subject) -> key number, the subject's token
     state/bodies/numbers          8 bytes: numbers below it may have been given
@@ -14,6 +14,7 @@ Invariants:
 4. What is erased leaves no byte: slots are overwritten in place, rows with `secure_delete`, the
    write-ahead log is emptied, and the map's file is searched for what must be gone. A mark in the
    map (`user_version`), set with the deletion, makes a start after a crash clean up by itself.
+   A subject whose slot is damaged gets a second number and keeps the first: both are erased as one.
 5. `index.key` and map belong together: the map says of which key it is, and no other one is used.
 """
 
@@ -23,104 +24,33 @@ import hmac
 import os
 import sqlite3
 import struct
-import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from gateway.disk import sync_folder, write_durably
+from gateway.ledger.keyfiles import (
+    ERASED,
+    KEY_BYTES,
+    SLOT_BYTES,
+    SLOTS_A_FILE,
+    Erased,
+    KeyDamaged,
+    KeyFiles,
+    KeysUnusable,
+    combine,
+    encode_slot,
+)
 
-KEY_BYTES = 32
-ERASED = bytes(KEY_BYTES)
-SLOTS_A_FILE = 65_536
 FIRST_NUMBER = 1
 RESERVED = 4096
 """Numbers promised at once; what a start skips, at most."""
 CACHED_MAX = 50_000
-FILES_OPEN_MAX = 16
 SEARCHED_MAX = 64
 """Deleted rows that are searched for one by one; for more the map is written anew at once."""
 NUMBER = struct.Struct("<Q")
 CHECK = struct.Struct(">i")
-
-
-class Erased(ValueError):
-    """A key that is wanted was destroyed, or is not in these keys."""
-
-    reason = "erased"
-
-
-class KeysUnusable(OSError):
-    """Numbers were given, and the keys they belong to are missing or damaged."""
-
-
-def combine(keys: Sequence[bytes]) -> bytes:
-    """The key of a blob of one or several subjects: without any one of them it is lost."""
-    return keys[0] if len(keys) == 1 else sha256(b"".join(keys)).digest()
-
-
-class KeyFiles:
-    """The slots, read by any thread; at most `FILES_OPEN_MAX` files stay open."""
-
-    def __init__(self, root: Path, flags: int = os.O_RDONLY) -> None:
-        self.root = root
-        self._flags = flags | os.O_CLOEXEC
-        self._open: OrderedDict[int, int] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def path(self, file: int) -> Path:
-        return self.root / f"{file:08d}.keys"
-
-    def files(self) -> list[int]:
-        return sorted(int(path.stem) for path in self.root.glob("*.keys"))
-
-    def descriptor(self, file: int) -> int:
-        """FileNotFoundError: none of its keys is left, or was ever there."""
-        found = self._open.get(file)
-        if found is None:
-            found = self._open[file] = os.open(self.path(file), self._flags, 0o600)
-            while len(self._open) > FILES_OPEN_MAX:
-                os.close(self._open.popitem(last=False)[1])
-        self._open.move_to_end(file)
-        return found
-
-    def read(self, number: int) -> bytes:
-        """The raw key of a number. Erased; KeysUnusable: there are no keys at all."""
-        file, slot = divmod(number, SLOTS_A_FILE)
-        try:
-            with self._lock:
-                key = os.pread(self.descriptor(file), KEY_BYTES, slot * KEY_BYTES)
-        except FileNotFoundError:
-            if not self.root.exists():
-                raise KeysUnusable(f"{self.root} is missing") from None
-            key = b""
-        if len(key) != KEY_BYTES or key == ERASED:
-            raise Erased(f"key {number} was erased")
-        return key
-
-    def forget(self, file: int) -> None:
-        with self._lock:
-            if (found := self._open.pop(file, None)) is not None:
-                os.close(found)
-
-    def close(self) -> None:
-        for file in list(self._open):
-            self.forget(file)
-
-
-class KeyReader:
-    """Any process that may read bodies, from any of its threads. It keeps no key."""
-
-    def __init__(self, keys: Path) -> None:
-        self._files = KeyFiles(keys / "subjects")
-
-    def secret(self, numbers: Sequence[int]) -> bytes:
-        """The 32-byte key of a blob under these numbers. Erased: one of them is no more."""
-        return combine([self._files.read(number) for number in numbers])
-
-    def close(self) -> None:
-        self._files.close()
 
 
 class Subjects:
@@ -151,7 +81,7 @@ class Subjects:
         files = self._files.files()
         if not files:
             return 0
-        slots = -(-self._files.path(files[-1]).stat().st_size // KEY_BYTES)
+        slots = -(-self._files.path(files[-1]).stat().st_size // SLOT_BYTES)
         return files[-1] * SLOTS_A_FILE + slots
 
     def _open_map(self) -> sqlite3.Connection:
@@ -164,7 +94,7 @@ class Subjects:
             opened.execute(f"PRAGMA {setting}")
         opened.execute(
             "CREATE TABLE IF NOT EXISTS subjects"
-            " (hmac BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"
+            " (hmac BLOB, number INTEGER, PRIMARY KEY (hmac, number)) WITHOUT ROWID"
         )
         opened.execute("CREATE TEMP TABLE doomed (number INTEGER PRIMARY KEY)")
         self._hold_against(opened)
@@ -193,7 +123,7 @@ class Subjects:
 
     def _number(self, subject: str) -> int:
         number = self._numbers.get(subject)
-        if number is None:
+        if number is None or not self._usable(number):
             digest = self._digest(subject)
             number = self._known(digest)
             if number is None:
@@ -209,14 +139,14 @@ class Subjects:
         return hmac.digest(self._index_key, subject.encode("utf-8", "surrogatepass"), "sha256")
 
     def _known(self, digest: bytes) -> int | None:
-        """A row whose key is gone is as good as none: it is replaced."""
+        """The newest number whose key is whole: another one is as good as none."""
         if (waiting := self._rows.get(digest)) is not None:
             return waiting
-        row = self._map.execute("SELECT number FROM subjects WHERE hmac = ?", (digest,)).fetchone()
-        if row is None or not self.alive(row[0]):
-            return None
-        number: int = row[0]
-        return number
+        return next((number for number in self._held(digest) if self._usable(number)), None)
+
+    def _held(self, digest: bytes) -> list[int]:
+        query = "SELECT number FROM subjects WHERE hmac = ? ORDER BY number DESC"
+        return [number for (number,) in self._map.execute(query, (digest,))]
 
     def _give(self) -> int:
         number = self._next
@@ -228,7 +158,7 @@ class Subjects:
         return number
 
     def secret(self, numbers: Sequence[int]) -> bytes:
-        """The 32-byte key of a blob under these numbers. Erased: one of them is no more."""
+        """The 32-byte key of a blob under these numbers. Erased, KeyDamaged: one of them is."""
         if len(numbers) == 1:
             return self._key(numbers[0])
         return combine([self._key(number) for number in numbers])
@@ -247,16 +177,42 @@ class Subjects:
         return key
 
     def alive(self, number: int) -> bool:
-        """Whether a number's key is there."""
+        """Whether there is anything to erase of a number's key."""
         try:
             self._key(number)
         except Erased:
+            return False
+        except KeyDamaged:
+            return True
+        return True
+
+    def _usable(self, number: int) -> bool:
+        try:
+            self._key(number)
+        except (Erased, KeyDamaged):
             return False
         return True
 
     def token(self, subject: str) -> int | None:
         """The number of a subject that has bodies, without making one."""
-        return self._known(self._digest(subject))
+        digest = self._digest(subject)
+        if (number := self._known(digest)) is not None:
+            return number
+        return next((number for number in self._held(digest) if self.alive(number)), None)
+
+    def all_of(self, numbers: Collection[int]) -> tuple[int, ...]:
+        """These numbers and all others that the same subjects have: what one erasure is of."""
+        self.commit()
+        self._doom(numbers)
+        query = (
+            "SELECT DISTINCT number FROM subjects WHERE hmac IN (SELECT hmac FROM subjects"
+            " WHERE number IN (SELECT number FROM doomed))"
+        )
+        return tuple(sorted({*numbers, *(number for (number,) in self._map.execute(query))}))
+
+    def _doom(self, numbers: Collection[int]) -> None:
+        self._map.execute("DELETE FROM doomed")
+        self._map.executemany("INSERT INTO doomed VALUES (?)", ((number,) for number in numbers))
 
     def commit(self) -> None:
         """Make new keys and rows durable; comes before the commit of bodies under them.
@@ -264,13 +220,14 @@ class Subjects:
         After an error the object is of no use any more: open another one.
         """
         if self._keys:
-            for first, data in _runs(self._keys):
+            slots = {number: encode_slot(number, key) for number, key in self._keys.items()}
+            for first, data in _runs(slots):
                 self._write(first, data)
             self._keep()
         if self._rows:
             self._map.execute("BEGIN")
             rows = sorted(self._rows.items())
-            self._map.executemany("INSERT OR REPLACE INTO subjects VALUES (?, ?)", rows)
+            self._map.executemany("INSERT INTO subjects VALUES (?, ?)", rows)
             self._map.execute("COMMIT")
             self._rows.clear()
 
@@ -286,7 +243,7 @@ class Subjects:
         if fresh := not self._files.path(file).exists():
             self._files.path(file).touch(0o600)
         descriptor = self._files.descriptor(file)
-        if os.pwrite(descriptor, data, slot * KEY_BYTES) != len(data):
+        if os.pwrite(descriptor, data, slot * SLOT_BYTES) != len(data):
             raise OSError("a write of keys was short")
         os.fdatasync(descriptor)
         if fresh:
@@ -319,13 +276,13 @@ class Subjects:
         alive = {
             slot: ERASED
             for slot in sorted(slots)
-            if data[slot * KEY_BYTES : (slot + 1) * KEY_BYTES].strip(b"\0")
+            if data[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES].strip(b"\0")
         }
         descriptor = self._files.descriptor(file)
         for first, zeros in _runs(alive):
-            if os.pwrite(descriptor, zeros, first * KEY_BYTES) != len(zeros):
+            if os.pwrite(descriptor, zeros, first * SLOT_BYTES) != len(zeros):
                 raise OSError("a write of zeros over keys was short")
-            data[first * KEY_BYTES : first * KEY_BYTES + len(zeros)] = zeros
+            data[first * SLOT_BYTES : first * SLOT_BYTES + len(zeros)] = zeros
         os.fdatasync(descriptor)
         if (file + 1) * SLOTS_A_FILE <= self._next and not data.strip(b"\0"):
             self._files.forget(file)
@@ -334,15 +291,14 @@ class Subjects:
         return len(alive)
 
     def _delete_rows(self, numbers: set[int]) -> None:
-        self._map.execute("DELETE FROM doomed")
-        self._map.executemany("INSERT INTO doomed VALUES (?)", ((number,) for number in numbers))
-        query = "SELECT hmac FROM subjects WHERE number IN (SELECT number FROM doomed)"
+        self._doom(numbers)
+        query = "SELECT hmac, number FROM subjects WHERE number IN (SELECT number FROM doomed)"
         rows = self._map.execute(query).fetchall()
         if not rows:
             return
         self._map.execute("BEGIN")
         self._map.execute("PRAGMA user_version = 1")
-        self._map.executemany("DELETE FROM subjects WHERE hmac = ?", rows)
+        self._map.executemany("DELETE FROM subjects WHERE hmac = ? AND number = ?", rows)
         self._map.execute("COMMIT")
         self._empty_log()
         if len(rows) > SEARCHED_MAX or _holds_any(

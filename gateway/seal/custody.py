@@ -79,7 +79,7 @@ class Custody:
         if not 0 < len(subject) <= SUBJECT_MAX:
             raise Refused(400, "bad_parameter", f"subject: 1 to {SUBJECT_MAX} characters")
         token = self.sealer.subjects.token(subject)
-        plan = self.erasure.plan([token] if token is not None else [])
+        plan = self.erasure.plan([] if token is None else self.sealer.subjects.all_of([token]))
         return {"token": token, "count": plan.blobs, "bytes": plan.bytes, "files": plan.files}
 
     def resolve(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Custody:
         """Erase `token` or the one subject of `decision`; what was destroyed."""
         reason = _reason(asked)
         self._seal_all()
-        numbers = self._numbers(asked)
+        numbers = self.sealer.subjects.all_of(self._numbers(asked))
         plan = self.erasure.plan(numbers, self._exports())
         if plan.empty:
             raise Refused(404, "nothing_held", "nothing is left to erase")

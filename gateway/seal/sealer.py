@@ -24,10 +24,11 @@ from gateway.journal.directory import Garbled, JournalFolder, folders
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import decode_parts
 from gateway.ledger.bodies import Bodies, BodyReader
+from gateway.ledger.keyfiles import Erased, KeyDamaged
 from gateway.ledger.log import Ledger, LedgerReader
 from gateway.ledger.names import ROOT, day_of
 from gateway.ledger.signer import Signer
-from gateway.ledger.subjects import Erased, Subjects
+from gateway.ledger.subjects import Subjects
 from gateway.seal.joining import Joining, Sealed
 from gateway.seal.leaf import (
     DECISIONS_BYTES_MAX,
@@ -260,8 +261,8 @@ class Sealer:
         day = day_of(header.get("at") or self.clock.steady())
         try:
             body = self.bodies.append(model, day, header["id"], numbers, parts)
-        except Erased:
-            return Sealed(header, {"unreadable": "erased"}, found)
+        except (Erased, KeyDamaged) as error:
+            return Sealed(header, {"unreadable": error.reason}, found)
         version = found.versions.get(header.get("version", "")) if found else None
         card = version.card if version else None
         findings = decisions_of(header, context, response, card, found, request)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.verify.chronicle import Chronicle
+from gateway.verify.keys import Keys
 
 OPEN_MAX = 64
 CHUNK = 1024**2
@@ -19,10 +20,11 @@ FILE = re.compile(r"[^/\x00]+/[^/\x00]+")
 
 
 class Bodies:
-    """`counts`: whole, erased, retired. `fault_of` says what is wrong with one, if anything."""
+    """`counts`: whole, keyless (whole, but a key is gone and no leaf says why), erased, retired.
+    `fault_of` says what is wrong with one, if anything; `keys`: where its keys are looked for."""
 
-    def __init__(self, root: Path, chronicle: Chronicle) -> None:
-        self.root, self.chronicle = root, chronicle
+    def __init__(self, root: Path, chronicle: Chronicle, keys: Keys | None = None) -> None:
+        self.root, self.chronicle, self.keys = root, chronicle, keys
         self.counts: Counter[str] = Counter()
         self._open: OrderedDict[str, int | None] = OrderedDict()
 
@@ -43,12 +45,33 @@ class Bodies:
                 return None
             return "body missing", f"bodies/{file}.bodies is not there"
         if self._digest(descriptor, offset, length) == digest:
-            self.counts["whole"] += 1
-            return None
+            return self._fault_of_keys(descriptor, offset, length)
         if self._erased(descriptor, offset, length):
             self.counts["erased"] += 1
             return None
         return "body changed", f"bodies/{file}.bodies at {offset}: not the {length} bytes it was"
+
+    def _fault_of_keys(self, descriptor: int, offset: int, length: int) -> tuple[str, str] | None:
+        """Of a blob that is whole: can it be opened with the keys that are there?"""
+        kind = "whole"
+        for number in self._numbers(descriptor, offset, length) if self.keys else ():
+            if number in self.chronicle.erased:
+                continue
+            assert self.keys is not None
+            state = self.keys.state(number)
+            if state == "damaged":
+                return "key damaged", self.keys.place(number)
+            if state == "missing":
+                kind = "keyless"
+        self.counts[kind] += 1
+        return None
+
+    def _numbers(self, descriptor: int, offset: int, length: int) -> tuple[int, ...]:
+        """The key numbers in a blob's head (u32 count, u64 each), if it has one."""
+        count = int.from_bytes(os.pread(descriptor, 4, offset), "little")
+        if not 0 < count <= (length - 4) // 8:
+            return ()
+        return struct.unpack(f"<{count}Q", os.pread(descriptor, 8 * count, offset + 4))
 
     def _descriptor(self, file: str) -> int | None:
         if file in self._open:
@@ -96,3 +119,5 @@ class Bodies:
             if descriptor is not None:
                 os.close(descriptor)
         self._open.clear()
+        if self.keys is not None:
+            self.keys.close()

@@ -15,6 +15,7 @@ from gateway.verify.bodies import Bodies
 from gateway.verify.chronicle import HOLES_MAX, Chronicle
 from gateway.verify.fault import Fault, Found, LogReport, Report
 from gateway.verify.folder import TEMPORARY, LogFolder
+from gateway.verify.keys import Keys
 from gateway.verify.log import Claim, LogCheck
 from gateway.verify.order import (
     NO_SOURCE,
@@ -140,18 +141,21 @@ def find_root(folder: Path) -> Path:
 
 
 class LedgerCheck:
-    """One verification; `run` once. `bodies`: the folder of the blobs, None to leave them;
-    `leaves`: whether what leaves say is read."""
+    """One verification; `run` once. `bodies`: the folder of the blobs, None to leave them; `keys`:
+    the folder of their keys, likewise; `leaves`: whether what leaves say is read."""
 
     def __init__(
-        self, folder: Path, policy: Policy, bodies: Path | None, strict: bool, leaves: bool
-    ) -> None:
+        self, folder: Path, policy: Policy, bodies: Path | None, strict: bool, leaves: bool,
+        keys: Path | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.policy, self.strict, self.leaves = folder, policy, strict, leaves
         self.report = Report(str(folder))
         self.live = written_now(folder)
         self.prefix = policy.logs[0].name.removesuffix(ROOT)
         self.chronicle = Chronicle(ROOT, self.prefix)
-        self.bodies = Bodies(bodies, self.chronicle) if bodies is not None else None
+        self.bodies = (
+            Bodies(bodies, self.chronicle, Keys(keys) if keys else None) if bodies else None
+        )
         self.checks: dict[str, LogCheck] = {}
         self.early: dict[str, Fault] = {}
         self.last: dict[str, int] = {}
@@ -414,9 +418,9 @@ class LedgerCheck:
 
 def verify_ledger(
     folder: Path, policy: Policy, bodies: Path | None = None, strict: bool = False,
-    leaves: bool = True,
+    leaves: bool = True, keys: Path | None = None,
 ) -> Report:  # fmt: skip
     """Everything that can be recomputed. The policy's first log is the root log; `strict`: it is
     the reader's own, and its quorum has to be met in every log. Without `leaves` the trees, their
     signatures and the order are recomputed, but only the root log's leaves are read."""
-    return LedgerCheck(folder, policy, bodies, strict, leaves).run()
+    return LedgerCheck(folder, policy, bodies, strict, leaves, keys).run()

@@ -8,7 +8,7 @@ from people import DAYS, World, killed_at, parts_of, populate
 
 from gateway.ledger import bodies as module
 from gateway.ledger.bodies import Damaged, Retired, find, index_path, overwrite
-from gateway.ledger.subjects import Erased
+from gateway.ledger.keyfiles import Erased
 
 
 def test_bodies_come_back_and_nothing_is_in_clear(tmp_path):
@@ -38,7 +38,7 @@ def test_the_blob_is_as_the_format_says(tmp_path):
     world.commit()
     blob = (tmp_path / "state/bodies/mortgage/2026-11-22.bodies").read_bytes()[place.offset :]
     slots = (tmp_path / "keys/subjects/00000000.keys").read_bytes()
-    key = hashlib.sha256(slots[32:64] + slots[64:96]).digest()
+    key = hashlib.sha256(slots[36:68] + slots[72:104]).digest()
     packed = AESGCM(key).decrypt(blob[20:32], blob[32:], b"id-1")
 
     assert (2, 1, 2) == struct.unpack_from("<IQQ", blob)

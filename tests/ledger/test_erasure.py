@@ -9,7 +9,7 @@ from people import World, files_with, killed_at, parts_of, populate
 from gateway.ledger.bodies import Damaged, find
 from gateway.ledger.erasure import Done, Erasure, Export
 from gateway.ledger.holds import Deferred, HeldExchange, Hold, HoldRefused, Holds
-from gateway.ledger.subjects import Erased
+from gateway.ledger.keyfiles import Erased
 
 ANN, BOB = 1, 2
 POSITION = 7

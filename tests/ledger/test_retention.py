@@ -10,6 +10,7 @@ from people import DAYS, World, killed_at, parts_of, populate
 
 from gateway.ledger.bodies import body_files
 from gateway.ledger.holds import HeldExchange, Hold
+from gateway.ledger.keyfiles import Erased
 from gateway.ledger.retention import (
     Log,
     day_end,
@@ -20,7 +21,6 @@ from gateway.ledger.retention import (
     sweep,
     unused,
 )  # fmt: skip
-from gateway.ledger.subjects import Erased
 
 DAY_S = 86400.0
 MODELS = st.sampled_from(["mortgage", "credit-card", "-", "old"])

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from people import World, files_with
 
+from gateway.ledger import keyfiles
 from gateway.ledger import subjects as module
-from gateway.ledger.subjects import Erased, KeyReader, KeysUnusable, Subjects
+from gateway.ledger.keyfiles import Erased, KeyDamaged, KeyReader, KeysUnusable
+from gateway.ledger.subjects import Subjects
 
 NAMES = st.sampled_from(["annalee", "bob", "carl", "däisy", "\udc80", "e" * 500])
 
@@ -138,6 +140,77 @@ def test_keys_are_never_made_twice(tmp_path):
         KeyReader(tmp_path / "keys").secret([1])
 
 
+def test_every_flipped_bit_of_a_key_file_is_told(tmp_path, monkeypatch):
+    """Of keys, of their checksums, of the zeros of an erased one: that slot is named, no other."""
+    monkeypatch.setattr(keyfiles, "PAUSE_S", 0)
+    subjects = open_at(tmp_path)
+    numbers = [subjects.keys_for([name])[0] for name in ("annalee", "bob", "carl")]
+    subjects.destroy(numbers[1:2])
+    secrets = {number: subjects.secret([number]) for number in (numbers[0], numbers[2])}
+    path = tmp_path / "keys/subjects/00000000.keys"
+    data = path.read_bytes()
+    assert [[]] == list(keyfiles.damaged_slots(tmp_path / "keys"))
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        hit = bit // 8 // keyfiles.SLOT_BYTES
+        reader = KeyReader(tmp_path / "keys")
+        with pytest.raises(KeyDamaged, match=f"slot {hit} of {path}"):
+            reader.secret([hit])
+        for number in secrets.keys() - {hit}:
+            assert secrets[number] == reader.secret([number])
+        reader.close()
+        ((told,),) = keyfiles.damaged_slots(tmp_path / "keys")
+        assert f"key {hit} is damaged" in told
+    assert 4 * 36 == len(data)
+    subjects.close()
+
+
+def test_slots_that_changed_places_are_damage(tmp_path):
+    """A key has its number in its checksum: somebody else's key is not taken for one's own."""
+    subjects = open_at(tmp_path)
+    numbers = [subjects.keys_for([name])[0] for name in ("annalee", "bob")]
+    subjects.commit()
+    subjects.close()
+    path = tmp_path / "keys/subjects/00000000.keys"
+    data = path.read_bytes()
+    path.write_bytes(data[:36] + data[72:108] + data[36:72])
+    reader = KeyReader(tmp_path / "keys")
+    for number in numbers:
+        with pytest.raises(KeyDamaged):
+            reader.secret([number])
+    reader.close()
+
+
+def test_a_subject_whose_key_is_damaged_goes_on_under_a_second_one(tmp_path):
+    """New bodies get a new number, the old one is kept for a backup, one erasure takes both."""
+    subjects = open_at(tmp_path)
+    (first,) = subjects.keys_for(["annalee"])
+    (other,) = subjects.keys_for(["bob"])
+    subjects.commit()
+    subjects.close()
+    path = tmp_path / "keys/subjects/00000000.keys"
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + bytes([data[40] ^ 4]) + data[41:])
+    subjects = open_at(tmp_path)
+    assert subjects.token("annalee") == first
+    (second,) = subjects.keys_for(["annalee"])
+    subjects.commit()
+
+    assert second not in (first, other)
+    assert subjects.token("annalee") == second
+    assert subjects.all_of([second]) == subjects.all_of([first]) == (first, second)
+    assert subjects.all_of([other]) == (other,)
+    digest = subjects._digest("annalee")
+    assert 2 == subjects.destroy(subjects.all_of([second]))
+    assert subjects.token("annalee") is None
+    assert [] == files_with(tmp_path, digest)
+    assert [[]] == list(keyfiles.damaged_slots(tmp_path / "keys"))
+    assert subjects.keys_for(["bob"]) == (other,)
+    subjects.close()
+
+
 def test_a_changed_index_key_is_refused(tmp_path):
     """One flipped bit: nobody would be found under it, everybody would be given a new number."""
     subjects = open_at(tmp_path)
@@ -201,7 +274,8 @@ def test_memory_is_bounded(tmp_path, monkeypatch):
 
 def test_key_files_follow_one_another_and_empty_ones_go(tmp_path, monkeypatch):
     """Runs over the end of a file are split; a full file of zeros is unlinked, numbers go on."""
-    monkeypatch.setattr(module, "SLOTS_A_FILE", 16)
+    for each in (module, keyfiles):
+        monkeypatch.setattr(each, "SLOTS_A_FILE", 16)
     world = World(tmp_path)
     numbers = [world.subjects.keys_for(())[0] for _ in range(40)]
     keys = [world.subjects.secret([number]) for number in numbers]

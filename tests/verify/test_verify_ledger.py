@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -360,6 +361,38 @@ def test_bodies_are_there_changed_or_erased(maker):
     assert (kinds(report), report.bodies) == ([], {"whole": 2, "erased": 1})
     path.unlink()
     assert kinds(verified(maker)) == [(NEW, "body missing")]
+
+
+def test_a_damaged_key_is_named_and_a_missing_one_counted(maker, tmp_path):
+    """Given the keys: each body's slot is looked at, unless a leaf says that its key was erased."""
+    maker.publish()
+    maker.finish()
+    keys = tmp_path / "keys"
+    (keys / "subjects").mkdir(parents=True)
+    slots = [bytes([number + 1]) * 32 for number in range(3)]
+    slots = [slot + struct.pack("<I", zlib.crc32(struct.pack("<Q", number) + slot))
+             for number, slot in enumerate(slots)]  # fmt: skip
+    path = keys / "subjects" / "00000000.keys"
+
+    def told():
+        root, bodies = maker.root, maker.state / "bodies"
+        return verify_ledger(root, open_policy(find_policy(root)), bodies, keys=keys)
+
+    path.write_bytes(b"".join(slots))
+    assert (kinds(told()), told().bodies) == ([], {"whole": 3})
+    path.write_bytes(slots[0] + bytes(36))
+    assert (kinds(told()), told().bodies) == ([], {"whole": 1, "keyless": 2})
+    rotten = bytearray(b"".join(slots))
+    rotten[36 + 5] ^= 8
+    path.write_bytes(rotten)
+    (fault,) = told().faults
+    assert (fault.kind, fault.index) == ("key damaged", 1)
+    assert "00000000.keys: slot 1, at byte 36" in fault.words
+    maker.tell("erasure", {"numbers": [1], "files": ["mortgage/2026-11-23"]})
+    maker.publish()
+    maker.finish()
+    path.write_bytes(rotten)
+    assert kinds(told()) == []
 
 
 def test_what_a_crash_left_is_noted_not_blamed(maker):

@@ -142,6 +142,45 @@ def test_what_keeps_a_process_from_its_work_stands_in_status(make_gateway):
     assert infer(gateway).status_code == 200
 
 
+def test_a_rotten_key_is_told_at_the_start_and_its_person_goes_on(make_gateway):
+    """Red, with the slot; `ledger verify` names it, too; new answers are kept under a new key, and
+    one erasure takes both."""
+    gateway = make_gateway().start()
+    headers = KEY | {"x-headworks-subject": "annalee"}
+
+    def ask() -> str:
+        url = f"http://{gateway.data}/v2/models/mortgage/infer"
+        answer = httpx2.post(url, content=body(), headers=headers, timeout=10)
+        assert answer.status_code == 200
+        return answer.headers["x-headworks-id"]
+
+    before = ask()
+    gateway.wait_settled()
+    gateway.stop()
+    path = gateway.folder / "keys" / "subjects" / "00000000.keys"
+    data = bytearray(path.read_bytes())
+    data[36 + 3] ^= 1
+    path.write_bytes(data)
+    gateway.start()
+    after = ask()
+    status = gateway.wait_settled()
+    until = time.monotonic() + 30
+    while "slot 1 of" not in str(status["words"]) and time.monotonic() < until:
+        status = gateway.api("/api/v1/status")
+    verified = gateway.run("ledger", "verify")
+
+    assert (status["state"], "slot 1 of" in str(status["words"])) == ("red", True)
+    assert (verified.returncode, "slot 1, at byte 36" in verified.stdout) == (1, True)
+    assert gateway.reveal(before)["features"] is None
+    assert gateway.reveal(after)["features"] is not None
+    erased = gateway.run("subject", "erase", "--decision", after, "--reason", "asked by letter")
+    assert erased.returncode == 0, erased.stderr
+    assert gateway.reveal(after)["features"] is None
+    assert not any(path.read_bytes()[36:72])
+    verified = gateway.run("ledger", "verify")
+    assert verified.returncode == 0, verified.stdout
+
+
 def test_data_files_that_do_not_fit_are_told_before_serving(make_gateway):
     """`check` and `serve` read the data files: a CSV that calls itself Parquet is no surprise."""
     gateway = make_gateway()
