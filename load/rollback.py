@@ -25,6 +25,7 @@ import orjson
 
 from gateway.ledger.log import LedgerReader
 from load import headworks, processes
+from load.answering import listening, read_message
 from load.figures import percentile
 from load.scenario import KEY, SCENARIOS, infer_path, small_answer
 
@@ -54,13 +55,15 @@ WAYS = {"limit": "[{metric: bad_ratio, above: 20%, for: 2 blocks, min_requests: 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """In seconds after the end of the block that proved it. `exchange`: the last worker's first
-    exchange without the candidate; `canary`: the last one that came to the candidate."""
+    """In seconds after the end of the block that proved it. `canary`: the last exchange that came
+    to the candidate; `exposed`: the last one of any worker by a table that has it; `exchange`: the
+    last worker's first one by a table without it, which waits until somebody asks that worker."""
 
     way: str
     decided: float
-    exchange: float
     canary: float
+    exposed: float
+    exchange: float
 
 
 def measured(way: str, leaves: Iterable[Mapping[str, Any]]) -> Round | None:
@@ -88,33 +91,9 @@ def measured(way: str, leaves: Iterable[Mapping[str, Any]]) -> Round | None:
             return None
         reached.append(min(later))
     canary = max(record["at"] for _, record in before if record["arm"] == "canary")
-    since = [(at - ended) / 1e9 for at in (move["at"], max(reached), canary)]
+    stale = max(record["at"] for _, record in before)
+    since = [(at - ended) / 1e9 for at in (move["at"], canary, stale, max(reached))]
     return Round(way, *since)
-
-
-def answering(status: bytes, body: bytes) -> Any:
-    """A server's connection that answers everything alike."""
-    answer = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
-    sent = answer % (status, len(body), body)
-
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                await _read(reader)
-                writer.write(sent)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    return connection
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    """A message with a length, whose head is given."""
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    found = head.partition(b"content-length:")[2].partition(b"\r\n")[0]
-    await reader.readexactly(int(found or 0))
-    return head
 
 
 class Traffic:
@@ -132,7 +111,7 @@ class Traffic:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             for _ in range(ASKED_OF_ONE):
                 writer.write(self._request())
-                await _read(reader)
+                await read_message(reader)
                 await asyncio.sleep(PAUSE_S)
             writer.close()
 
@@ -176,9 +155,8 @@ def _leaves(state: Path, start: int) -> list[tuple[int, bytes]]:
 
 
 async def measure(rounds: int, folder: Path) -> list[Round]:
-    well = await asyncio.start_server(answering(b"200 OK", small_answer()), "127.0.0.1", 0)
-    bad = await asyncio.start_server(answering(b"500 Broken", b"{}"), "127.0.0.1", 0)
-    upstreams = [f"http://127.0.0.1:{one.sockets[0].getsockname()[1]}" for one in (well, bad)]
+    kinds = (b"200 OK", small_answer(), 0.0), (b"500 Broken", b"{}", 0.0)
+    upstreams = [f"http://127.0.0.1:{await listening(kind)}" for kind in kinds]
     data, admin = processes.free_ports(2)
     model = {
         "unit": ["header:x-unit"],
@@ -207,6 +185,7 @@ def lines(rounds: list[Round]) -> list[str]:
     told = ["| decided by | rounds | ms after the end of the block | median | p95 | most |",
             "|---|---|---|---|---|---|"]  # fmt: skip
     names = {"decided": "the governor decided", "canary": "last exchange of the candidate came",
+             "exposed": "last exchange by a table with it came",
              "exchange": "every worker had taken an exchange without it"}  # fmt: skip
     for way in WAYS:
         own = [one for one in rounds if one.way == way]

@@ -71,7 +71,10 @@ class Attempt:
         self.author = str(created["by"])
         self.plan: Plan = replace(self.settings.plan(self.author), digest=created["digest"])
         self.stage = Stage()
-        self.judging = Judging(self.settings, self.settings.from_, self.settings.to)
+        shadowing = frozenset(n for n, step in enumerate(self.plan.steps) if step.shadow_ppm)
+        self.judging = Judging(
+            self.settings, self.settings.from_, self.settings.to, shadowing or None
+        )
         self.block_ns = round(self.settings.evidence.block * BILLION)
         self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns, answers)
         self.finding: Finding | None = None

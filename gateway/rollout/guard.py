@@ -329,7 +329,8 @@ def _coverage(health: HealthSettings, counts: Counts) -> str | None:
     share, least = counts.compared / counts.eligible, health.shadow_coverage.below / MILLION
     if share >= least:
         return None
-    return f"{share:.1%} of the shadows were compared, at least {least:.1%} is wanted"
+    told = math.floor(share * 1000) / 10  # never the share that is wanted
+    return f"{told:.1f}% of the shadows were compared, at least {least:.1%} is wanted"
 
 
 def _ailments(health: HealthSettings, counts: Counts, block: Block) -> tuple[Ailment, ...]:

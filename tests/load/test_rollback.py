@@ -35,9 +35,8 @@ def test_the_last_worker_counts():
     new = [exchange("0.a", "r2", 10_350, "stable"), exchange("1.b", "r2", 10_600, "stable")]
     told = rollback.measured("limit", leaves(*OLD, *new))
     assert told is not None
-    assert [round(value * 1e9) for value in (told.decided, told.exchange, told.canary)] == [
-        300, 600, -500,
-    ]  # fmt: skip
+    seconds = told.decided, told.canary, told.exposed, told.exchange
+    assert [round(value * 1e9) for value in seconds] == [300, -500, 400, 600]
 
 
 @pytest.mark.parametrize(

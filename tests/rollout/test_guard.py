@@ -13,6 +13,7 @@ from traffic import SECOND, arm, block, blocks
 from gateway.rollout.block import ArmCounts, Block, PairCounts
 from gateway.rollout.guard import Plan, alphas, judge, readings
 from gateway.rollout.guardsettings import JudgeSettings
+from gateway.rollout.judging import Judging
 
 EVERY = [
     "errors", "latency_p95", "latency_p99", "disagreement", "flips", "score_shift", "accuracy",
@@ -291,6 +292,18 @@ def test_pairs_are_not_judged_where_many_are_missing():
     assert "undecided" == words(judgements[-1])["disagreement"]
     assert "of the shadows were compared" in judgements[-1].verdicts[0].why
     assert [("shadow_coverage", "hold")] == [(one.name, one.do) for one in judgements[-1].ailments]
+
+
+def test_shadows_that_are_over_hold_nobody():
+    """Copies that were missed can come back while there are copies: later nothing could ever end
+    the hold. Guards of pairs stay undecided; the share is never told as the one that is wanted."""
+    settings = JudgeSettings.model_validate({"guards": ["flips"]})
+    missed = PairCounts(eligible=20_000, compared=18_999, units=18_999)
+    for step, held in ((0, True), (1, False)):
+        judging = Judging(settings, "a", "b", frozenset({0}))
+        told = judging.take(replace(block(7, pairs=missed), step=step)).unhealthy
+        assert ("shadow_coverage" in told) == held
+        assert "94.9% of the shadows" in judging.verdicts()[0]["missing"]
 
 
 def test_no_traffic_is_neither_good_nor_bad():
