@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import time
 
 import httpx2
@@ -21,14 +22,13 @@ evidence: {block: 1s, warmup: 0s, min_requests: 50}
 guards: GUARDS
 limits: [{metric: bad_ratio, above: 20%, for: 2 blocks, min_requests: 5}]
 steps:
-  - {shadow: 100%, min: 6s, max: 10m, require: []}
+  - {shadow: 100%, min: 6s, max: 10m, require: REQUIRED}
   - {weight: 40%, min: 20s, max: 10m, require: []}
   - {weight: 100%, bake: 6s}
 holdout: 20%
 """
-ALL = "[errors, {name: latency_p95, worse_than: x1.5}, {name: flips, max: 3%, on_fail: rollback}]"
+ALL = "[errors, {name: latency_p95, worse_than: x1.5}, {name: flips, max: 10%, on_fail: rollback}]"
 BY_RACE = "[{name: fairness, by: race, min_per_group: 50, on_fail: rollback}]"
-GROUPS = '{"race": "black"}'
 STOPPED = {
     "scaled": (ALL, "worse by the evidence: flips", "would be decided otherwise by candidate"),
     "slice": (ALL, "worse by the evidence: flips", "would be decided otherwise by candidate"),
@@ -60,12 +60,18 @@ models:
   mortgage:
     unit: [header:x-applicant, exchange]
     versions:
-      steady: {{upstream: '{steady}', artifact: models/mortgage/v1}}
-      candidate: {{upstream: '{candidate}', artifact: models/mortgage/v1}}
+      steady: {{upstream: '{steady}', artifact: models/mortgage/steady}}
+      candidate: {{upstream: '{candidate}', artifact: models/mortgage/candidate}}
     rules: [{{name: everyone, split: {{steady: 100%}}}}]
     monitor: {{groups: [race]}}
 """
-        return make_gateway(edit=lambda _: text).start()
+        gateway = make_gateway(edit=lambda _: text)
+        models = gateway.folder / "models" / "mortgage"
+        for version in ("steady", "candidate"):
+            shutil.copytree(models / "v1", models / version)
+            card = models / version / "card.yaml"
+            card.write_text(card.read_text().replace("version: v1\n", f"version: {version}\n"))
+        return gateway.start()
 
     yield make
     for server in made:
@@ -74,10 +80,10 @@ models:
 
 
 def applicant(number: int) -> tuple[bytes, dict[str, str]]:
-    """One of a tenth with a condominium, one of three of a group that borrows more of the value."""
+    """A quarter has a condominium, a third is of a group that borrows more of the value."""
     rng = random.Random(number)
     black = rng.random() < 0.33
-    form = {"dir": rng.random(), "hir": rng.random(), "condominium": float(rng.random() < 0.1),
+    form = {"dir": rng.random(), "hir": rng.random(), "condominium": float(rng.random() < 0.25),
             "lvr": rng.uniform(0.85, 1.0) if black else rng.uniform(0.5, 0.95)}  # fmt: skip
     group = f"race={'black' if black else 'white'}"
     return body(**form), KEY | {"x-applicant": f"unit-{number}", "x-headworks-groups": group}
@@ -99,7 +105,8 @@ async def traffic(gateway, enough, seconds: float) -> None:
 def outcome(gateway, guards: str) -> tuple[str, str, list[str]]:
     """Phase in the end, the last move's reason, and what each guard says in words."""
     path = gateway.folder / "trial.yaml"
-    path.write_text(FILE.replace("GUARDS", guards))
+    required = "[flips]" if "flips" in guards else "[]"
+    path.write_text(FILE.replace("GUARDS", guards).replace("REQUIRED", required))
     done = gateway.run("rollout", "start", str(path))
     assert done.returncode == 0, done.stderr
 
