@@ -1,4 +1,4 @@
-"""The nouns of the data path, frozen: who asked, what was chosen, what came back."""
+"""The nouns of the data path, not changed once made: who asked, what was chosen, what came back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Context:
 NO_CONTEXT = Context()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """Which version answers, and why: enough to say it again from the record."""
 
@@ -49,7 +49,7 @@ class Choice:
     knows the unit can make it, so it is only ever sealed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """What a version answered, whole. `trailers`: gRPC's metadata behind the message."""
 

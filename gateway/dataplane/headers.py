@@ -14,6 +14,9 @@ HOP_BY_HOP = frozenset(
      b"upgrade", b"expect")
 )  # fmt: skip
 
+AUTHORIZATION = frozenset((b"authorization",))
+NONE: frozenset[bytes] = frozenset()
+
 
 def as_dict(headers: Headers) -> dict[bytes, bytes]:
     """The first value of each name."""
@@ -31,31 +34,42 @@ def _named_by_connection(headers: Headers) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for value in values for token in value.split(b","))
 
 
-def to_upstream(
+def left_out(
     headers: Headers,
     first: dict[bytes, bytes],
     *,
-    exchange: str,
-    trace: bytes,
     traffic: bytes | None = None,
     own_authorization: bool,
     credential: bytes | None = None,
     redacted: frozenset[bytes] = frozenset(),
-) -> Headers:
-    """What an upstream gets: all but host, hop-by-hop and ours, with our id and the trace.
+) -> frozenset[bytes]:
+    """Names that go no further with this request, beside those that never do.
 
     `own_authorization`: the bearer token was ours (a caller's key) and goes no further.
     `credential`: name of the header in which the upstream gets our own. What is no answer to the
     caller (`traffic`) never carries his credentials, nor what is `redacted` from records.
     """
-    less = set(_named_by_connection(headers)) if b"connection" in first else set()
+    less = AUTHORIZATION if own_authorization else NONE
+    if b"connection" in first:
+        less |= _named_by_connection(headers)
     if credential is not None:
-        less.add(credential)
+        less |= {credential}
     if traffic is not None:
         less |= NEVER_KEPT | redacted
-    if own_authorization:
-        less.add(b"authorization")
-    sent = [item for item in headers if _is_passed(item[0]) and item[0] not in less]
+    return less
+
+
+def to_upstream(
+    headers: Headers,
+    less: frozenset[bytes],
+    *,
+    exchange: str,
+    trace: bytes,
+    traffic: bytes | None = None,
+) -> Headers:
+    """What an upstream gets: all but host, hop-by-hop, ours and `left_out`, with our id and the
+    trace."""
+    sent = [item for item in headers if is_passed(item[0]) and item[0] not in less]
     sent.append((b"x-headworks-id", exchange.encode()))
     sent.append((b"traceparent", trace))
     if traffic is not None:
@@ -71,7 +85,7 @@ def to_client(headers: Headers) -> Headers:
 
 
 @lru_cache(maxsize=128)
-def _is_passed(name: bytes) -> bool:
+def is_passed(name: bytes) -> bool:
     """Whether an upstream gets a header of this name, in lower case, as it came."""
     return _is_returned(name) and name not in (b"host", b"traceparent", b"content-length")
 

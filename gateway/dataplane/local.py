@@ -37,12 +37,35 @@ async def answer(session: Session, model: Model, account: Account) -> Reply:
         return Reply(200, [] if called else JSON, written)
     if account.operation != "infer":
         raise Refusal("unknown_path", f"{account.operation!r} is not served in-process")
+    reply = _infer_single(session, model, account)
+    if reply is not None:
+        return reply
     if len(account.request) > LOOP_BYTES:
         return await asyncio.to_thread(_infer, session, model, account, None)
     request = _read(account, account.limits["request"])
     if session.slow(request.rows):
         return await asyncio.to_thread(_infer, session, model, account, request)
     return _infer(session, model, account, request)
+
+
+def _infer_single(session: Session, model: Model, account: Account) -> Reply | None:
+    """The answer to one row of JSON tensors; None: it is something else, or fails, and the general
+    way has the words for it."""
+    first = account.first
+    if len(account.request) > SHARED_BYTES or session.inline is not None or session.slow(1):
+        return None
+    if account.dialect is grpc or b"content-encoding" in first or v2.INFERENCE_HEADER in first:
+        return None
+    asked = session.single.read(account.request)
+    if asked is None:
+        return None
+    try:
+        outputs = session.compute(session.outputs, asked.feeds, 1)
+    except Exception:
+        return None
+    version = session.version if "version" in model.expose else None
+    body, _ = v2.write_outputs(model.name, version, asked.id, outputs)
+    return Reply(200, JSON, body)
 
 
 def _read(account: Account, at_most: int) -> v2.Request:

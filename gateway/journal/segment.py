@@ -88,18 +88,20 @@ def encode_frame(
     kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
 ) -> tuple[bytes, int]:
     """The frame's bytes, padded, and its checksum, which seeds the next one's."""
-    pieces, checksum = frame_pieces(kind, sequence, header, sealed, seed)
+    pieces: list[bytes] = []
+    checksum = add_frame(pieces, kind, sequence, header, sealed, seed)
     return b"".join(pieces), checksum
 
 
-def frame_pieces(
-    kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
-) -> tuple[tuple[bytes, ...], int]:
-    length = FRAME_HEAD.size + len(header) + len(sealed)
-    head = FRAME_TAIL.pack(kind, FORMAT, 0, len(header), sequence)
-    checksum = crc32(sealed, crc32(header, crc32(head, seed)))
-    padding = PADDING[-length % 8]
-    return (FRAME_START.pack(length, checksum), head, header, sealed, padding), checksum
+def add_frame(
+    pieces: list[bytes], kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
+) -> int:
+    """Put the frame behind `pieces`; its checksum. A long sealed part is not copied."""
+    begin = FRAME_TAIL.pack(kind, FORMAT, 0, len(header), sequence) + header
+    checksum = crc32(sealed, crc32(begin, seed))
+    length = FRAME_START.size + len(begin) + len(sealed)
+    pieces += (FRAME_START.pack(length, checksum), begin, sealed, PADDING[-length % 8])
+    return checksum
 
 
 def encode_commit(durable_upto: int, salt: int, seed: int) -> tuple[bytes, int]:

@@ -93,8 +93,8 @@ class Panel:
         names = [place.cause for place in self.places]
         return np.array([names.index(track.cause) for track in self.tracks], dtype=np.int64)
 
-    def increments(self, rows: Sequence[Row]) -> tuple[Integers, NDArray[np.bool_]]:
-        """Rows x tracks: scores, and which were fed."""
+    def bins(self, rows: Sequence[Row]) -> Integers:
+        """Rows x places: where each value falls, -1 for what is not fed."""
         bins = np.empty((len(rows), len(self.places)), dtype=np.int64)
         by_feature = list(zip(*(row.values for row in rows)))
         for column, place in enumerate(self.places):
@@ -104,6 +104,10 @@ class Panel:
                 bins[:, column] = [-1 if row.adverse is None else row.adverse for row in rows]
             else:
                 bins[:, column] = place.of(by_feature[self.features[column]])
+        return bins
+
+    def increments(self, bins: Integers) -> tuple[Integers, NDArray[np.bool_]]:
+        """Rows x tracks: scores, and which were fed."""
         taken = bins[:, self.source]
         tracks = np.arange(len(self.tracks))
         scores: Integers = self.scores[tracks, np.maximum(taken, 0)]

@@ -133,6 +133,12 @@ class Meter:
 
     def _count(self, start: bytes, end: bytes, chunk: bytes) -> bytes:
         """Count the like of `start`, a text, `end`; what else there is comes back, in order."""
+        first, *texts = chunk.split(end + start)  # all but the last are whole, one event each
+        if len(texts) > 1 and b"" not in texts:
+            last = texts.pop()
+            if _PLAIN.fullmatch(b"".join(texts)):
+                self._pieces += len(texts)
+                chunk = b"".join((first, end, start, last))
         first, *parts = chunk.split(start)
         rest, at_line = [first], not first or first.endswith(b"\n")
         for part in parts:
