@@ -51,6 +51,7 @@ def test_a_worker_that_was_not_reached_is_no_figure(new):
     assert rollback.measured("limit", leaves(*OLD, *new)) is None
 
 
+@pytest.mark.timeout(600)
 def test_every_worker_is_reached(tmp_path):
     """A real gateway with two workers: by a hard limit and by a guard's evidence, both stop."""
     found = asyncio.run(rollback.measure(2, tmp_path))
