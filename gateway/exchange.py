@@ -59,11 +59,13 @@ class Reply:
     trailers: Headers = field(default_factory=list)
 
 
+VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def exchange_id(now_ns: int, random: bytes | None = None) -> str:
     """A UUIDv7 (RFC 9562): 48 bits of milliseconds, 74 random bits; `random` is 10 bytes."""
     text = ((now_ns // 1_000_000).to_bytes(6, "big") + (random or os.urandom(10))).hex()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
 class Randomness:

@@ -156,7 +156,9 @@ class Account:
 
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
-        self.status, self.response_headers = reply.status, reply.headers + reply.trailers
+        self.status, self.response_headers = reply.status, reply.headers
+        if reply.trailers:
+            self.response_headers = reply.headers + reply.trailers
         self.response = Part.of(reply.body, self.answer_bytes())
         if self.operation == "explain" and self.status == 200:
             self.explained = explainer.told(reply.body)
@@ -170,8 +172,7 @@ class Account:
     def kept_bytes(self) -> int:
         """How much of a body is kept: on a disk with little room, nothing that no decision is made
         of."""
-        asked = self.operation in self.dialect.INFERENCES
-        if self.frugal and not (asked and self.status == 200):
+        if self.frugal and not (self.status == 200 and self.operation in self.dialect.INFERENCES):
             return 0
         return self.limits["keep"] if self.limits else 65536
 

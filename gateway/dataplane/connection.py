@@ -27,6 +27,7 @@ from gateway.dataplane.failures import (
 )
 from gateway.dataplane.limits import PoolLimits, Timeouts
 from gateway.dataplane.response import Framing, Head, MalformedResponse, ResponseReader
+from gateway.exchange import Headers
 
 BUFFER_BYTES: Final = 256 * 1024  # unread bytes of an answer at which the upstream has to wait
 COPY_BYTES: Final = 64 * 1024  # bodies up to here are joined with their head into one write
@@ -59,15 +60,11 @@ class Answer:
         "_window",
         "failure",
         "head",
-        "headers",
         "length",
-        "status",
     )
 
     def __init__(self, connection: Connection) -> None:
-        self.status = 0
         self.head: Head | None = None
-        self.headers: list[tuple[bytes, bytes]] = []
         self.length: int | None = None
         self._connection = connection
         self._chunks: list[bytes] = []
@@ -77,6 +74,15 @@ class Answer:
         self.failure: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> int:
+        """0 until the head has come."""
+        return self.head.status if self.head is not None else 0
+
+    @property
+    def headers(self) -> Headers:
+        return self.head.headers if self.head is not None else []
 
     async def read(self, at_most: int, patience_s: float | None = None) -> bytes | None:
         """The whole body if it has at most `at_most` bytes; None if longer, nothing consumed.
@@ -110,7 +116,9 @@ class Answer:
 
     def whole(self, at_most: int) -> bytes | None:
         """The whole body if it has come and has at most `at_most` bytes; else nothing happens."""
-        return self._take_all() if self.complete and self._size <= at_most else None
+        if not self._over or self.failure is not None or self._size > at_most:
+            return None
+        return self._take_all()
 
     def __aiter__(self) -> Answer:
         return self
@@ -132,11 +140,9 @@ class Answer:
         return piece
 
     def _take_all(self) -> bytes:
-        chunks = self._chunks
-        piece = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
+        chunks, self._chunks = self._chunks, []
         self._size = 0
-        return piece
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def extend(self, deadline: float) -> None:
         """A stream has a deadline of its own: loop.time() by which its last byte has come."""
@@ -359,16 +365,15 @@ class Connection(asyncio.Protocol):
         except MalformedResponse as error:
             self._fail(UpstreamProtocolError(str(error), _phase(reader)))
             return
-        if (head := reader.head) is not None and answer.head is None:
-            answer.head, answer.status, answer.headers = head, head.status, head.headers
-            answer.length = reader.length
+        if answer.head is None and reader.head is not None:
+            answer.head, answer.length = reader.head, reader.length
         if reader.complete:
             self._complete(reader)
             return
         if answer._size > answer._window:
             self._pause()
         self._wait_for("idle", self.timeouts.idle_s)
-        if head is not None:
+        if answer.head is not None:
             answer._wake()
 
     def eof_received(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.dataplane import catalogue
@@ -426,8 +427,12 @@ class Handler:
         model, version = account.model.name, account.version.name
         seconds = (self.clock.steady() - account.arrived_ns) / 1e9
         self.metrics.note_answer(model, version, account.choice.arm, account.status, seconds)
-        if (first := account.extra.get("assigned")) is not None:  # its failure stays its own
+        if account.extra:
+            self._count_extra(model, account.extra)
+
+    def _count_extra(self, model: str, extra: Mapping[str, Any]) -> None:
+        if (first := extra.get("assigned")) is not None:  # its failure stays its own
             said = (first["version"], first["arm"], str(first["status"]))
             self.metrics.count("headworks_exchanges", model, *said)
-        if (client := account.extra.get("client")) is not None:
+        if (client := extra.get("client")) is not None:
             self.metrics.count("headworks_clients_left", model, client["left"], client["policy"])

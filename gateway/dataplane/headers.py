@@ -6,6 +6,7 @@ A proxy passes what it does not know. Names come in lower case from the server's
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import compress
 
 from gateway.exchange import NEVER_KEPT, Headers
 
@@ -98,17 +99,20 @@ def _is_returned(name: bytes) -> bool:
 
 def kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[str, str]]:
     """Headers for the record, without secrets. Decoded all at once: none holds a line end."""
-    lines: list[bytes] = []
-    for name, value in headers:
-        if _is_kept(name) and not (dropped and name.lower() in dropped):
-            lines += name, value
-    if not lines:
+    if dropped:
+        headers = [item for item in headers if item[0].lower() not in dropped]
+    if not headers:
         return []
-    text = b"\n".join(lines).decode("latin-1").split("\n")
-    return list(zip(text[::2], text[1::2]))
+    names, values = zip(*headers)
+    texts = b"\n".join(values).decode("latin-1").split("\n")
+    shown = [*map(_kept_as, names)]
+    return list(compress(zip(shown, texts), shown))
 
 
-@lru_cache(maxsize=128)
-def _is_kept(name: bytes) -> bool:
+@lru_cache(maxsize=256)
+def _kept_as(name: bytes) -> str:
+    """Empty: not at all."""
     low = name.lower()
-    return low not in NEVER_KEPT and not low.startswith(b"proxy-")
+    if low in NEVER_KEPT or low.startswith(b"proxy-"):
+        return ""
+    return name.decode("latin-1")

@@ -211,11 +211,12 @@ class ResponseReader:
             end = data.find(HEAD_END) if self._partial is None else -1
             if end < 0:
                 data = self._join(data)
+                if not data:
+                    break
                 end = data.find(HEAD_END)
-            if data:
-                end += len(HEAD_END)
-                self._take_head(data[:end])
-                data = data[end:]
+            end += len(HEAD_END)
+            self._take_head(data[:end])
+            data = data[end:]
         return data
 
     def _join(self, data: bytes) -> bytes:

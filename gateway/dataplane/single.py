@@ -7,8 +7,9 @@ it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -16,20 +17,38 @@ import orjson
 
 from gateway.protocol.tensor import DTYPES
 
-BOUNDS: Final = {"FP32": 3.4e38, "FP64": 1e308, "INT64": 2**63, "BYTES": 0}
-"""Types that are read here; numbers lie between the bound and its negative, both left out, so that
-none becomes an infinity or overflows."""
+BOUNDS: Final = {"FP32": 3.4e38, "FP64": 1e308, "INT64": 2**63}
+"""Numbers lie between the bound and its negative, both left out, so that none becomes an infinity
+or overflows."""
+KINDS: Final[Mapping[str, frozenset[type]]] = {
+    "FP32": frozenset((float, int)), "FP64": frozenset((float, int)),
+    "INT64": frozenset((int,)), "BYTES": frozenset((str,)),
+}  # fmt: skip
+KEYS: Final = 4
+"""Name, datatype, shape and data: a tensor that says more is left to the general way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One input of the graph: what a tensor of one row says for it."""
+class Group:
+    """Inputs of one type and shape: their arrays are made at once."""
 
-    datatype: str
-    shape: list[int]
-    size: int
-    group: int
-    """Inputs of one type and shape are made at once, as one array."""
+    __slots__ = ("bound", "dtype", "kinds", "names", "places", "shape")
+
+    def __init__(self, datatype: str, shape: list[int]) -> None:
+        self.dtype, self.kinds, self.bound = (
+            DTYPES[datatype], KINDS[datatype], BOUNDS.get(datatype)
+        )  # fmt: skip
+        self.shape = (-1, *shape)
+        self.names: list[str] = []
+        self.places: list[int] = []
+
+    def arrays(self, data: list[list[Any]]) -> Any:
+        """One a name; None where a value is not of the type. `data`: of all inputs, by place."""
+        values = list(chain.from_iterable([data[place] for place in self.places]))
+        if not self.kinds.issuperset(map(type, values)):
+            return None
+        if self.bound is not None and not -self.bound < min(values) <= max(values) < self.bound:
+            return None
+        return np.array(values, self.dtype).reshape(self.shape)
 
 
 class Asked:
@@ -46,22 +65,18 @@ class SingleRow:
 
     def __init__(self, types: Mapping[str, str], dims: Mapping[str, list[Any]]) -> None:
         """By input: its datatype, and its sizes (no int: any)."""
-        self._places: dict[str, Place] = {}
-        self._groups: list[tuple[Any, tuple[int, ...]]] = []
-        fits = all(
-            types[name] in BOUNDS
-            and sizes
-            and (sizes[0] == 1 or not isinstance(sizes[0], int))
-            and all(isinstance(size, int) and size > 0 for size in sizes[1:])
-            for name, sizes in dims.items()
-        )
-        for name, sizes in dims.items() if fits else ():
-            shape = [1, *sizes[1:]]
-            group = (DTYPES[types[name]], (-1, *shape))
-            if group not in self._groups:
-                self._groups.append(group)
-            size = int(np.prod(shape))
-            self._places[name] = Place(types[name], shape, size, self._groups.index(group))
+        self._names = list(dims) if all(_fits(types[name], dims[name]) for name in dims) else []
+        shapes = [[1, *dims[name][1:]] for name in self._names]
+        self._datatypes = [types[name] for name in self._names]
+        self._shapes = orjson.dumps(shapes)
+        self._lengths = [math.prod(shape) for shape in shapes]
+        self._lists, self._keys = [list] * len(shapes), [KEYS] * len(shapes)
+        groups: dict[tuple[Any, ...], Group] = {}
+        for place, (datatype, shape) in enumerate(zip(self._datatypes, shapes)):
+            group = groups.setdefault((datatype, *shape), Group(datatype, shape))
+            group.names.append(self._names[place])
+            group.places.append(place)
+        self._groups = list(groups.values())
 
     def read(self, body: bytes) -> Asked | None:
         """None: not of this kind."""
@@ -69,55 +84,46 @@ class SingleRow:
             document = orjson.loads(body)
         except orjson.JSONDecodeError:
             return None
-        if type(document) is not dict:
+        if type(document) is not dict or type(document.get("inputs")) is not list:
             return None
-        inputs, identity = document.get("inputs"), document.get("id")
-        known = 1 if identity is None else 2
-        if len(document) != known or type(inputs) is not list or not self._places:
+        identity = document.get("id")
+        if len(document) != (1 if identity is None else 2):
             return None
-        if len(inputs) != len(self._places) or not (identity is None or type(identity) is str):
+        if not self._names or not (identity is None or type(identity) is str):
             return None
-        feeds = self._feeds(inputs)
+        try:
+            feeds = self._feeds(document["inputs"])
+        except (KeyError, TypeError):  # no object, a name that is none or unknown
+            return None
         return None if feeds is None else Asked(feeds, identity)
 
     def _feeds(self, inputs: list[Any]) -> dict[str, Any] | None:
-        names: list[list[str]] = [[] for _ in self._groups]
-        values: list[list[Any]] = [[] for _ in self._groups]
-        for item in inputs:
-            if type(item) is not dict or len(item) != 4:
+        names = [item["name"] for item in inputs]
+        if names != self._names:
+            known = dict(zip(names, inputs))
+            if len(inputs) != len(self._names):
                 return None
-            name: Any = item.get("name")
-            data: Any = item.get("data")
-            place = self._places.get(name) if type(name) is str else None
-            if place is None or not _is_row(place, item, data):
-                return None
-            names[place.group].append(name)
-            values[place.group].extend(data)
+            inputs = [known[name] for name in self._names]
+        data = [item["data"] for item in inputs]
+        if (
+            [len(item) for item in inputs] != self._keys
+            or [item["datatype"] for item in inputs] != self._datatypes
+            or orjson.dumps([item["shape"] for item in inputs]) != self._shapes
+            or list(map(type, data)) != self._lists
+            or list(map(len, data)) != self._lengths
+        ):
+            return None
         feeds: dict[str, Any] = {}
-        for number, (dtype, shape) in enumerate(self._groups):
-            arrays = np.array(values[number], dtype).reshape(shape)
-            feeds.update(zip(names[number], arrays))
-        return feeds if len(feeds) == len(self._places) else None  # none stood twice
+        for group in self._groups:
+            arrays = group.arrays(data)
+            if arrays is None:
+                return None
+            feeds.update(zip(group.names, arrays))
+        return feeds
 
 
-def _is_row(place: Place, item: dict[str, Any], data: Any) -> bool:
-    shape = item.get("shape")
-    if item.get("datatype") != place.datatype or shape != place.shape:
-        return False
-    for size in shape:
-        if type(size) is not int:  # 1.0 and true equal 1
-            return False
-    if type(data) is not list or len(data) != place.size:
-        return False
-    bound = BOUNDS[place.datatype]
-    for value in data:
-        kind = type(value)
-        if kind is float:
-            if place.datatype == "INT64" or not -bound < value < bound:
-                return False
-        elif kind is int:
-            if not -bound < value < bound:
-                return False
-        elif kind is not str or place.datatype != "BYTES":
-            return False
-    return True
+def _fits(datatype: str, sizes: list[Any]) -> bool:
+    """Whether a row of it has one shape, and a type that is read here."""
+    batch = bool(sizes) and (sizes[0] == 1 or not isinstance(sizes[0], int))
+    fixed = all(isinstance(size, int) and size > 0 for size in sizes[1:])
+    return datatype in KINDS and batch and fixed

@@ -24,7 +24,8 @@ from gateway.errors import CODES, Refusal
 from gateway.exchange import Headers
 
 BODY_HIGH_BYTES: Final = 64 * 1024
-SAID: Final = frozenset((b"content-length", b"date"))
+DATE: Final = b"date: "
+SAID: Final = frozenset((b"content-length: ", DATE))
 """Headers that we say ourselves where the answer does not."""
 
 
@@ -43,7 +44,13 @@ STATUS_LINES: Final = {
 @lru_cache(maxsize=2)
 def _date(seconds: int) -> bytes:
     """RFC 9110, 5.6.7; an upstream's own date is passed as it came."""
-    return b"date: " + formatdate(seconds, usegmt=True).encode()
+    return DATE + formatdate(seconds, usegmt=True).encode()
+
+
+@lru_cache(maxsize=256)
+def _start(name: bytes) -> bytes:
+    """How a header's line begins."""
+    return name.lower() + b": "
 
 
 class Way(Protocol):
@@ -192,15 +199,15 @@ class Turn:
         length, dated = None, whole is None
         lines = [STATUS_LINES[status]]
         for name, value in headers:
-            name = name.lower()
-            if name in SAID:
-                if name == b"date":
+            start = _start(name)
+            if start in SAID:
+                if start == DATE:
                     dated = True
                 elif bodiless and whole is not None:
                     continue  # what it says is not here; the client would wait for it
                 else:
                     length = int(value)
-            lines.append(name + b": " + value)
+            lines.append(start + value)
         if length is None and whole is not None and not bodiless:
             length = whole
             lines.append(b"content-length: %d" % whole)

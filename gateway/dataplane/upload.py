@@ -64,7 +64,9 @@ class Tally:
 
     def part(self, at_most: int | None = None) -> Part:
         """What passed, with its first bytes or, of those, at most so many."""
-        return Part(self.length, self._digest.digest(), b"".join(self._kept)[:at_most])
+        kept = b"".join(self._kept)
+        self._kept = [kept]  # in place of the pieces: not twice in memory
+        return Part(self.length, self._digest.digest(), kept[:at_most])
 
 
 class Upload:

@@ -247,6 +247,7 @@ class Journal:
             if each.kind is RECORD:
                 sealed = record.seal(segment.cipher, sequence, each.text, each.sealed)
                 checksum = add_frame(pieces, RECORD, sequence, each.text, sealed, checksum)
+                each.sealed = b""  # a body of megabytes is not held while the disk is at work
                 sequence += 1
             else:
                 checksum = add_frame(pieces, each.kind, sequence, each.text, b"", checksum)
