@@ -22,17 +22,26 @@ def sync_folder(folder: Path) -> None:
 
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write beside, fsync, rename, fsync the folder: the file is whole or not there."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(beside, path)
+    write_whole(path, data, mode)
     sync_folder(path.parent)
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """As `write_durably`, but for its name, which the caller makes durable by `sync_folder`."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)  # a full disk is not filled further by each new try
+        raise
 
 
 def hold(path: Path) -> int:

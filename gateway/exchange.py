@@ -1,4 +1,4 @@
-"""The nouns of the data path, frozen: who asked, what was chosen, what came back."""
+"""The nouns of the data path, not changed once made: who asked, what was chosen, what came back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Context:
 NO_CONTEXT = Context()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Choice:
     """Which version answers, and why: enough to say it again from the record."""
 
@@ -49,7 +49,7 @@ class Choice:
     knows the unit can make it, so it is only ever sealed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """What a version answered, whole. `trailers`: gRPC's metadata behind the message."""
 
@@ -59,11 +59,13 @@ class Reply:
     trailers: Headers = field(default_factory=list)
 
 
+VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 def exchange_id(now_ns: int, random: bytes | None = None) -> str:
     """A UUIDv7 (RFC 9562): 48 bits of milliseconds, 74 random bits; `random` is 10 bytes."""
     text = ((now_ns // 1_000_000).to_bytes(6, "big") + (random or os.urandom(10))).hex()
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{VARIANT[text[16]]}{text[17:20]}-{text[20:]}"
 
 
 class Randomness:

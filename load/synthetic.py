@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.card import Card
+from gateway.monitor.attribution import AttributionReference
 from gateway.monitor.baseline import SLOTS
 from gateway.monitor.feed import Feed
 from gateway.monitor.judge import Heard, judge
 from gateway.monitor.panel import Row, panel_of
 from gateway.monitor.reference import Reference
+from gateway.monitor.report import WindowReport
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
 
@@ -64,12 +66,13 @@ def panel_rows(rows: Floats) -> list[Row]:
 
 
 def judged(
-    reference: Reference, settings: WindowSettings, windows: Iterator[list[Decision]]
-) -> Iterator[Any]:
+    reference: Reference, settings: WindowSettings, windows: Iterator[list[Decision]],
+    card: Card = CARD, attributed: AttributionReference | None = None,
+) -> Iterator[WindowReport]:  # fmt: skip
     """Reports of one series, sequential detectors included."""
     rules = settings.drift.sequential
     on = rules.run and settings.baseline not in SLOTS
-    panel = panel_of(CARD, reference, rules.shift, rules.run) if on else None
+    panel = panel_of(card, reference, rules.shift, rules.run) if on else None
     state = SeriesState()
     feed = Feed(panel, state.sequence, rules.confirm) if panel else None
     for decisions in windows:
@@ -77,9 +80,11 @@ def judged(
         for decision in decisions:
             window.add(decision)
         if feed is not None:
-            feed.take(window, CARD, whole=True)
+            feed.take(window, card, whole=True)
         heard = feed.heard() if feed is not None else Heard()
-        report, state = judge(window, reference, CARD, settings, state, heard)
+        report, state = judge(
+            window, reference, card, settings, state, heard, attributed=attributed
+        )
         yield report
 
 

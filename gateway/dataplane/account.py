@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.clock import Clock, isoformat
 from gateway.condition import ABSENT
@@ -35,6 +35,9 @@ from gateway.protocol.message import Message
 from gateway.routing.body import NoDocument, read_document
 from gateway.table import Model, Version
 
+if TYPE_CHECKING:
+    from gateway.dataplane.backend import Backend
+
 FORMAT = 1
 NOTHING: Mapping[str, Any] = {}
 UNASKED = object()
@@ -45,11 +48,12 @@ _TRACEPARENT = re.compile(rb"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
 class Account:
     __slots__ = (
         "answered_ns", "arrived_ns", "attempts", "caller", "choice", "clock", "context", "deadline",
-        "dialect", "error", "explained", "extra", "first", "frugal", "headers", "id", "inference",
-        "kind", "limits", "method", "model", "operation", "parent", "parsed", "path", "patience_s",
-        "pin", "primary", "query", "receipt", "request", "response", "response_headers", "revision",
-        "runtime", "salt", "sequence", "status", "target", "timeouts", "trace", "unread", "upload",
-        "upstream_ns", "version", "wall_ns",
+        "dialect", "error", "explained", "extra", "first", "frugal", "headers", "held_bytes", "id",
+        "inference", "kind", "limits", "method", "model", "operation", "parent", "parsed", "path",
+        "patience_s", "pin", "primary", "query", "receipt", "request", "response",
+        "response_headers", "revision", "runtime", "salt", "sequence", "status", "streamed",
+        "target", "timeouts", "trace", "unread", "upload", "upstream_ns", "used", "version",
+        "wall_ns",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +102,16 @@ class Account:
         self.kind = "exchange"  # what its final record is; feedback is one too
         self.receipt: Receipt | None = None
         self.frugal = False
+        # What is let go of after the last byte.
+        self.held_bytes = 0  # room for `request`
+        self.used: list[Backend] = []
+        self.streamed: list[Backend] = []
+
+    def let_go(self) -> None:
+        for backend in self.used:
+            backend.users -= 1
+        for backend in self.streamed:
+            backend.in_flight -= 1
 
     def shadowed(self, version: Version, *, noise: bool = False) -> Account:
         """A new account for a copy of this exchange: its own id and times, the same request."""
@@ -142,7 +156,9 @@ class Account:
 
     def take(self, reply: Reply) -> None:
         """The answer that is about to be released."""
-        self.status, self.response_headers = reply.status, reply.headers + reply.trailers
+        self.status, self.response_headers = reply.status, reply.headers
+        if reply.trailers:
+            self.response_headers = reply.headers + reply.trailers
         self.response = Part.of(reply.body, self.answer_bytes())
         if self.operation == "explain" and self.status == 200:
             self.explained = explainer.told(reply.body)
@@ -156,8 +172,7 @@ class Account:
     def kept_bytes(self) -> int:
         """How much of a body is kept: on a disk with little room, nothing that no decision is made
         of."""
-        asked = self.operation in self.dialect.INFERENCES
-        if self.frugal and not (asked and self.status == 200):
+        if self.frugal and not (self.status == 200 and self.operation in self.dialect.INFERENCES):
             return 0
         return self.limits["keep"] if self.limits else 65536
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from gateway.dataplane.account import Account
-from gateway.dataplane.headers import to_client, to_upstream
+from gateway.dataplane.headers import left_out, to_upstream
 from gateway.dataplane.inprocess import RUNTIME, Session
 from gateway.dataplane.limits import divided, retry_after
 from gateway.dataplane.local import answer as answer_local
-from gateway.dataplane.remote import Remote, Request
-from gateway.dataplane.stream import STREAM_AFTER_S, is_stream
+from gateway.dataplane.remote import Remote
+from gateway.dataplane.request import Request, upstream_fields
+from gateway.dataplane.stream import STREAM_AFTER_S
 from gateway.dataplane.upstream import Answer, PoolLimits, UpstreamError
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Headers, Reply
@@ -28,8 +28,6 @@ if TYPE_CHECKING:  # gRPC is an extra
 
 Stream = tuple[int, Headers, Answer]
 Traffic = Literal["live", "shadow"]
-Held = list[Callable[[], None]]
-"""What an exchange lets go of after its last byte."""
 
 
 class Backend:
@@ -78,19 +76,14 @@ class Backend:
         if remote is not None:
             remote.tick()
 
-    def use(self, held: Held) -> None:
-        """Keeps the backend from being closed by a reload: from the choice until `held` is let go,
-        after the last byte."""
+    def use(self, account: Account) -> None:
+        """Keeps the backend from being closed by a reload: from the choice until the account lets
+        go of it, after the last byte."""
         self.users += 1
-        held.append(self._let_go)
+        account.used.append(self)
 
-    def _let_go(self) -> None:
-        self.users -= 1
-
-    async def call(
-        self, account: Account, traffic: bytes | None = None, held: Held | None = None
-    ) -> Reply | Stream:
-        """The version's answer, whole, or a stream, whose end is when `held` is closed."""
+    async def call(self, account: Account, traffic: bytes | None = None) -> Reply | Stream:
+        """The version's answer, whole, or a stream, which is open until the account lets go."""
         if self.in_flight >= self.limit:
             words = f"{self.in_flight} exchanges of version {self.version.name!r} are open already"
             raise Refusal("overloaded", words)
@@ -105,16 +98,13 @@ class Backend:
             if account.dialect is grpc:
                 return await self._call(remote, account, traffic)
             outcome = await self._forward(remote, account, traffic)
-            if held is not None and not isinstance(outcome, Reply):
+            if traffic is None and not isinstance(outcome, Reply):
                 open_still = True
-                held.append(self._stream_ended)
+                account.streamed.append(self)
             return outcome
         finally:
             account.upstream_ns = time.perf_counter_ns() - started
             self.in_flight -= not open_still
-
-    def _stream_ended(self) -> None:
-        self.in_flight -= 1
 
     async def _run(self, account: Account) -> Reply:
         assert self.session is not None
@@ -129,7 +119,10 @@ class Backend:
         message = account.request
         if account.operation is not None and grpc.names_model(account.operation):
             message = grpc.without_version(message)
-        headers = self._headers(remote, account, traffic)
+        less = self._left_out(remote, account, traffic)
+        headers = to_upstream(
+            account.headers, less, exchange=account.id, trace=account.trace, traffic=traffic
+        )
         if remote.credential is not None:
             headers.append((remote.credential.header, remote.credential.value))
         now = asyncio.get_running_loop().time()
@@ -142,16 +135,16 @@ class Backend:
             account.extra["grpc_status"] = code
         return reply
 
-    def _headers(self, remote: Remote, account: Account, traffic: bytes | None) -> Headers:
-        return to_upstream(
+    def _left_out(
+        self, remote: Remote, account: Account, traffic: bytes | None
+    ) -> frozenset[bytes]:
+        return left_out(
             account.headers,
             account.first,
-            exchange=account.id,
-            trace=account.trace,
             traffic=traffic,
             own_authorization=account.caller is not ANONYMOUS,
             credential=remote.credential.header if remote.credential is not None else None,
-            redacted=self.model.dropped if traffic is not None else frozenset(),
+            redacted=self.model.dropped,
         )
 
     def _reached_by_call(self, address: str) -> Channel:
@@ -164,21 +157,20 @@ class Backend:
     async def _forward(
         self, remote: Remote, account: Account, traffic: bytes | None
     ) -> Reply | Stream:
-        headers = self._headers(remote, account, traffic)
-        target = account.target
-        if account.query:
-            target += "?" + account.query
-        sent = account.upload or account.request
-        request = Request(account.method.encode(), target.encode("latin-1"), headers, sent)
-        panic = account.choice is None or account.choice.arm != "canary"
-        now = asyncio.get_running_loop().time()
+        now = remote.loop.time()
         deadline = self._deadline(account, now, traffic)
-        body = None
+        panic = account.choice is None or account.choice.arm != "canary"
         try:
+            request = self._request(remote, account, traffic)
             answer = await remote.send(request, account, deadline, panic=panic)
-            if traffic is not None or not is_stream(answer.headers):
-                patience = STREAM_AFTER_S if traffic is None else None
-                body = await answer.read(account.limits["hold"], patience)
+            head = answer.head
+            assert head is not None
+            hold, body = account.limits["hold"], None
+            if traffic is not None or not head.streams:
+                body = answer.whole(hold)
+                if body is None:
+                    patience = STREAM_AFTER_S if traffic is None else None
+                    body = await answer.read(hold, patience)
         except UpstreamError as error:
             if account.upload is not None and account.upload.failure is not None:
                 raise account.upload.failure from None
@@ -187,8 +179,18 @@ class Backend:
             raise Refusal("bad_request", str(error)) from None
         if body is None:
             answer.extend(now + account.timeouts["stream"])
-            return answer.status, to_client(answer.headers), answer
-        return Reply(answer.status, to_client(answer.headers), body)
+            return head.status, head.returned, answer
+        return Reply(head.status, head.returned, body)
+
+    def _request(self, remote: Remote, account: Account, traffic: bytes | None) -> Request:
+        """ValueError for what must not be sent."""
+        less = self._left_out(remote, account, traffic)
+        fields = upstream_fields(account.headers, less, account.id, account.trace, traffic)
+        target = account.target
+        if account.query:
+            target += "?" + account.query
+        sent = account.upload or account.request
+        return Request(account.method.encode(), target.encode("latin-1"), fields, sent)
 
     def _deadline(self, account: Account, now: float, traffic: bytes | None) -> float:
         """loop.time() of the exchange's end, whoever is asked and however often."""

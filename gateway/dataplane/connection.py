@@ -26,7 +26,8 @@ from gateway.dataplane.failures import (
     UpstreamTimeout,
 )
 from gateway.dataplane.limits import PoolLimits, Timeouts
-from gateway.dataplane.response import Framing, MalformedResponse, ResponseReader
+from gateway.dataplane.response import Framing, Head, MalformedResponse, ResponseReader
+from gateway.exchange import Headers
 
 BUFFER_BYTES: Final = 256 * 1024  # unread bytes of an answer at which the upstream has to wait
 COPY_BYTES: Final = 64 * 1024  # bodies up to here are joined with their head into one write
@@ -44,36 +45,44 @@ class Pieces(Protocol):
 class Answer:
     """An upstream's answer: status, raw headers, and a body that one reader takes once.
 
-    `headers` are (name, value) as sent and in order, without the white space around values.
-    `length` is the length of the body in bytes where the head tells it, None otherwise.
+    `headers` are (name, value) as sent and in order, without the white space around values; `head`
+    also has those that a client is given, and may be another answer's too: read-only. `length` is
+    the length of the body in bytes where the head tells it, None otherwise.
     """
 
     __slots__ = (
         "_chunks",
         "_connection",
-        "_error",
         "_over",
         "_pump",
         "_size",
         "_waiter",
         "_window",
-        "headers",
+        "failure",
+        "head",
         "length",
-        "status",
     )
 
     def __init__(self, connection: Connection) -> None:
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.head: Head | None = None
         self.length: int | None = None
         self._connection = connection
         self._chunks: list[bytes] = []
         self._size = 0
         self._window = BUFFER_BYTES
         self._over = False
-        self._error: UpstreamError | None = None
+        self.failure: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> int:
+        """0 until the head has come."""
+        return self.head.status if self.head is not None else 0
+
+    @property
+    def headers(self) -> Headers:
+        return self.head.headers if self.head is not None else []
 
     async def read(self, at_most: int, patience_s: float | None = None) -> bytes | None:
         """The whole body if it has at most `at_most` bytes; None if longer, nothing consumed.
@@ -82,6 +91,8 @@ class Answer:
         """
         if self.length is not None and self.length > at_most:
             return None
+        if (whole := self.whole(at_most)) is not None:
+            return whole
         self._widen(max(BUFFER_BYTES, at_most))
         loop, timer, until = self._connection.loop, None, float("inf")
         if patience_s is not None and self.length is None and not self._over:
@@ -89,15 +100,24 @@ class Answer:
             timer = loop.call_at(until, self._wake)
         try:
             while not self._over and self._size <= at_most and loop.time() + TIMER_SLACK_S < until:
-                await self._wait()
+                await self.change()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         finally:
             if timer is not None:
                 timer.cancel()
         if not self._over or self._size > at_most:
             self._widen(BUFFER_BYTES)
             return None
-        if self._error is not None:
-            raise self._error
+        if self.failure is not None:
+            raise self.failure
+        return self._take_all()
+
+    def whole(self, at_most: int) -> bytes | None:
+        """The whole body if it has come and has at most `at_most` bytes; else nothing happens."""
+        if not self._over or self.failure is not None or self._size > at_most:
+            return None
         return self._take_all()
 
     def __aiter__(self) -> Answer:
@@ -105,22 +125,24 @@ class Answer:
 
     async def __anext__(self) -> bytes:
         while not self._chunks:
-            if self._error is not None:
-                raise self._error
+            if self.failure is not None:
+                raise self.failure
             if self._over:
                 raise StopAsyncIteration
-            await self._wait()
+            try:
+                await self.change()
+            except asyncio.CancelledError:
+                self.abort()
+                raise
         piece = self._take_all()  # what has come together is passed on together
         if not self._over:
             self._connection.resume()
         return piece
 
     def _take_all(self) -> bytes:
-        chunks = self._chunks
-        piece = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        chunks.clear()
+        chunks, self._chunks = self._chunks, []
         self._size = 0
-        return piece
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def extend(self, deadline: float) -> None:
         """A stream has a deadline of its own: loop.time() by which its last byte has come."""
@@ -140,23 +162,18 @@ class Answer:
     @property
     def complete(self) -> bool:
         """The last byte has come; all that is left is in the buffer."""
-        return self._over and self._error is None
+        return self._over and self.failure is None
 
     def __repr__(self) -> str:
-        state = "open" if not self._over else self._error.code if self._error else "complete"
+        state = "open" if not self._over else self.failure.code if self.failure else "complete"
         return f"<Answer {self.status} [{state}, {self._size} bytes buffered]>"
 
-    async def _wait(self) -> None:
-        """Until something new is known. Whoever is cancelled here will not read the rest."""
-        assert self._waiter is None, "an answer has one reader"
-        self._waiter = self._connection.loop.create_future()
-        try:
-            await self._waiter
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-        finally:
-            self._waiter = None
+    def change(self) -> asyncio.Future[None]:
+        """Done when something new is known. Whoever is cancelled meanwhile will not read the rest,
+        and has to abort."""
+        assert self._waiter is None or self._waiter.done(), "an answer has one reader"
+        waiter = self._waiter = self._connection.loop.create_future()
+        return waiter
 
     def _widen(self, window: int) -> None:
         self._window = window
@@ -164,13 +181,6 @@ class Answer:
             self._connection.resume()
 
     # What follows is for Connection.
-
-    async def _head(self) -> None:
-        """Until the head has come; raises if the exchange has failed by then."""
-        while self.status == 0 and self._error is None:
-            await self._wait()
-        if self._error is not None:
-            raise self._error
 
     def _push(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
@@ -180,7 +190,7 @@ class Answer:
         if self._pump is not None:
             self._pump.cancel()
         self._over = True
-        self._error = error
+        self.failure = error
         self._wake()
 
     def _wake(self) -> None:
@@ -355,16 +365,15 @@ class Connection(asyncio.Protocol):
         except MalformedResponse as error:
             self._fail(UpstreamProtocolError(str(error), _phase(reader)))
             return
-        if reader.status and not answer.status:
-            answer.status, answer.headers = reader.status, reader.headers
-            answer.length = reader.length
+        if answer.head is None and reader.head is not None:
+            answer.head, answer.length = reader.head, reader.length
         if reader.complete:
             self._complete(reader)
             return
         if answer._size > answer._window:
             self._pause()
         self._wait_for("idle", self.timeouts.idle_s)
-        if answer.status:
+        if answer.head is not None:
             answer._wake()
 
     def eof_received(self) -> None:
@@ -395,7 +404,8 @@ class Connection(asyncio.Protocol):
         # An answer may overtake its request: what is still to be written would follow the next one.
         sent = not self._uploading and not transport.get_write_buffer_size()
         exact = reader.framing is not Framing.CLOSE and not self._paused
-        self.usable = self.usable and reader.keep_alive and sent and exact
+        kept = reader.head is not None and reader.head.keep_alive
+        self.usable = self.usable and kept and sent and exact
         answer._end(None)
         self._ended(self, None)
 
@@ -475,4 +485,4 @@ class Connection(asyncio.Protocol):
 
 
 def _phase(reader: ResponseReader) -> str:
-    return "body" if reader.status else "head"
+    return "head" if reader.head is None else "body"

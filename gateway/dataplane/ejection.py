@@ -21,19 +21,22 @@ def may_eject(endpoints: int, ejected: int, share_ppm: int) -> bool:
 class Ejection:
     """One endpoint's failures and the time until which it is left out."""
 
-    __slots__ = ("_at_most", "_base", "_failures", "_in_a_row", "count", "until")
+    __slots__ = ("_at_most", "_base", "_failures", "_in_a_row", "count", "failing", "until")
 
     def __init__(self, failures: int, base: float, at_most: float) -> None:
         self._failures, self._base, self._at_most = failures, base, at_most
         self._in_a_row = {"status": 0, "failure": 0}
+        self.failing = False  # since it last succeeded
         self.count = 0
         self.until = 0.0
 
     def succeeded(self) -> None:
         self._in_a_row["status"] = self._in_a_row["failure"] = 0
+        self.failing = False
 
     def failed(self, kind: Failure) -> bool:
         """Whether it has failed often enough to be ejected."""
+        self.failing = True
         if kind == "status":
             self._in_a_row["failure"] = 0  # it answered
         self._in_a_row[kind] += 1

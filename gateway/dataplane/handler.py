@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gateway.clock import Clock
 from gateway.dataplane import catalogue
 from gateway.dataplane.account import Account
-from gateway.dataplane.backend import Backend, Held, Stream, say_error
+from gateway.dataplane.backend import Backend, Stream, say_error
 from gateway.dataplane.departure import Departure
 from gateway.dataplane.fallback import is_failure, stand_in
 from gateway.dataplane.labels import admit, take_labels
@@ -27,18 +27,19 @@ from gateway.dataplane.sequence import parameters_bytes, sequence_of
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
 from gateway.dataplane.turn import Turn
-from gateway.dataplane.upload import Receive, Upload, take_body
+from gateway.dataplane.upload import Body, Upload, WholeBody, take_body
 from gateway.errors import CODES, JournalUnavailable, Refusal
-from gateway.exchange import Choice, Headers, Reply
+from gateway.exchange import NO_CONTEXT, Choice, Headers, Reply
 from gateway.feedback import BODY_AT_MOST
 from gateway.feedback import PATH as FEEDBACK
+from gateway.journal.receipt import Receipt
 from gateway.journal.writer import Journal
 from gateway.protocol import grpc
 from gateway.protocol.dialects import dialect_at
 from gateway.protocol.tensor import Unreadable
 from gateway.routing.access import forced_version
 from gateway.routing.choice import choose, force
-from gateway.routing.identity import check_rows, identify, read_context
+from gateway.routing.identity import check_rows, read_context
 from gateway.routing.place import Place, check_method, find_model, locate_call, match
 from gateway.table import Model, Rule
 from gateway.telemetry.metrics import Metrics
@@ -46,6 +47,7 @@ from gateway.telemetry.metrics import Metrics
 log = logging.getLogger("headworks.dataplane")
 QUESTION_BYTES = 65536
 """Longest body of a question that the gateway answers itself."""
+ALWAYS_EXPOSED = frozenset(("id",))
 
 
 class Handler:
@@ -83,105 +85,111 @@ class Handler:
         if self.probes.concern(turn.path):
             probe = await self.probes.answer(turn.path, self.live, turn.headers)
             if probe is not None:
-                await turn.answer(probe.status, probe.headers, probe.body)
+                await turn.relieved()
+                turn.answer(probe.status, probe.headers, probe.body)
                 return
         account = Account(self.clock, turn.method, turn.path, turn.query, turn.headers, turn.first)
         departure = Departure(turn.task)
         turn.on_gone = departure.leave
-        held = self._open(account, departure)
+        self._open(account, departure)
         try:
-            reply = await self._answered(account, turn.receive, held, departure)
+            reply = await self._answered(account, turn, departure)
             if isinstance(reply, Reply):
-                account.note_departure(departure.left, 0)
-                reply = await self._durable(account, reply)
-                headers = _with_ours(reply.headers, self._exposed(account))
-                await turn.answer(reply.status, headers, reply.body)
+                if turn.congested:
+                    await turn.relieved()
+                turn.answer(reply.status, self._with_ours(account, reply.headers), reply.body)
             elif not await self._relayed(account, reply, turn, departure):
                 turn.cut()
-            self._let_go(held)
             self.shadow.consider(account, self.live)
         finally:
-            self._close(account, departure, held)
+            self._close(account, departure)
 
     async def call(self, account: Account, message: bytes) -> tuple[Reply, Headers]:
         """One unary call: the answer, to be released, and the headers that we add to it."""
 
-        async def receive() -> tuple[bytes, bool]:
-            return message, False
-
         departure = Departure(asyncio.current_task())
-        held = self._open(account, departure)
+        self._open(account, departure)
         try:
-            reply = await self._answered(account, receive, held, departure)
+            reply = await self._answered(account, WholeBody(message), departure)
             assert isinstance(reply, Reply)
-            reply = await self._durable(account, reply)
-            self._let_go(held)
             self.shadow.consider(account, self.live)
         finally:
-            self._close(account, departure, held)
+            self._close(account, departure)
         return reply, self._exposed(account)
 
-    def _open(self, account: Account, departure: Departure) -> Held:
+    def _open(self, account: Account, departure: Departure) -> None:
         """Open from the first byte to the last, whatever brought it here."""
         account.frugal = self.frugal
         self.load.in_flight += 1
         self.open.add(departure)
-        return []
 
-    def _let_go(self, held: Held) -> None:
-        while held:
-            held.pop()()
-
-    def _close(self, account: Account, departure: Departure, held: Held) -> None:
-        self._let_go(held)
+    def _close(self, account: Account, departure: Departure) -> None:
+        account.let_go()
+        self.load.held_bytes -= account.held_bytes
         self.open.discard(departure)
         self.load.in_flight -= 1
         self._count(account)
 
-    async def _answered(
-        self, account: Account, receive: Receive, held: Held, departure: Departure
-    ) -> Reply | Stream:
-        """The story, or the refusal at which it ended. `held` is let go after the last byte."""
+    async def _answered(self, account: Account, body: Body, departure: Departure) -> Reply | Stream:
+        """The end of the story, or the refusal at which it ended: a reply once its record may be
+        relied on, else another refusal, and the reply is gone."""
         try:
             with departure:
-                return await self._story(account, receive, held, departure)
-        except Refusal as refusal:
-            account.error = refusal.code
+                outcome = await self._story(account, body, departure)
+            if not isinstance(outcome, Reply):
+                return outcome
+        except Exception as error:
+            outcome = self._refused(account, error)
+        account.note_departure(departure.left, 0)
+        account.take(outcome)
+        if account.error is not None and not self._admitted(account, account.error):
+            return outcome
+        try:
+            receipt = await self._append(account, account.kind)
+        except JournalUnavailable as error:
+            log.error("exchange %s withheld: %s", account.id, error)
+            outcome = self._refused(account, error)
+            account.status = outcome.status
+        else:
+            account.receipt = account.receipt or receipt
+        return outcome
+
+    def _refused(self, account: Account, error: Exception) -> Reply:
+        if isinstance(error, Refusal):
+            account.error = error.code
             draw = int(account.id[-4:], 16)
-            said = (refusal.code, refusal.status, refusal.message)
-            return say_error(*said, account.dialect, draw)
-        except JournalUnavailable:
+            return say_error(error.code, error.status, error.message, account.dialect, draw)
+        if isinstance(error, JournalUnavailable):
             account.error = "journal_unavailable"
             return say_error(account.error, 503, CODES[account.error][1], account.dialect)
-        except Exception:
-            log.exception("exchange %s failed", account.id)
-            account.error = "internal_error"
-            words = f"internal error; exchange {account.id}"
-            return say_error(account.error, 500, words, account.dialect)
+        log.exception("exchange %s failed", account.id, exc_info=error)
+        account.error = "internal_error"
+        words = f"internal error; exchange {account.id}"
+        return say_error(account.error, 500, words, account.dialect)
 
-    async def _story(
-        self, account: Account, receive: Receive, held: Held, departure: Departure
-    ) -> Reply | Stream:
+    async def _story(self, account: Account, body: Body, departure: Departure) -> Reply | Stream:
         live = self._serving()  # 503
         account.revision = live.table.revision
-        caller = account.caller = identify(live.table, account.first)  # 401
+        caller = account.caller = live.caller(account.first)  # 401
         if account.path == FEEDBACK:
             admit(account)  # 403, 405
-            await self._take_body(account, receive, held, BODY_AT_MOST)  # 408, 413
+            await self._take_body(account, body, BODY_AT_MOST)  # 408, 413
             return take_labels(account, live.table)  # 400, 404, 413
         place = self._locate(live, account)  # 404, 405
-        if place.in_body:
-            limits = (model.limits["request"] for model in place.models.values())
-            await self._take_body(account, receive, held, max(limits, default=0))  # 408, 413
-        model, version = find_model(place, account.request)  # 404
+        model, version = place.model, place.version
         if model is None:
-            return await self._about_several(account, live, place, receive, held)  # 400, 404
+            if place.in_body:
+                limits = (one.limits["request"] for one in place.models.values())
+                await self._take_body(account, body, max(limits, default=0))  # 408, 413
+            model, version = find_model(place, account.request)  # 404
+            if model is None:
+                return await self._about_several(account, live, place, body)  # 400, 404
         account.model, account.limits, account.timeouts = model, model.limits, model.timeouts
         account.context, dropped = read_context(account.first, caller)  # 400
         if dropped:
             self.metrics.count("headworks_context_dropped")
         if model.reads_body and not place.in_body:
-            await self._take_early(account, model, receive, held)  # 408, 413
+            await self._take_early(account, model, body)  # 408, 413
         rule = match(model, account)  # 404
         account.limits, account.timeouts = rule.limits, rule.timeouts
         if self.load.sheds(rule.priority):
@@ -190,33 +198,34 @@ class Handler:
         forced = forced_version(model, version, place.target, account.first, caller)  # 403
         choice = self._chosen(account, model, rule, forced)
         backend = live.backend(model, choice.version)
-        backend.use(held)
+        backend.use(account)
         if place.in_body or model.reads_body:
             account.bound_body(rule.limits["request"])  # 413
-        else:
+        elif not self._has_arrived(account, body, rule.limits):
             # A sequence may yet lead to any version of the rule.
             hold = self._held_bytes(account, model, (*rule.versions, choice.version))
             look = parameters_bytes(account) if rule.intervals else 0
-            at_most = rule.limits["request"]
-            await self._take_body(account, receive, held, at_most, hold, look)  # 408, 413
-        self._fits(account)  # 400
-        account.sequence = None if forced or not rule.intervals else sequence_of(account)
-        if account.sequence is not None:
-            choice = choose(model, rule, account.first, account.id, account.sequence)
-            backend = live.backend(model, choice.version)
-            backend.use(held)
+            await self._take_body(account, body, rule.limits["request"], hold, look)  # 408, 413
+        if account.context is not NO_CONTEXT:
+            self._fits(account)  # 400
+        if rule.intervals and not forced:
+            account.sequence = sequence_of(account)
+            if account.sequence is not None:
+                choice = choose(model, rule, account.first, account.id, account.sequence)
+                backend = live.backend(model, choice.version)
+                backend.use(account)
         account.choice, account.version = choice, model.versions[choice.version]
         if model.durability == "strict_intent":
-            await self._record(account, "intent", receipt=False)  # 503
-        return await self._call(account, live, backend, held)  # 4xx, 5xx
+            await self._append(account, "intent", receipt=False)  # 503
+        if model.fallback is None:
+            return await backend.call(account)  # 4xx, 5xx
+        return await self._call_either(account, live, backend)  # 4xx, 5xx
 
-    async def _about_several(
-        self, account: Account, live: Live, place: Place, receive: Receive, held: Held
-    ) -> Reply:
+    async def _about_several(self, account: Account, live: Live, place: Place, body: Body) -> Reply:
         """What the gateway itself knows of the models of a place."""
         if place.target.operation not in catalogue.ABOUT_READINESS:
             return catalogue.answer(place, catalogue.Asked())
-        await self._take_body(account, receive, held, QUESTION_BYTES)  # 408, 413
+        await self._take_body(account, body, QUESTION_BYTES)  # 408, 413
         ready = await self.probes.versions_ready(live, place.models)
         return catalogue.answer(place, catalogue.Asked(account.request, ready))
 
@@ -236,29 +245,33 @@ class Handler:
             return None
         return account.limits["hold"] if model.durability != "strict_intent" else None
 
-    async def _take_early(
-        self, account: Account, model: Model, receive: Receive, held: Held
-    ) -> None:
+    async def _take_early(self, account: Account, model: Model, body: Body) -> None:
         """Before the rule is known, since some rule asks for what the body says."""
         at_most = max(rule.limits["request"] for rule in model.rules)
         hold = self._held_bytes(account, model, model.versions)
-        await self._take_body(account, receive, held, at_most, hold, parameters_bytes(account))
+        await self._take_body(account, body, at_most, hold, parameters_bytes(account))
+
+    def _has_arrived(self, account: Account, body: Body, limits: Mapping[str, int]) -> bool:
+        """A short body that is here already is held whatever else: most are and need no more."""
+        whole = body.arrived(min(limits["request"], limits["hold"]))
+        if whole is None:
+            return False
+        if not self.load.hold(len(whole)):
+            raise Refusal("memory_full", CODES["memory_full"][1])
+        account.request, account.held_bytes = whole, len(whole)
+        return True
 
     async def _take_body(
-        self, account: Account, receive: Receive, held: Held, at_most: int,
-        hold: int | None = None, look: int = 0,
-    ) -> None:  # fmt: skip
+        self, account: Account, body: Body, at_most: int, hold: int | None = None, look: int = 0
+    ) -> None:
         keep = account.limits["keep"] if account.limits else at_most
-        body = await take_body(receive, account.first, self.load, at_most, hold, keep, look)
-        if isinstance(body, Upload):
-            account.upload = body
+        taken = await take_body(body, account.first, self.load, at_most, hold, keep, look)
+        if isinstance(taken, Upload):
+            account.upload = taken
         else:
-            account.request = body
-            held.append(partial(self.load.release, len(body)))
+            account.request, account.held_bytes = taken, len(taken)
 
-    async def _call(
-        self, account: Account, live: Live, backend: Backend, held: Held
-    ) -> Reply | Stream:
+    async def _call_either(self, account: Account, live: Live, backend: Backend) -> Reply | Stream:
         """The chosen version's answer, or that of `fallback` where it gave none. The failure is the
         first one's either way: the record says who should have answered."""
         assert account.model is not None
@@ -266,10 +279,10 @@ class Handler:
         choice, version = account.choice, account.version
         instead = stand_in(account.model, choice, passes=account.upload is not None)
         if instead is None:
-            return await backend.call(account, held=held)
+            return await backend.call(account)
         refusal, failed = None, None
         try:
-            failed = await backend.call(account, held=held)
+            failed = await backend.call(account)
             status = failed.status if isinstance(failed, Reply) else failed[0]
         except Refusal as error:
             refusal, status = error, error.status
@@ -286,9 +299,9 @@ class Handler:
         account.choice, account.version = instead, account.model.versions[instead.version]
         called = account.extra.pop("grpc_status", None)
         other = live.backend(account.model, instead.version)
-        other.use(held)
+        other.use(account)
         try:
-            return await other.call(account, held=held)
+            return await other.call(account)
         except Refusal as second:
             account.choice, account.version = choice, version
             del account.extra["assigned"]
@@ -324,7 +337,7 @@ class Handler:
         return place
 
     def _fits(self, account: Account) -> None:
-        """Several context values need as many rows: a reason to look into a body here."""
+        """Several values of context need as many rows: a reason to look into a body here."""
         context = account.context
         if max(len(context.subjects), len(context.groups)) <= 1:
             return
@@ -335,57 +348,56 @@ class Handler:
             raise Refusal("bad_body", str(error)) from None
         check_rows(context, rows)
 
-    async def _durable(self, account: Account, reply: Reply) -> Reply:
-        """The reply, once its record may be relied on; else a refusal, and the reply is gone."""
-        account.take(reply)
-        try:
-            if self._admitted(account):
-                await self._record(account, account.kind)
-            return reply
-        except JournalUnavailable as error:
-            log.error("exchange %s withheld: %s", account.id, error)
-            account.error = "journal_unavailable"
-            withheld = say_error(account.error, 503, CODES[account.error][1], account.dialect)
-            account.status = withheld.status
-            return withheld
-
-    def _admitted(self, account: Account) -> bool:
+    def _admitted(self, account: Account, error: str) -> bool:
         """Strangers' refusals are coalesced, everything else has its record."""
-        if account.error is None or (account.model is not None and account.caller is not None):
+        if account.model is not None and account.caller is not None:
             return True
-        return self.refusals.admit(account.error, self.clock.steady())
+        return self.refusals.admit(error, self.clock.steady())
 
-    async def _record(self, account: Account, kind: str, *, receipt: bool = True) -> None:
-        """A receipt is of the first record that asks for one: a stream's head carries its
-        intent's."""
-        model = account.model
-        durable = model is None or model.durability != "bounded"
+    def _append(
+        self, account: Account, kind: str, *, receipt: bool = True
+    ) -> asyncio.Future[Receipt | None]:
+        """Ends when the record may be relied on. A receipt is of the first record that asks for
+        one: a stream's head carries its intent's."""
         if self.journal is None:
             raise JournalUnavailable("the journal does not open")
-        wanted = receipt and account.receipt is None
-        asked = wanted and model is not None and "receipt" in model.expose
-        made = await self.journal.append(*account.entry(kind), durable=durable, receipt=asked)
-        account.receipt = account.receipt or made
+        model = account.model
+        durable = model is None or model.durability != "bounded"
+        asked = (
+            receipt and model is not None and "receipt" in model.expose and account.receipt is None
+        )
+        header, parts = account.entry(kind)
+        return self.journal.append(header, parts, durable=durable, receipt=asked)
+
+    async def _record(self, account: Account, kind: str) -> None:
+        receipt = await self._append(account, kind)
+        account.receipt = account.receipt or receipt
 
     async def _relayed(
         self, account: Account, stream: Stream, turn: Turn, departure: Departure
     ) -> bool:
         """Whether the client was given all of it."""
         _, headers, answer = stream
-        headers = _with_ours(headers, self._exposed(account))
+        headers = self._with_ours(account, headers)
         try:
             return await relay(account, answer, headers, turn, self._record, departure)
         except JournalUnavailable:
             account.error = "journal_unavailable"
             refused = say_error(account.error, 503, CODES[account.error][1], account.dialect)
             account.status = refused.status
-            headers = _with_ours(refused.headers, self._exposed(account))
-            await turn.answer(refused.status, headers, refused.body)
+            await turn.relieved()
+            turn.answer(refused.status, self._with_ours(account, refused.headers), refused.body)
             return True
+
+    def _with_ours(self, account: Account, headers: Headers) -> Headers:
+        """The caller's own x-request-id takes the place of an upstream's; else that one passes."""
+        if b"x-request-id" in account.first:
+            headers = [item for item in headers if item[0].lower() != b"x-request-id"]
+        return headers + self._exposed(account)
 
     def _exposed(self, account: Account) -> Headers:
         model = account.model
-        expose = model.expose if model is not None else frozenset(("id",))
+        expose = model.expose if model is not None else ALWAYS_EXPOSED
         shown: Headers = []
         if "id" in expose:
             shown.append((b"x-headworks-id", account.id.encode()))
@@ -415,15 +427,12 @@ class Handler:
         model, version = account.model.name, account.version.name
         seconds = (self.clock.steady() - account.arrived_ns) / 1e9
         self.metrics.note_answer(model, version, account.choice.arm, account.status, seconds)
-        if (first := account.extra.get("assigned")) is not None:  # its failure stays its own
+        if account.extra:
+            self._count_extra(model, account.extra)
+
+    def _count_extra(self, model: str, extra: Mapping[str, Any]) -> None:
+        if (first := extra.get("assigned")) is not None:  # its failure stays its own
             said = (first["version"], first["arm"], str(first["status"]))
             self.metrics.count("headworks_exchanges", model, *said)
-        if (client := account.extra.get("client")) is not None:
+        if (client := extra.get("client")) is not None:
             self.metrics.count("headworks_clients_left", model, client["left"], client["policy"])
-
-
-def _with_ours(headers: Headers, ours: Headers) -> Headers:
-    """The caller's own x-request-id takes the place of an upstream's; else that one passes."""
-    if any(name == b"x-request-id" for name, _ in ours):
-        headers = [item for item in headers if item[0].lower() != b"x-request-id"]
-    return headers + ours

@@ -6,6 +6,7 @@ A proxy passes what it does not know. Names come in lower case from the server's
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import compress
 
 from gateway.exchange import NEVER_KEPT, Headers
 
@@ -13,6 +14,9 @@ HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
      b"upgrade", b"expect")
 )  # fmt: skip
+
+AUTHORIZATION = frozenset((b"authorization",))
+NONE: frozenset[bytes] = frozenset()
 
 
 def as_dict(headers: Headers) -> dict[bytes, bytes]:
@@ -31,31 +35,42 @@ def _named_by_connection(headers: Headers) -> frozenset[bytes]:
     return frozenset(token.strip().lower() for value in values for token in value.split(b","))
 
 
-def to_upstream(
+def left_out(
     headers: Headers,
     first: dict[bytes, bytes],
     *,
-    exchange: str,
-    trace: bytes,
     traffic: bytes | None = None,
     own_authorization: bool,
     credential: bytes | None = None,
     redacted: frozenset[bytes] = frozenset(),
-) -> Headers:
-    """What an upstream gets: all but host, hop-by-hop and ours, with our id and the trace.
+) -> frozenset[bytes]:
+    """Names that go no further with this request, beside those that never do.
 
     `own_authorization`: the bearer token was ours (a caller's key) and goes no further.
     `credential`: name of the header in which the upstream gets our own. What is no answer to the
     caller (`traffic`) never carries his credentials, nor what is `redacted` from records.
     """
-    less = set(_named_by_connection(headers)) if b"connection" in first else set()
+    less = AUTHORIZATION if own_authorization else NONE
+    if b"connection" in first:
+        less |= _named_by_connection(headers)
     if credential is not None:
-        less.add(credential)
+        less |= {credential}
     if traffic is not None:
         less |= NEVER_KEPT | redacted
-    if own_authorization:
-        less.add(b"authorization")
-    sent = [item for item in headers if _is_passed(item[0]) and item[0] not in less]
+    return less
+
+
+def to_upstream(
+    headers: Headers,
+    less: frozenset[bytes],
+    *,
+    exchange: str,
+    trace: bytes,
+    traffic: bytes | None = None,
+) -> Headers:
+    """What an upstream gets: all but host, hop-by-hop, ours and `left_out`, with our id and the
+    trace."""
+    sent = [item for item in headers if is_passed(item[0]) and item[0] not in less]
     sent.append((b"x-headworks-id", exchange.encode()))
     sent.append((b"traceparent", trace))
     if traffic is not None:
@@ -71,7 +86,7 @@ def to_client(headers: Headers) -> Headers:
 
 
 @lru_cache(maxsize=128)
-def _is_passed(name: bytes) -> bool:
+def is_passed(name: bytes) -> bool:
     """Whether an upstream gets a header of this name, in lower case, as it came."""
     return _is_returned(name) and name not in (b"host", b"traceparent", b"content-length")
 
@@ -84,17 +99,28 @@ def _is_returned(name: bytes) -> bool:
 
 def kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[str, str]]:
     """Headers for the record, without secrets. Decoded all at once: none holds a line end."""
-    lines: list[bytes] = []
-    for name, value in headers:
-        if _is_kept(name) and not (dropped and name.lower() in dropped):
-            lines += name, value
-    if not lines:
+    if dropped:
+        headers = [item for item in headers if item[0].lower() not in dropped]
+    if not headers:
         return []
-    text = b"\n".join(lines).decode("latin-1").split("\n")
-    return list(zip(text[::2], text[1::2]))
+    names, values = zip(*headers)
+    texts = b"\n".join(values).decode("latin-1").split("\n")
+    try:
+        shown = [*map(_kept_as.__getitem__, names)]
+    except KeyError:
+        shown = [_learn(name) for name in names]
+    return list(compress(zip(shown, texts), shown))
 
 
-@lru_cache(maxsize=128)
-def _is_kept(name: bytes) -> bool:
+NAMES_MAX = 256
+_kept_as: dict[bytes, str] = {}
+"""Names as records have them; empty: not at all. Filled with what comes, up to `NAMES_MAX`."""
+
+
+def _learn(name: bytes) -> str:
     low = name.lower()
-    return low not in NEVER_KEPT and not low.startswith(b"proxy-")
+    secret = low in NEVER_KEPT or low.startswith(b"proxy-")
+    shown = "" if secret else name.decode("latin-1")
+    if len(_kept_as) < NAMES_MAX:
+        _kept_as[name] = shown
+    return shown

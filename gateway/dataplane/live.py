@@ -14,11 +14,14 @@ from gateway.artifacts import Artifacts
 from gateway.dataplane.backend import Backend, Traffic
 from gateway.dataplane.inline import Inline
 from gateway.dataplane.inprocess import Session
+from gateway.exchange import Caller
+from gateway.routing.identity import identify
 from gateway.routing.place import Place, locate
 from gateway.table import Model, Rule, Table, Version
 
 TRAFFIC: tuple[Traffic, ...] = ("live", "shadow")
 PLACES_MAX, PLACE_KNOWN_MAX = 1024, 256
+CALLERS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,20 @@ class Live:
     backends: dict[tuple[str, str, Traffic], Backend]
     places: dict[tuple[bytes | None, str], Place] = field(default_factory=dict)
     """Where hosts and paths lead, as far as they were asked for."""
+    callers: dict[bytes, Caller] = field(default_factory=dict, repr=False)
+    """Whose key an authorization header holds, as far as one was shown: it never leaves this."""
+
+    def caller(self, headers: dict[bytes, bytes]) -> Caller:
+        """As `identify`, which the table alone decides: a key is digested once."""
+        shown = headers.get(b"authorization", b"")
+        caller = self.callers.get(shown)
+        if caller is None:
+            caller = identify(self.table, headers)
+            if len(self.callers) >= CALLERS_MAX:
+                self.callers.clear()
+            if self.table.callers:  # else anything may be shown, and nothing is asked of it
+                self.callers[shown] = caller
+        return caller
 
     def place(self, host: bytes | None, path: str) -> Place:
         """As `locate`, which the table alone decides: asked once for each short one."""

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from gateway.dataplane import retry
 from gateway.dataplane.balance import least_request
 from gateway.dataplane.credential import Credential
 from gateway.dataplane.ejection import Ejection, Failure, Health, may_eject
-from gateway.dataplane.headers import to_client
+from gateway.dataplane.request import Request, line
 from gateway.dataplane.upload import Upload
 from gateway.dataplane.upstream import (
     Answer,
@@ -35,7 +35,7 @@ from gateway.dataplane.upstream import (
     UpstreamOverloaded,
 )
 from gateway.errors import Refusal
-from gateway.exchange import Headers, Reply
+from gateway.exchange import Reply
 from gateway.table import Model, Version
 from gateway.tls import Watched, client_context
 
@@ -66,16 +66,6 @@ def _times(told: Mapping[str, float]) -> Timeouts:
     return Timeouts(told["connect"], told["first_byte"], told["idle"], told["request"])
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is sent; `headers` without a host, which is the endpoint's."""
-
-    method: bytes
-    target: bytes
-    headers: Headers
-    body: bytes | Upload
-
-
 class Server:
     """One endpoint: its pool, and what is known of its health."""
 
@@ -101,9 +91,11 @@ class Remote:
         self.model, self.version = model, version
         self.statistics = Statistics()
         self.typical = retry.Typical()
-        self.open = self.retrying = 0
+        self.retrying = 0
+        self.told: dict[str, tuple[float, Reply | None]] = {}
+        """When and how it answered what was asked of it beside exchanges, by path."""
         self._dice = dice
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         timeouts = _times(model.timeouts)
         tls = version.tls
         self._watched = Watched(tls.values()) if tls is not None else None
@@ -135,41 +127,48 @@ class Remote:
 
     # One exchange.
 
-    async def send(self, request: Request, account: Any, deadline: float, *, panic: bool) -> Answer:
+    def send(
+        self, request: Request, account: Any, deadline: float, *, panic: bool
+    ) -> Coroutine[Any, Any, Answer]:
         """The answer, as soon as its head has come. UpstreamError, and Refusal where there is no
         endpoint or no credential. `account.attempts` counts."""
-        self.open += 1
         own = account.timeouts is not account.model.timeouts
         times = _times(account.timeouts) if own else None
+        server = self._choose(None, panic=panic)
+        account.attempts += 1
+        if self.model.retries is None or isinstance(request.body, Upload):
+            return self._attempt(server, request, deadline, times)
+        return self._persist(server, request, account, deadline, times, panic=panic)
+
+    async def _persist(
+        self, server: Server, request: Request, account: Any, deadline: float,
+        times: Timeouts | None, *, panic: bool,
+    ) -> Answer:  # fmt: skip
+        """The first attempt, and as many more as `retries` lets."""
         retries = 0
-        avoided: Server | None = None
-        try:
-            while True:
-                server = self._choose(avoided, panic=panic)
-                failure: UpstreamError | None = None
-                answer: Answer | None = None
-                account.attempts += 1
-                try:
-                    answer = await self._attempt(server, request, deadline, times)
-                except UpstreamError as error:
-                    failure = error
-                wait = self._wait_before_retry(request, retries, failure, answer, deadline)
-                if wait is None:
-                    if failure is not None:
-                        raise failure
-                    assert answer is not None
-                    return answer
-                if answer is not None:
-                    answer.abort()
-                retries += 1
-                avoided = server
-                self.retrying += 1
-                try:
-                    await asyncio.sleep(wait)
-                finally:
-                    self.retrying -= 1
-        finally:
-            self.open -= 1
+        while True:
+            failure: UpstreamError | None = None
+            answer: Answer | None = None
+            try:
+                answer = await self._attempt(server, request, deadline, times)
+            except UpstreamError as error:
+                failure = error
+            wait = self._wait_before_retry(retries, failure, answer, deadline)
+            if wait is None:
+                if failure is not None:
+                    raise failure
+                assert answer is not None
+                return answer
+            if answer is not None:
+                answer.abort()
+            retries += 1
+            self.retrying += 1
+            try:
+                await asyncio.sleep(wait)
+            finally:
+                self.retrying -= 1
+            server = self._choose(server, panic=panic)
+            account.attempts += 1
 
     async def _attempt(
         self, server: Server, request: Request, deadline: float, times: Timeouts | None
@@ -177,15 +176,13 @@ class Remote:
         if self._tls_error:
             raise UpstreamConnectFailed(self._tls_error, "tls")
         pool = server.pool
-        headers = [(b"host", pool.authority), *request.headers]
-        if self.credential is not None:
-            headers.append((self.credential.header, self.credential.value))
+        credential = self.credential
+        ours = line(credential.header, credential.value) if credential is not None else b""
+        head = request.head(pool.authority, pool.base_path, ours)
         server.open += 1
-        began = self._loop.time()
+        began = self.loop.time()
         try:
-            answer = await pool.send(
-                request.method, request.target, headers, request.body, deadline, times
-            )
+            answer = await pool.exchange(request.method, head, request.body, deadline, times)
         except UpstreamError as error:
             # What came over a connection is told by the pool.
             if isinstance(error, UpstreamConnectFailed) or error.phase == "connect":
@@ -193,20 +190,19 @@ class Remote:
             raise
         finally:
             server.open -= 1
-        self.typical.note(self._loop.time() - began)
+        if self.model.retries is not None:
+            self.typical.note(self.loop.time() - began)
         if answer.status >= 500:
             self._count_failure(server, "status")
-        else:
+        elif server.ejection.failing:
             server.ejection.succeeded()
         return answer
 
     def _wait_before_retry(
-        self, request: Request, retries: int, failure: UpstreamError | None,
-        answer: Answer | None, deadline: float,
-    ) -> float | None:  # fmt: skip
+        self, retries: int, failure: UpstreamError | None, answer: Answer | None, deadline: float
+    ) -> float | None:
         policy = self.model.retries
-        if policy is None or isinstance(request.body, Upload):
-            return None
+        assert policy is not None
         after_s = 0.0
         if failure is not None:
             why = retry.cause(failure.code, failure.phase)
@@ -215,10 +211,11 @@ class Remote:
             why = "503" if answer.status == 503 else None
             said = (value for name, value in answer.headers if name.lower() == b"retry-after")
             after_s = retry.retry_after_s(next(said, None))
-        left = deadline - self._loop.time()
+        left = deadline - self.loop.time()
         draw = self._dice.random()
         wait = retry.wait_s(policy, why, retries + 1, left, self.typical.value, after_s, draw)
-        if wait is not None and self.retrying >= retry.budget(policy, self.open):
+        others = self.retrying + sum(each.open for each in self.servers)
+        if wait is not None and self.retrying >= retry.budget(policy, others + 1):
             self.statistics.retries_denied += 1
             return None
         self.statistics.retries += wait is not None
@@ -227,7 +224,7 @@ class Remote:
     def _choose(self, avoided: Server | None, *, panic: bool) -> Server:
         if len(self.servers) == 1 and self.servers[0].health.well:
             return self.servers[0]
-        now = self._loop.time()
+        now = self.loop.time()
         chosen = [server for server in self.servers if server.is_available(now)]
         if len(chosen) * 2 < len(self.servers) and panic:
             self.statistics.panics += 1
@@ -249,7 +246,7 @@ class Remote:
     def _count_failure(self, server: Server, kind: Failure) -> None:
         if not server.ejection.failed(kind):
             return
-        now = self._loop.time()
+        now = self.loop.time()
         out = sum(other.ejection.is_out(now) for other in self.servers if other is not server)
         if not may_eject(len(self.servers), out, self.model.ejection["share"]):
             self.statistics.kept += 1
@@ -264,7 +261,7 @@ class Remote:
 
     def states(self) -> dict[str, int]:
         """How many endpoints are how."""
-        now = self._loop.time()
+        now = self.loop.time()
         down = sum(not server.health.well for server in self.servers)
         available = sum(server.is_available(now) for server in self.servers)
         return {"available": available, "down": down,
@@ -272,7 +269,7 @@ class Remote:
 
     def tick(self) -> None:
         """Several times a second: checks that are due, names and files that may have changed."""
-        now = self._loop.time()
+        now = self.loop.time()
         if self._watched is not None and self._watched.changed():
             if (context := self._tls_context()) is not None:
                 for server in self.servers:
@@ -288,7 +285,7 @@ class Remote:
 
     def _begin_check(self, server: Server, now: float, health: Mapping[str, Any]) -> None:
         server.check_at = now + health["interval"] * (0.9 + 0.2 * self._dice.random())
-        server.checking = self._loop.create_task(self._check(server, health))
+        server.checking = self.loop.create_task(self._check(server, health))
 
     async def _check(self, server: Server, health: Mapping[str, Any]) -> None:
         try:
@@ -318,13 +315,14 @@ class Remote:
         try:
             if self.credential is not None:
                 headers.append((self.credential.header, self.credential.value))
-            deadline = self._loop.time() + timeout_s
+            deadline = self.loop.time() + timeout_s
             answer = await server.pool.send(b"GET", path.encode(), headers, b"", deadline)
             try:
                 body: bytes | None = await answer.read(CHECK_BYTES_MAX)
                 if body is None:
                     return None
-                return Reply(answer.status, to_client(answer.headers), body)
+                assert answer.head is not None
+                return Reply(answer.status, answer.head.returned, body)
             finally:
                 answer.abort()
         except UpstreamOverloaded:

@@ -64,11 +64,12 @@ def _split(url: bytes) -> tuple[str, str]:
 def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> str | None:
     """What no request of ours has, in words: a name in disguise, a control character, a coding of
     the message other than chunks, not exactly one host. Each is looked for in all headers."""
-    if b"_" in b"".join(first):
+    if b"".join(first).find(b"_") >= 0:
         for name in first:
             if b"_" in name and _is_disguised(name):
                 return f"header {name.decode('latin-1')[:80]!r} is not taken"
-    values = b"".join([value for _, value in headers])
+    several = len(first) != len(headers)
+    values = b"".join([value for _, value in headers] if several else first.values())
     if len(values.translate(None, CONTROLS)) != len(values):
         name = next(n for n, value in headers if value.translate(None, CONTROLS) != value)
         return f"header {name.decode('latin-1')[:80]!r} is not taken"
@@ -77,7 +78,7 @@ def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> st
         if codings != [b"chunked"] or version == "1.0":
             return "transfer-encoding: nothing but chunked is taken"
     host = first.get(b"host")
-    several = len(first) != len(headers) and [name for name, _ in headers].count(b"host") > 1
+    several = several and [name for name, _ in headers].count(b"host") > 1
     if (host is None and version != "1.0") or several or (host and HOST_NOT.search(host)):
         return "host: exactly one name is wanted"
     return None
@@ -96,6 +97,8 @@ class Protocol(asyncio.Protocol):
         self.parser = httptools.HttpRequestParser(self)
         self.turn: Turn | None = None  # under way
         self.reading: Turn | None = None  # whose body is being read
+        self._task: asyncio.Task[None] | None = None
+        self._resting: asyncio.Future[Turn | None] | None = None  # until there is a turn again
         self.waiting: deque[Turn] = deque()
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -104,7 +107,7 @@ class Protocol(asyncio.Protocol):
         self._read_bytes = 0  # at most so many of them belong to a head that is whole now
         self._in_head, self._begun = True, False
         self._resuming = self._refused = self._held_back = False
-        self._writable: asyncio.Future[None] | None = None
+        self.unwritable: asyncio.Future[None] | None = None  # while the client does not read
         self._unsent = 0
         self._awaits = ""
         self._due = self._timer_at = 0.0
@@ -126,6 +129,7 @@ class Protocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._let_write()
+        self._wake(None)
         for turn in (self.turn, *self.waiting):
             if turn is not None:
                 turn.leave("client_gone")
@@ -134,11 +138,10 @@ class Protocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        in_head = self._in_head
         self._read_bytes = self._head_bytes + len(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if not self._awaits and self.turn is None or self._awaits == "idle":
-                self._await("head", self.limits.head_s)
+        if in_head:
+            self._head_bytes = self._read_bytes
         else:
             self._framing_bytes += len(data)
         try:
@@ -147,20 +150,24 @@ class Protocol(asyncio.Protocol):
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.refuse("bad_request", "the request is not valid HTTP/1.1")
-        if self._in_head:
-            if self._begun and not self._head_bytes:  # it began behind a request
-                self._head_bytes = self._measure()
+        if not self._in_head:
+            if self._framing_bytes > self.limits.head_bytes:
+                self._refuse_size()
+            elif in_head and self.reading is self.turn:
+                self._await("body", self.limits.body_s)
+        elif self._begun or self._head_bytes:
+            self._head_bytes = self._head_bytes or self._measure()  # it began behind a request
             if self._head_bytes > self.limits.head_bytes:
                 self._refuse_size()
-        elif self._framing_bytes > self.limits.head_bytes:
-            self._refuse_size()
+            elif not self._awaits or self._awaits == "idle":
+                self._await("head", self.limits.head_s)
 
     def eof_received(self) -> None:
         """Half a connection is none: it closes."""
 
     def pause_writing(self) -> None:
-        if self._writable is None:
-            self._writable = self.loop.create_future()
+        if self.unwritable is None:
+            self.unwritable = self.loop.create_future()
         self._unsent = self._untaken()
         self._await("write", self.limits.write_s)
 
@@ -180,7 +187,7 @@ class Protocol(asyncio.Protocol):
         return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _let_write(self) -> None:
-        waiter, self._writable = self._writable, None
+        waiter, self.unwritable = self.unwritable, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -191,8 +198,6 @@ class Protocol(asyncio.Protocol):
             return
         self._url, self._headers = b"", []
         self._in_head = self._begun = True
-        if self.turn is not None and self._awaits != "write":
-            self._await("head", self.limits.head_s)
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -236,16 +241,15 @@ class Protocol(asyncio.Protocol):
         path, query = _split(self._url)
         method = self.parser.get_method().decode("ascii")
         old = version == "1.0"
-        expects = not old and first.get(b"expect", b"").lower() == b"100-continue"
+        expects = b"expect" in first and not old and first[b"expect"].lower() == b"100-continue"
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
         turn = Turn(self, method, path, query, self._headers, first, keep_alive, expects, old)
         self.reading = turn
+        self._rest()
         if self.turn is None:
             self._start(turn)
-            self._await("body", self.limits.body_s)
         else:
             self.waiting.append(turn)
-            self._rest()
             self.hold_back()
 
     def on_body(self, body: bytes) -> None:
@@ -259,7 +263,7 @@ class Protocol(asyncio.Protocol):
         self._in_head = True
         turn, self.reading = self.reading, None
         if turn is not None and not self._refused:
-            if self._awaits in ("body", "head"):
+            if self._awaits == "body":
                 self._rest()
             turn.finish()
 
@@ -279,25 +283,36 @@ class Protocol(asyncio.Protocol):
         self.turn = turn
         if self.app.draining:
             turn.keep_alive = False
-        turn.task = self.loop.create_task(self._run(turn))
-        self.tasks.add(turn.task)
+        if self._task is None:
+            self._task = self.loop.create_task(self._serve(turn))
+        elif self._resting is not None:
+            self._wake(turn)
+        turn.task = self._task
+        self.tasks.add(self._task)
 
-    async def _run(self, turn: Turn) -> None:
-        try:
-            await self.app.answer(turn)
-        except Exception:
-            log.exception("%s was not answered", turn.path[:200])
-        finally:
-            self.tasks.discard(turn.task)
+    async def _serve(self, turn: Turn | None) -> None:
+        """The connection's own task: turn for turn, until one has no answer or no other comes."""
+        while turn is not None:
+            try:
+                await self.app.answer(turn)
+            except Exception:
+                log.exception("%s was not answered", turn.path[:200])
+            finally:
+                if not turn.over or self.turn is None:
+                    self.tasks.discard(turn.task)
+                if not turn.over:
+                    self.cut(turn)
             if not turn.over:
-                self.cut(turn)
+                return
+            turn = self.turn
+            if turn is None:
+                self._resting = self.loop.create_future()
+                turn = await self._resting
 
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
-
-    def writable(self) -> asyncio.Future[None] | None:
-        """None: now."""
-        return self._writable
+    def _wake(self, turn: Turn | None) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None and not resting.done():
+            resting.set_result(turn)
 
     def hold_back(self) -> None:
         if not self._held_back:

@@ -29,7 +29,7 @@ from gateway.exchange import exchange_id
 from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import Journal
 from gateway.routing.choice import asked_again, shadows
-from gateway.table import Rule
+from gateway.table import Model, Rule
 from gateway.telemetry.metrics import Metrics
 
 UNRECORDED = frozenset({"primary_failed"})
@@ -65,15 +65,16 @@ class Shadow:
             return
         if account.operation not in account.dialect.INFERENCES:
             return
-        rule = next((rule for rule in model.rules if rule.name == choice.rule), None)
+        rule = _rule(model, choice.rule)
         if rule is None or not rule.shadows:
             return
         drawn = account.sequence or account.id
         names = shadows(rule, choice.version, drawn, account)
-        others = sum(copied.version != choice.version for copied in rule.shadows)
-        if len(names) < others:
-            out = self._sampled_out
-            out[model.name] = out.get(model.name, 0) + others - len(names)
+        fewer = _others(rule, choice.version) - len(names)
+        if fewer:
+            self._sampled_out[model.name] = self._sampled_out.get(model.name, 0) + fewer
+        if not names:
+            return
         if live.table.models.get(model.name) is not model:
             for name in names:
                 self.drop(account, name, "reloaded")
@@ -170,6 +171,22 @@ class Shadow:
         self.ending = True
         for lane in (*self._lanes.values(), *self._leaving):
             await lane.close()
+
+
+def _rule(model: Model, name: str) -> Rule | None:
+    for rule in model.rules:
+        if rule.name == name:
+            return rule
+    return None
+
+
+def _others(rule: Rule, version: str) -> int:
+    """How many shadows would be asked, were all drawn."""
+    count = 0
+    for copied in rule.shadows:
+        if copied.version != version:
+            count += 1
+    return count
 
 
 def _noise(account: Account, rule: Rule) -> int:

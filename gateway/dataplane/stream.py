@@ -18,6 +18,7 @@ from typing import Final
 
 from gateway.dataplane.account import Account
 from gateway.dataplane.departure import Departure
+from gateway.dataplane.response import LINES, media_type
 from gateway.dataplane.turn import Turn
 from gateway.dataplane.upload import Tally
 from gateway.dataplane.upstream import Answer, UpstreamError
@@ -29,7 +30,6 @@ from gateway.protocol.sse import EVENT_TYPE
 Record = Callable[[Account, str], Awaitable[None]]
 
 STREAM_AFTER_S: Final = 0.1
-LINES: Final = (b"application/x-ndjson", b"application/jsonl", b"application/stream+json")
 PARTIAL_BYTES_MAX: Final = 64 * 1024
 LOOK_BYTES: Final = 16 * 1024
 """So much of a stream is digested, kept and metered at once, behind its relaying."""
@@ -39,20 +39,6 @@ _BLANK_LINE = re.compile(b"|".join(_BLANKS))
 _TERMINAL = re.compile(
     rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed))[ \t]*\r?$", re.MULTILINE
 )
-
-
-def media_type(headers: Headers) -> bytes:
-    """In lower case, without parameters; empty where there is none."""
-    for name, value in headers:
-        if len(name) == 12 and name.lower() == b"content-type":
-            return value.partition(b";")[0].strip().lower()
-    return b""
-
-
-def is_stream(headers: Headers) -> bool:
-    """Whether an answer says that it comes piece by piece."""
-    kind = media_type(headers)
-    return kind == EVENT_TYPE or kind in LINES
 
 
 class Withheld:
@@ -152,7 +138,8 @@ async def relay(
         raise
     if account.receipt is not None:
         headers = [*headers, (b"x-headworks-receipt", account.receipt.encode().encode())]
-    await turn.begin(answer.status, headers)
+    await turn.relieved()
+    turn.begin(answer.status, headers)
     withheld = await _pass(account, answer, headers, turn, departure)
     try:
         await record(account, "exchange")
@@ -161,7 +148,8 @@ async def relay(
         return False
     if account.error is not None:
         return False
-    await turn.pass_on(withheld, more=False)
+    await turn.relieved()
+    turn.pass_on(withheld, more=False)
     return True
 
 
@@ -179,7 +167,9 @@ async def _pass(
             async for chunk in answer:
                 look.add(chunk)
                 if released := withheld.release(chunk):
-                    await turn.pass_on(released)
+                    if turn.congested:
+                        await turn.relieved()
+                    turn.pass_on(released)
                     sent += len(released) if departure.left is None else 0
     except (UpstreamError, Refusal) as error:
         account.error = error.code

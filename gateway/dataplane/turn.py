@@ -18,13 +18,18 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from gateway.dataplane.response import CONTROLS
 from gateway.errors import CODES, Refusal
 from gateway.exchange import Headers
 
+if TYPE_CHECKING:
+    from gateway.dataplane.server import Protocol
+
 BODY_HIGH_BYTES: Final = 64 * 1024
+DATE: Final = b"date: "
+SAID: Final = frozenset((b"content-length: ", DATE))
+"""Headers that we say ourselves where the answer does not."""
 
 
 def _phrase(status: int) -> bytes:
@@ -42,18 +47,19 @@ STATUS_LINES: Final = {
 @lru_cache(maxsize=2)
 def _date(seconds: int) -> bytes:
     """RFC 9110, 5.6.7; an upstream's own date is passed as it came."""
-    return b"date: " + formatdate(seconds, usegmt=True).encode()
+    return DATE + formatdate(seconds, usegmt=True).encode()
 
 
-class Way(Protocol):
-    """What a turn asks of its connection."""
+NAMES_MAX: Final = 256
+_starts: dict[bytes, bytes] = {}
+"""How a header's line begins, by name: filled with what comes, up to `NAMES_MAX`."""
 
-    def write(self, data: bytes) -> None: ...
-    def read_on(self) -> None: ...
-    def hold_back(self) -> None: ...
-    def writable(self) -> asyncio.Future[None] | None: ...
-    def answered(self, turn: Turn) -> None: ...
-    def cut(self, turn: Turn) -> None: ...
+
+def _start(name: bytes) -> bytes:
+    start = name.lower() + b": "
+    if len(_starts) < NAMES_MAX:
+        _starts[name] = start
+    return start
 
 
 class Turn:
@@ -64,12 +70,12 @@ class Turn:
     )  # fmt: skip
 
     def __init__(
-        self, way: Way, method: str, path: str, query: str, headers: Headers,
+        self, way: Protocol, method: str, path: str, query: str, headers: Headers,
         first: dict[bytes, bytes], keep_alive: bool, expects: bool, old: bool = False,
     ) -> None:  # fmt: skip
-        """`path` and `query` are raw; names of `headers` are in lower case, `first` is the first
-        value of each. `expects`: the client waits for "100 Continue" before it sends its body;
-        `old`: it speaks HTTP/1.0."""
+        """`way` is the connection; `path` and `query` are raw; names of `headers` are in lower
+        case, `first` is the first value of each. `expects`: the client waits for "100 Continue"
+        before it sends its body; `old`: it speaks HTTP/1.0."""
         self._way, self.method, self.path, self.query = way, method, path, query
         self.headers, self.first = headers, first
         self.keep_alive, self.expects, self.old = keep_alive, expects, old
@@ -91,12 +97,14 @@ class Turn:
         self.size += len(data)
         if self.size > BODY_HIGH_BYTES:
             self._way.hold_back()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def finish(self) -> None:
         """The request is whole."""
         self.whole = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def expire(self) -> None:
         """The rest of the body did not come in time."""
@@ -117,12 +125,26 @@ class Turn:
 
     # The program's side.
 
+    def arrived(self, at_most: int) -> bytes | None:
+        """All of the body, taken, if it is here and has at most so many bytes; else `receive` says:
+        None."""
+        if not self.whole or self.size > at_most or self.gone is not None:
+            return None
+        return self._take()
+
+    def _take(self) -> bytes:
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self.size = 0
+        return body
+
     async def receive(self) -> tuple[bytes, bool]:
         """The next piece of the body, and whether more comes. Refusal `request_timeout` where it
         does not come in time, `client_gone`."""
         if self.expects and not self.whole and self.gone is None:
             self.expects = False
-            self._way.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._way.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self._chunks or self.whole or self.late or self.gone is not None or self.over):
             self._way.read_on()
             self._waiter = asyncio.get_running_loop().create_future()
@@ -133,33 +155,35 @@ class Turn:
         if self.late and not self.whole:
             self.keep_alive = False
             raise Refusal("request_timeout", f"{self.size} bytes of the body came in time")
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        self.size = 0
-        return body, not self.whole
+        return self._take(), not self.whole
 
-    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """All of an answer; it says its length, and the date where `headers` do not. Nothing
-        happens once the client has gone."""
-        if await self._may_write():
+    @property
+    def congested(self) -> bool:
+        """The client does not read: whoever has something for it waits for `relieved` first."""
+        return self._way.unwritable is not None and self.gone is None
+
+    async def relieved(self) -> None:
+        """Once the client reads, or has gone."""
+        while (writable := self._way.unwritable) is not None and self.gone is None:
+            await asyncio.shield(writable)
+
+    # An answer. Nothing happens once the client has gone.
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """All of it; it says its length, and the date where `headers` do not."""
+        if self.gone is None:
             self._write(self._head(status, headers, len(body)), body, False)
 
-    async def begin(self, status: int, headers: Headers) -> None:
-        """The head of an answer that comes in pieces."""
-        if await self._may_write():
-            self._way.write(self._head(status, headers, None))
+    def begin(self, status: int, headers: Headers) -> None:
+        """The head of one that comes in pieces."""
+        if self.gone is None:
+            self._way.transport.write(self._head(status, headers, None))
 
-    async def pass_on(self, piece: bytes, *, more: bool = True) -> None:
+    def pass_on(self, piece: bytes, *, more: bool = True) -> None:
         """A piece of the body, the last one unless `more`."""
-        if await self._may_write():
+        if self.gone is None:
             assert self.started, "a head comes first"
             self._write(b"", piece, more)
-
-    async def _may_write(self) -> bool:
-        """Once the client reads; False: it has gone."""
-        while (writable := self._way.writable()) is not None and self.gone is None:
-            await asyncio.shield(writable)
-        return self.gone is None
 
     def _head(self, status: int, headers: Headers, whole: int | None) -> bytes:
         """`whole`: length of the body, where it is there."""
@@ -167,38 +191,39 @@ class Turn:
         self.started = True
         if not self.whole:
             self.keep_alive = False  # what is left of the body would be taken for a request
-        bodiless = status in (204, 304)
+        bodiless = status == 204 or status == 304
         length, dated = None, whole is None
         lines = [STATUS_LINES[status]]
         for name, value in headers:
-            name = name.lower()
-            if name == b"content-length":
-                if bodiless and whole is not None:
+            start = _starts.get(name) or _start(name)
+            if start in SAID:
+                if start == DATE:
+                    dated = True
+                elif bodiless and whole is not None:
                     continue  # what it says is not here; the client would wait for it
-                length = int(value)
-            elif name == b"date":
-                dated = True
-            lines.append(name + b": " + value)
+                else:
+                    length = int(value)
+            lines.append(start + value)
         if length is None and whole is not None and not bodiless:
             length = whole
             lines.append(b"content-length: %d" % whole)
         if not dated:
             lines.append(_date(int(time.time())))  # noqa: TID251 - HTTP wants the wall
-        self._frame(length, bodiless or self.method == "HEAD")
+        bodiless = bodiless or self.method == "HEAD"
+        if length is not None:
+            self._left = 0 if bodiless else length
+        elif not bodiless:
+            self.until_close, self.chunked = self.old, not self.old
         if self.chunked:
             lines.append(b"transfer-encoding: chunked")
         if not self.keep_alive:
             lines.append(b"connection: close")
         lines.append(b"\r\n")
         head = b"\r\n".join(lines)
-        if len(head) - len(head.translate(None, CONTROLS)) != 2 * len(lines):
-            raise ValueError("a control character in the answer's head")
+        ends = len(lines)  # find, since `in` asks first whether its left side is a number
+        if head.count(b"\r") != ends or head.count(b"\n") != ends or head.find(b"\0") >= 0:
+            raise ValueError("CR, LF or NUL in the answer's head")
         return head
-
-    def _frame(self, length: int | None, bodiless: bool) -> None:
-        self.until_close = length is None and not bodiless and self.old
-        self.chunked = length is None and not bodiless and not self.old
-        self._left = 0 if bodiless or length is None else length
 
     def _write(self, head: bytes, body: bytes, more: bool) -> None:
         assert not self.over, "an answer ends once"
@@ -216,7 +241,7 @@ class Turn:
         else:
             self._left -= len(body)
         if head or body:
-            self._way.write(head + body)
+            self._way.transport.write(head + body)
         if not more:
             if self._left:
                 raise ValueError("an answer shorter than its content-length")

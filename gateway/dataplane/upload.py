@@ -7,18 +7,33 @@ its length, its digest and its first `limits.keep` bytes. Either way it ends at 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
 
 from gateway.dataplane.limits import Load
+from gateway.dataplane.turn import Turn
 from gateway.errors import CODES, Refusal
 from gateway.journal.record import Part
 
-Receive = Callable[[], Awaitable[tuple[bytes, bool]]]
-"""The next piece of a body and whether more comes, as `Turn.receive`."""
-
-
 PIECES_MAX = 1024
 """Of a body's kept pieces: tiny ones would take many times their length in memory."""
+
+
+class WholeBody:
+    """A body that came as one message; `Turn` has the same methods for one that comes in pieces."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self, message: bytes) -> None:
+        self._bytes = message
+
+    def arrived(self, at_most: int) -> bytes | None:
+        return self._bytes if len(self._bytes) <= at_most else None
+
+    async def receive(self) -> tuple[bytes, bool]:
+        return self._bytes, False
+
+
+Body = Turn | WholeBody
+"""A request's body on its way."""
 
 
 class Tally:
@@ -41,7 +56,9 @@ class Tally:
 
     def part(self, at_most: int | None = None) -> Part:
         """What passed, with its first bytes or, of those, at most so many."""
-        return Part(self.length, self._digest.digest(), b"".join(self._kept)[:at_most])
+        kept = b"".join(self._kept)
+        self._kept = [kept]  # in place of the pieces: not twice in memory
+        return Part(self.length, self._digest.digest(), kept[:at_most])
 
 
 class Upload:
@@ -53,7 +70,7 @@ class Upload:
     """
 
     def __init__(
-        self, receive: Receive, begun: bytes, length: int | None, at_most: int, keep: int,
+        self, body: Body, begun: bytes, length: int | None, at_most: int, keep: int,
         *, whole: bool = False,
     ) -> None:  # fmt: skip
         """`whole`: nothing comes behind `begun`."""
@@ -61,7 +78,7 @@ class Upload:
         self.failure: Refusal | None = None
         self.tally = Tally(keep)
         self.begun = begun
-        self._receive, self._at_most = receive, at_most
+        self._body, self._at_most = body, at_most
         self._whole = whole
 
     def bound(self, at_most: int) -> None:
@@ -81,7 +98,7 @@ class Upload:
         if self._whole:
             raise StopAsyncIteration
         try:
-            piece, more = await self._receive()
+            piece, more = await self._body.receive()
             if self.tally.length + len(piece) > self._at_most:
                 raise too_large(self._at_most)
         except Refusal as refusal:
@@ -93,7 +110,7 @@ class Upload:
 
 
 async def take_body(
-    receive: Receive, headers: dict[bytes, bytes], load: Load, at_most: int, hold: int | None,
+    body: Body, headers: dict[bytes, bytes], load: Load, at_most: int, hold: int | None,
     keep: int, look: int = 0,
 ) -> bytes | Upload:  # fmt: skip
     """The whole body, for whose bytes the caller gives back room in `load`; or an Upload that keeps
@@ -106,14 +123,14 @@ async def take_body(
         words = f"content-length {length}; at most {at_most} bytes are taken"
         raise Refusal("request_too_large", words)
     if length is not None and length > hold:
-        begun, more = await _first(receive, look)
-        return Upload(receive, begun, length, at_most, keep, whole=not more)
+        begun, more = await _first(body, look)
+        return Upload(body, begun, length, at_most, keep, whole=not more)
     held = 0
     try:
         chunks: list[bytes] = []
         more = True
         while more and held <= hold:
-            chunk, more = await receive()
+            chunk, more = await body.receive()
             if held + len(chunk) > at_most:
                 raise too_large(at_most)
             if not load.hold(len(chunk)):
@@ -123,18 +140,18 @@ async def take_body(
     except BaseException:
         load.held_bytes -= held
         raise
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    whole = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if not more:
-        return body
+        return whole
     load.held_bytes -= held
-    return Upload(receive, body, None, at_most, keep)
+    return Upload(body, whole, None, at_most, keep)
 
 
-async def _first(receive: Receive, size: int) -> tuple[bytes, bool]:
+async def _first(body: Body, size: int) -> tuple[bytes, bool]:
     """At least so many bytes of a body, and whether more come."""
     begun, more = b"", True
     while more and len(begun) < size:
-        piece, more = await receive()
+        piece, more = await body.receive()
         begun += piece
     return begun, more
 

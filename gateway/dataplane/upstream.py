@@ -15,13 +15,11 @@ The tree of errors is in `failures`.
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -39,6 +37,7 @@ from gateway.dataplane.failures import (
     UpstreamTimeout,
 )
 from gateway.dataplane.limits import PoolLimits, Timeouts
+from gateway.dataplane.request import request_head
 
 __all__ = [
     "Answer",
@@ -53,13 +52,8 @@ __all__ = [
     "UpstreamProtocolError",
     "UpstreamReset",
     "UpstreamTimeout",
-    "request_head",
 ]
 
-TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-NOT_IN_TARGET: Final = re.compile(rb"[\x00-\x20\x7f]")
-FRAMING: Final = (b"host", b"content-length", b"transfer-encoding", b"expect")
-METHODS_WITH_BODY: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 FOLLOW_AGAIN_S: Final = 1.0  # after a look-up that failed
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -118,59 +112,6 @@ class PoolStats:
     in_flight: int = 0
 
 
-def request_head(
-    method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], body_length: int | None
-) -> bytes:
-    """Request line and headers as given, with a content-length where one is due; chunked where the
-    length is None.
-
-    `expect` is left out: the whole body follows at once. Raises ValueError for anything by which
-    the upstream could read another request than ours: line ends, NUL, bad names, a content-length
-    that is not the body's, a transfer-encoding, no host or two.
-    """
-    lines = [method + b" " + target + b" HTTP/1.1"]
-    hosts = lengths = 0
-    for name, value in headers:
-        meaning = _meaning(name)
-        if meaning is not None:
-            if meaning == b"host":
-                hosts += 1
-            elif meaning == b"content-length":
-                lengths += 1
-                if body_length is None or value != b"%d" % body_length:
-                    raise ValueError(f"content-length {value!r} with a body of {body_length} bytes")
-            elif meaning == b"transfer-encoding":
-                raise ValueError("transfer-encoding is the pool's to decide")
-            else:
-                continue
-        lines.append(name + b": " + value)
-    if hosts != 1 or lengths > 1:
-        raise ValueError(f"{hosts} host and {lengths} content-length headers")
-    if body_length is None:
-        lines.append(b"transfer-encoding: chunked")
-    elif not lengths and (body_length or method in METHODS_WITH_BODY):
-        lines.append(b"content-length: %d" % body_length)
-    lines.append(b"\r\n")
-    head = b"\r\n".join(lines)
-    ends = len(lines)
-    if head.count(b"\r") != ends or head.count(b"\n") != ends or b"\0" in head:
-        raise ValueError("CR, LF or NUL in the request's head")
-    if _meaning(method) is not None or method == b"CONNECT":
-        raise ValueError(f"malformed method {method!r}")
-    if target[:1] not in (b"/", b"*") or NOT_IN_TARGET.search(target):
-        raise ValueError(f"malformed target {target!r}")
-    return head
-
-
-@lru_cache(maxsize=128)
-def _meaning(name: bytes) -> bytes | None:
-    """The name in lower case if it is one that frames a request; ValueError if it is no token."""
-    if not name or name.translate(None, TOKEN):
-        raise ValueError(f"malformed name {name!r}")
-    low = name.lower()
-    return low if low in FRAMING else None
-
-
 class Pool:
     """Connections to one endpoint. Made and used in one event loop."""
 
@@ -190,7 +131,7 @@ class Pool:
         self._limits = limits
         self._timeouts = timeouts
         self._tls = (tls or ssl.create_default_context()) if endpoint.scheme == "https" else None
-        self._base_path = endpoint.base_path.encode()
+        self.base_path = endpoint.base_path.encode()
         self._idle: list[Connection] = []  # the last one used is the first one taken
         self._pending: deque[asyncio.Future[Connection | None]] = deque()
         self._open: set[Connection] = set()
@@ -220,18 +161,37 @@ class Pool:
         stops reading before the end calls `abort` or `aclose` on the answer.
         """
         if target[:1] == b"/":
-            target = self._base_path + target
+            target = self.base_path + target
         length = len(body) if isinstance(body, bytes) else body.length
         head = request_head(method, target, headers, length)
         if deadline is None:
             deadline = self._loop.time() + self._timeouts.request_s
-        elif deadline <= self._loop.time():
+        return await self.exchange(method, head, body, deadline, times)
+
+    async def exchange(
+        self,
+        method: bytes,
+        head: bytes,
+        body: bytes | Pieces,
+        deadline: float,
+        times: Timeouts | None,
+    ) -> Answer:
+        """`send`, of a head that is written as it is."""
+        now = self._loop.time()
+        if deadline <= now:
             self.stats.timeouts += 1
             raise UpstreamTimeout("the deadline had passed before it was sent", "request")
-        connection = self._take_idle() or await self._obtain(deadline)
+        connection = self._take_idle(now) or await self._obtain(deadline)
         connection.timeouts = times or self._timeouts
         answer = connection.begin(head, body, bodiless=method == b"HEAD", deadline=deadline)
-        await answer._head()
+        try:
+            while answer.head is None and answer.failure is None:
+                await answer.change()
+        except asyncio.CancelledError:
+            answer.abort()
+            raise
+        if answer.failure is not None:
+            raise answer.failure
         return answer
 
     def use_tls(self, context: ssl.SSLContext) -> None:
@@ -281,11 +241,11 @@ class Pool:
 
     # Slots and waiters.
 
-    def _take_idle(self) -> Connection | None:
+    def _take_idle(self, now: float) -> Connection | None:
         """The connection used last, if nothing speaks against it; takes a slot with it."""
         while self._idle:
             connection = self._idle.pop()
-            if self._is_fresh(connection) and connection.is_quiet():
+            if self._is_fresh(connection, now) and connection.is_quiet():
                 self.stats.in_flight += 1
                 self.stats.reused += 1
                 return connection
@@ -336,7 +296,9 @@ class Pool:
 
     def _give_back(self, connection: Connection | None) -> None:
         """Pass a slot on: to the oldest waiter, or to nobody; the connection goes with it."""
-        if connection is not None and not self._may_go_on(connection):
+        if connection is not None and not (
+            connection.usable and not self._closed and self._is_fresh(connection, self._loop.time())
+        ):
             connection.close()
             connection = None
         while self._pending:
@@ -352,11 +314,8 @@ class Pool:
         else:
             connection.close()
 
-    def _may_go_on(self, connection: Connection) -> bool:
-        return connection.usable and not self._closed and self._is_fresh(connection)
-
-    def _is_fresh(self, connection: Connection) -> bool:
-        young = self._loop.time() - connection.opened_at < self._limits.retire_after_s
+    def _is_fresh(self, connection: Connection, now: float) -> bool:
+        young = now - connection.opened_at < self._limits.retire_after_s
         if young and connection.address in self._addresses:
             return True
         self.stats.retired += 1

@@ -29,7 +29,7 @@ SALT_BYTES = 16
 _COMMITMENT = b"headworks commitment v1\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
     """Bytes as they were, or the first of them: `length` and `sha256` are of the whole."""
 

@@ -43,8 +43,7 @@ class AioSyncer:
             self._context.poll()
         except BlockingIOError:
             pass  # several completions may be told by one wake-up
-        while self._context.process_events():
-            pass
+        self._context.process_events()  # one is under way at a time: it takes all there are
 
     def close(self) -> None:
         self._loop.remove_reader(self._context.fileno)

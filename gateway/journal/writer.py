@@ -26,7 +26,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.disk import hold
@@ -36,33 +36,28 @@ from gateway.journal.allocation import Allocation, OpenSegment, close_segment
 from gateway.journal.directory import JournalFolder
 from gateway.journal.receipt import Receipt, ReceiptKey
 from gateway.journal.recovery import Recovered, begin_behind, recover
-from gateway.journal.segment import START, Kind, encode_commit, frame_pieces
+from gateway.journal.segment import START, Kind, add_commit, add_frame
+from gateway.journal.statistics import Statistics
 from gateway.journal.syncer import best_syncer
-from gateway.journal.waiter import Pending, Waiter, ids_of, introduction, reject, resolve, withheld
+from gateway.journal.waiter import (
+    Pending,
+    awaited,
+    ids_of,
+    introduction,
+    reject,
+    resolve,
+    withheld,
+)
 from gateway.journal.withheld import WithheldNote
 
 LATE_NS = 50_000_000
 """What `bounded` promises: a flush that lasts longer is counted, and holds back all answers."""
 NOTE_S = 0.25
 """How long waiters of a stalled commit wait for the note of them."""
+RECORD: Final = Kind.RECORD
 TIMER_SLACK_S = 0.001
 """Event loops count milliseconds: a timer may be early by one."""
 log = logging.getLogger("headworks.journal")
-
-
-@dataclass(slots=True)
-class Statistics:
-    records: int = 0
-    bytes: int = 0
-    commits: int = 0
-    commit_ns: int = 0  # time spent between write and durable, summed
-    late: int = 0  # commits longer than LATE_NS
-    stalls: int = 0
-    refused: int = 0
-    withheld: int = 0
-    receipts: int = 0
-    signatures: int = 0
-    at_risk: int = 0  # most answers released before their flush, since somebody set it to 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +101,8 @@ class Journal:
         self._next = self._durable = opened.recovered.next_sequence
         self._pending: list[Pending] = []
         self._pending_bytes = 0
-        self._committing: list[Waiter] = []
-        self._unmarked = False
+        self._committing: list[Pending] = []
+        self._unmarked = self._receipts_asked = False
         self._busy = self._scheduled = self._stalled = self._leave = False
         self._stall_timer: asyncio.TimerHandle | None = None
         self._late_at = 0.0
@@ -154,9 +149,9 @@ class Journal:
         signed = None
         if receipt and self.receipt_key is not None:
             signed = (header["id"], header["at"], header["commitment"])
+            self._receipts_asked = True
         future: asyncio.Future[Receipt | None] = self._loop.create_future()
-        waiter = Waiter(future, header["id"], signed)
-        self._queue(Pending(Kind.RECORD, text, sealed, waiter, durable))
+        self._queue(Pending(RECORD, text, sealed, durable, header["id"], future, signed), size)
         return future
 
     def mark(self) -> None:
@@ -164,7 +159,8 @@ class Journal:
         if self.writable:
             self._leave = self._leave or self._loss_accepted()
             told = {"kind": "mark", "at": self.clock.steady(), "wall": self.clock.wall()}
-            self._queue(Pending(Kind.MARK, record.encode_header(told), b"", None, True))
+            text = record.encode_header(told)
+            self._queue(Pending(Kind.MARK, text, b""), len(text))
 
     def _loss_accepted(self) -> bool:
         """Whether somebody accepted a loss in this segment since the last look: readers can go on
@@ -178,9 +174,9 @@ class Journal:
         except (OSError, ValueError):
             return False
 
-    def _queue(self, pending: Pending) -> None:
+    def _queue(self, pending: Pending, size: int) -> None:
         self._pending.append(pending)
-        self._pending_bytes += len(pending.text) + len(pending.sealed)
+        self._pending_bytes += size
         if not self._busy and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._commit)
@@ -188,33 +184,44 @@ class Journal:
     def _commit(self) -> None:
         """Write all that waits and start its fdatasync; runs in the loop, never in a request."""
         self._scheduled = False
-        if self._busy or self._failed or not (self._pending or self._unmarked):
+        pending = self._pending
+        if self._busy or self._failed is not None or not (pending or self._unmarked):
             return
-        needed = 64 + self._pending_bytes + 64 * len(self._pending)
-        if self._pending and self._is_over(needed):
-            self._change(needed)
+        if not pending:
+            self._write_marker()
             return
-        pending, self._pending, self._pending_bytes = self._pending, [], 0
-        self._started_ns = self.clock.steady()
-        waiters: list[Waiter] = []
-        early: list[Waiter] = []
-        for each in pending:
-            if each.waiter is not None:
-                (waiters if each.durable else early).append(each.waiter)
+        needed = 64 + self._pending_bytes + 64 * len(pending)
+        self._started_ns = now_ns = self.clock.steady()
+        if self._is_over(needed, now_ns):
+            self._change(needed, now_ns)
+            return
+        self._pending, self._pending_bytes = [], 0
+        durable = [each for each in pending if each.durable and each.future is not None]
         try:
             self._write(pending)
-            if not pending:
-                return  # a lone marker: no one waits for it
-            self._committing = waiters
+            self._committing = durable
             self._start_waiting()
             self._syncer.sync(self._segment.descriptor, self._synced)
         except OSError as error:
-            self._fail(error, [*waiters, *early])
+            self._fail(error, awaited(pending))
             return
-        self._sign([*waiters, *early])
-        if early:
-            self.statistics.at_risk = max(self.statistics.at_risk, len(early))
-            resolve(early)
+        if self._receipts_asked:
+            self._sign(awaited(pending))
+        if len(durable) < len(pending):
+            self._release_early(pending)
+
+    def _write_marker(self) -> None:
+        """Alone: readers are told what is durable, and no one waits."""
+        try:
+            self._write([])
+        except OSError as error:
+            self._fail(error, [])
+
+    def _release_early(self, pending: list[Pending]) -> None:
+        """Who relies on a record as soon as it is written."""
+        early = [each for each in pending if each.future is not None and not each.durable]
+        self.statistics.at_risk = max(self.statistics.at_risk, len(early))
+        resolve(early)
 
     def _start_waiting(self) -> None:
         """One timer for many commits: it looks again where the one under way is not yet late."""
@@ -233,25 +240,29 @@ class Journal:
             self._stall()
 
     def _write(self, pending: list[Pending]) -> None:
-        marker, checksum = encode_commit(self._durable, self._segment.salt, self._checksum)
-        pieces, cipher, sequence = [marker], self._segment.cipher, self._next
+        segment, statistics, sequence = self._segment, self.statistics, self._next
+        pieces: list[bytes] = []
+        checksum = add_commit(pieces, self._durable, segment.salt, self._checksum)
         for each in pending:
-            sealed = b""
-            if each.kind is Kind.RECORD:
-                sealed = record.seal(cipher, sequence, each.text, each.sealed)
-            frame, checksum = frame_pieces(each.kind, sequence, each.text, sealed, checksum)
-            pieces += frame
-            sequence += each.kind is Kind.RECORD
-        size = self._segment.write(pieces, self._offset)
-        self.statistics.records += sequence - self._next
+            if each.kind is RECORD:
+                sealed = record.seal(segment.cipher, sequence, each.text, each.sealed)
+                checksum = add_frame(pieces, RECORD, sequence, each.text, sealed, checksum)
+                each.sealed = b""  # a body of megabytes is not held while the disk is at work
+                sequence += 1
+            else:
+                checksum = add_frame(pieces, each.kind, sequence, each.text, b"", checksum)
+        size = segment.write(pieces, self._offset)
+        statistics.records += sequence - self._next
+        statistics.bytes += size
+        if pending:
+            statistics.commits += 1
         self._checksum, self._next = checksum, sequence
         self._offset += size
         self._unmarked = False
-        self.statistics.bytes += size
-        self.statistics.commits += bool(pending)
 
-    def _sign(self, waiters: list[Waiter]) -> None:
+    def _sign(self, waiters: list[Pending]) -> None:
         """Make the commit's receipts, in the time in which the disk is at work."""
+        self._receipts_asked = False
         asked = [waiter for waiter in waiters if waiter.signed is not None]
         if not asked or self.receipt_key is None:
             return
@@ -262,30 +273,30 @@ class Journal:
         self.statistics.signatures += 1
 
     def _synced(self, error: OSError | None) -> None:
-        self._stop_waiting()
+        self._busy = False
         waiters, self._committing = self._committing, []
         error = error or self._misplaced()
         if error is not None:
             self._fail(error, waiters)
             return
-        took = self.clock.steady() - self._started_ns
+        now_ns = self.clock.steady()
+        took = now_ns - self._started_ns
         self.statistics.commit_ns += took
-        self.statistics.late += took > LATE_NS
+        if took > LATE_NS:
+            self.statistics.late += 1
         self._durable = self._next
         self._unmarked = True
         if self._stalled:
             self._withhold(waiters)
         resolve(waiters)
-        self._go_on()
+        self._go_on(now_ns)
 
-    def _stop_waiting(self) -> None:
-        self._busy = False
-
-    def _go_on(self) -> None:
+    def _go_on(self, now_ns: int) -> None:
         if self._closing is not None and not self._pending:
             self._finish()
             return
-        if self._offset > self._segment.size // 2 or self._age_ns() > self._segment_age_ns // 2:
+        half_full = self._offset > self._segment.size // 2
+        if half_full or self._is_aged(now_ns, self._segment_age_ns // 2):
             self._allocation.prepare(self._segment.number + 1)
         self._commit()  # it may change over to what was prepared: so this comes last
 
@@ -303,9 +314,8 @@ class Journal:
         """The disk has not answered in time: fail those who wait, refuse new ones."""
         self._stalled = True
         self.statistics.stalls += 1
-        waiting = [each.waiter for each in self._pending if each.waiter]
         error = JournalUnavailable(f"a commit lasts longer than {self._stall_s:g} s")
-        failed = [*self._committing, *waiting]
+        failed = [*self._committing, *awaited(self._pending)]
         noted = self._loop.run_in_executor(self._noting, self._note.note, ids_of(failed))
         timer = self._loop.call_later(NOTE_S, reject, failed, error)
 
@@ -316,32 +326,30 @@ class Journal:
 
         noted.add_done_callback(done)
 
-    def _withhold(self, waiters: list[Waiter]) -> None:
+    def _withhold(self, waiters: list[Pending]) -> None:
         """The disk answers again: say of each record, before or behind it, that its answer was not
         given. A reject that has not happened yet happens now."""
         self._stalled = False
-        late = waiters + [each.waiter for each in self._pending if each.waiter]
+        late = waiters + awaited(self._pending)
         reject(late, JournalUnavailable("the commit came too late"))
         told = [withheld(identity) for identity in ids_of(late)]
         self.statistics.withheld += len(told)
-        rest = [Pending(e.kind, e.text, e.sealed, None, True) for e in self._pending]
+        rest = [Pending(each.kind, each.text, each.sealed) for each in self._pending]
         self._pending = [*told, *rest]
         self._pending_bytes = sum(len(each.text) + len(each.sealed) for each in self._pending)
         if told:
-            wiped = Waiter(self._loop.create_future(), "", None)
-            wiped.future.add_done_callback(self._wipe)
-            self._pending[len(told) - 1].waiter = wiped
+            wiped = told[-1].future = self._loop.create_future()
+            wiped.add_done_callback(self._wipe)
 
     def _wipe(self, said: asyncio.Future[Receipt | None]) -> None:
         """The withheld records are durable: the note is no longer needed."""
         if not said.cancelled() and said.exception() is None:
             self._noting.submit(self._note.wipe)
 
-    def _fail(self, error: OSError, waiters: list[Waiter]) -> None:
+    def _fail(self, error: OSError, waiters: list[Pending]) -> None:
         self._failed = error
-        self._stop_waiting()
-        waiting = [each.waiter for each in self._pending if each.waiter]
-        failed = [*waiters, *waiting]
+        self._busy = False
+        failed = [*waiters, *awaited(self._pending)]
         try:
             self._note.note(ids_of(waiters))
         except OSError:
@@ -362,21 +370,20 @@ class Journal:
         self._began_ns = self.clock.steady()
         self._checksum = segment.salt
 
-    def _age_ns(self) -> int:
-        """Age of the segment; one without records does not age."""
-        return self.clock.steady() - self._began_ns if self._next > self._first else 0
+    def _is_aged(self, now_ns: int, age_ns: int) -> bool:
+        """A segment without records does not age."""
+        return now_ns - self._began_ns > age_ns and self._next > self._first
 
-    def _is_over(self, needed: int) -> bool:
+    def _is_over(self, needed: int, now_ns: int) -> bool:
         """Whether the segment is full, old or to be left."""
         if self._offset <= START:
             return False
         full = self._offset + needed > self._segment.size
-        return full or self._leave or self._age_ns() > self._segment_age_ns
+        return full or self._leave or self._is_aged(now_ns, self._segment_age_ns)
 
-    def _change(self, needed: int) -> None:
+    def _change(self, needed: int, now_ns: int) -> None:
         """Close the segment and go on in the next; under the stall rule, as a commit."""
         self._start_waiting()
-        now_ns = self.clock.steady()
         changed = self._allocation.change(
             self._segment, self._offset, self._next, needed + 128, now_ns
         )
@@ -390,7 +397,7 @@ class Journal:
         self._leave, self._began_ns = False, self.clock.steady()
 
     def _changed(self, done: Future[OpenSegment], needed: int) -> None:
-        self._stop_waiting()
+        self._busy = False
         error = done.exception()
         if error is None:
             self._begin(done.result())
@@ -401,7 +408,7 @@ class Journal:
             return
         if self._stalled:
             self._withhold([])
-        self._go_on()
+        self._go_on(self.clock.steady())
 
     async def say_first(self) -> None:
         """Write what a run begins with, durably: that the segment has begun (readers then know the

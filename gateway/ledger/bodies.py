@@ -109,6 +109,12 @@ def body_files(state: Path) -> list[str]:
     return sorted(file for file in found if FILE.match(file))
 
 
+def encode_entry(number: int, offset: int, length: int) -> bytes:
+    """An entry of an index."""
+    told = struct.pack("<QQI", number, offset, length)
+    return told + crc32(told).to_bytes(4, "little")
+
+
 @dataclass(slots=True)
 class _Day:
     """A daily file that is written: descriptors, end, and what waits for the commit."""
@@ -163,9 +169,7 @@ class Bodies:
         blob = b"".join((head, nonce, sealed))
         offset = written.size
         written.blobs.append(blob)
-        for number in numbers:
-            told = struct.pack("<QQI", number, offset, len(blob))
-            written.entries.append(told + crc32(told).to_bytes(4, "little"))
+        written.entries += [encode_entry(number, offset, len(blob)) for number in numbers]
         written.size = offset + len(blob)
         return Place(file, offset, len(blob), sha256(blob).hexdigest())
 
@@ -201,10 +205,15 @@ class Bodies:
         while len(self._days) > FILES_OPEN_MAX:
             self._close(self._days.popitem(last=False)[1])
 
+    def let_go(self, file: str) -> None:
+        """Close a file whose index somebody else writes; the next blob goes where it would have."""
+        if (day := self._days.pop(file, None)) is not None:
+            self._ends[file] = max(day.size, self._ends.get(file, 0))
+            self._close(day)
+
     def forget(self, file: str) -> None:
         """Close a file that is about to be dropped."""
-        if (day := self._days.pop(file, None)) is not None:
-            self._close(day)
+        self.let_go(file)
         self._ends.pop(file, None)
 
     def _close(self, day: _Day) -> None:
@@ -297,6 +306,14 @@ def _numbers(blob: bytes, place: Mapping[str, Any]) -> tuple[int, ...]:
     return struct.unpack_from(f"<{count}Q", blob, COUNT.size)
 
 
+def head_numbers(descriptor: int, file: str, offset: int, length: int) -> tuple[int, ...]:
+    """The key numbers in the head of a blob of an open file. Damaged: there is none."""
+    head = os.pread(descriptor, min(length, COUNT.size + 8), offset)
+    if len(head) >= COUNT.size and COUNT.unpack_from(head)[0] > 1:
+        head = os.pread(descriptor, min(length, COUNT.size + 8 * NUMBERS_MAX), offset)
+    return _numbers(head, {"file": file, "offset": offset})
+
+
 def indexed(state: Path, file: str) -> Iterator[np.ndarray[Any, Any]]:
     """A file's index, in pieces; nothing if it has none."""
     try:
@@ -333,17 +350,13 @@ def _alive(
         return
     with opened:
         for offset, length in sorted(places.items()):
-            place = {"file": file, "offset": offset}
-            blob = os.pread(opened.fileno(), min(length, COUNT.size + 8 + NONCE_BYTES), offset)
-            if len(blob) >= COUNT.size and COUNT.unpack_from(blob)[0] > 1:
-                room = COUNT.size + 8 * NUMBERS_MAX + NONCE_BYTES
-                blob = os.pread(opened.fileno(), min(length, room), offset)
             try:
-                found = _numbers(blob, place)
+                found = head_numbers(opened.fileno(), file, offset, length)
             except Damaged:
                 continue
             head = COUNT.size + 8 * len(found)
-            if not wanted.isdisjoint(found) and blob[head : head + NONCE_BYTES].strip(b"\0"):
+            nonce = os.pread(opened.fileno(), NONCE_BYTES, offset + head)
+            if not wanted.isdisjoint(found) and nonce.strip(b"\0"):
                 yield Blob(file, offset, length, head)
 
 
@@ -357,17 +370,18 @@ def overwrite(state: Path, blobs: Sequence[Blob]) -> None:
         size = os.fstat(descriptor).st_size
         for blob in blobs:
             end = min(blob.offset + blob.length, size)
-            _zero(descriptor, blob.offset + blob.head + NONCE_BYTES, end)
+            zero(descriptor, blob.offset + blob.head + NONCE_BYTES, end)
         os.fdatasync(descriptor)
         for blob in blobs:
             start = blob.offset + blob.head
-            _zero(descriptor, start, start + NONCE_BYTES)
+            zero(descriptor, start, start + NONCE_BYTES)
         os.fdatasync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _zero(descriptor: int, start: int, end: int) -> None:
+def zero(descriptor: int, start: int, end: int) -> None:
+    """Zeros over a range of an open file."""
     for at in range(start, end, 1024**2):
         if os.pwrite(descriptor, bytes(min(1024**2, end - at)), at) != min(1024**2, end - at):
             raise OSError("a write of zeros over a body was short")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import orjson
 
-from gateway.disk import sync_folder, write_durably
+from gateway.disk import sync_folder, write_durably, write_whole
 from gateway.ledger import note
 from gateway.ledger.checkpoint import Checkpoint
 from gateway.ledger.entries import EntryReader, LedgerDamaged, tail_path
@@ -115,16 +115,11 @@ class _Tree:
                 sync_folder(folder)
 
     def _put(self, path: str, data: bytes, touched: set[Path]) -> None:
-        """A file that is whole before its folder is synced; a name never gets other bytes."""
+        """A file that is whole or not there: what a crash or a full disk left of a partial tile
+        would stay, if the next checkpoint were of another size."""
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            if os.write(descriptor, data) != len(data):
-                raise OSError(f"a write to {path} was short")
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_whole(target, data)
         self._touch(target, touched)
 
     def _touch(self, target: Path, touched: set[Path]) -> None:

@@ -72,7 +72,14 @@ def advance(
     state = before if before.panel == panel.digest else begin(panel)
     if not rows or not panel.tracks:
         return state, ()
-    scores, fed = panel.increments(rows)
+    return advance_by(panel, state, panel.bins(rows), confirm)
+
+
+def advance_by(
+    panel: Panel, state: SequenceState, bins: Integers, confirm: int
+) -> tuple[SequenceState, tuple[Alarm, ...]]:
+    """As `advance`, by where the decisions' values fall."""
+    scores, fed = panel.increments(bins)
     slack = round(panel.slack * ONE)
     steps = np.concatenate([scores - slack, -scores - slack], axis=1)
     steps[~np.concatenate([fed, fed], axis=1)] = 0

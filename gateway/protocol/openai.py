@@ -133,6 +133,12 @@ class Meter:
 
     def _count(self, start: bytes, end: bytes, chunk: bytes) -> bytes:
         """Count the like of `start`, a text, `end`; what else there is comes back, in order."""
+        first, *texts = chunk.split(end + start)  # all but the last are whole, one event each
+        if len(texts) > 1 and b"" not in texts:
+            last = texts.pop()
+            if _PLAIN.fullmatch(b"".join(texts)):
+                self._pieces += len(texts)
+                chunk = b"".join((first, end, start, last))
         first, *parts = chunk.split(start)
         rest, at_line = [first], not first or first.endswith(b"\n")
         for part in parts:
@@ -155,9 +161,20 @@ class Meter:
                 continue
             if isinstance(event, dict):
                 self._take(event)
-                if self._likes < LIKES_MAX and (like := _like(data, event)) is not None:
-                    self._like = like
-                    self._likes += 1
+                if self._likes < LIKES_MAX and not self._is_like(data):
+                    self._learn(_like(data, event))
+
+    def _is_like(self, data: bytes) -> bool:
+        """Whether an event has the same bytes around its text as those that are counted."""
+        if self._like is None:
+            return False
+        start, end = self._like
+        return data.startswith(start.removeprefix(b"data: ")) and data.endswith(end.rstrip(b"\n"))
+
+    def _learn(self, like: tuple[bytes, bytes] | None) -> None:
+        if like is not None:
+            self._like = like
+            self._likes += 1
 
     def _take(self, event: dict[str, Any]) -> None:
         if event.get("error"):

@@ -7,7 +7,6 @@ A path says the dialect by its form and the model by its name; where it does not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from gateway.condition import Asked, first_failed
 from gateway.errors import Refusal
@@ -18,24 +17,33 @@ from gateway.protocol.tensor import Unreadable
 from gateway.table import Model, Mount, Rule, Table
 
 
-@dataclass(frozen=True, slots=True)
 class Place:
     """Where a path leads: its dialect, what it asks for, the models it may be for, and the path
-    that an upstream is asked for."""
+    that an upstream is asked for. `method` is the one it takes (None: any), `in_body`: only the
+    body says the model; `model` and `version` are what the path alone decides. Many requests share
+    a place, so all that can be known of it is."""
 
-    dialect: Dialect
-    target: Target
-    models: Mapping[str, Model]
-    path: str
+    __slots__ = ("dialect", "in_body", "method", "model", "models", "path", "target", "version")
 
-    @property
-    def in_body(self) -> bool:
-        """Whether only the body says the model."""
-        if self.target.model is not None:
-            return False
-        if self.dialect is grpc:
-            return grpc.names_model(self.target.operation)
-        return self.dialect is openai and len(self.models) > 1 and self.target.operation != "models"
+    def __init__(
+        self, dialect: Dialect, target: Target, models: Mapping[str, Model], path: str
+    ) -> None:
+        self.dialect, self.target, self.models, self.path = dialect, target, models, path
+        self.method = dialect.METHODS.get(target.operation) or None
+        self.in_body = target.model is None and _is_in_body(dialect, target, models)
+        self.model: Model | None = None
+        self.version: str | None = None
+        try:
+            if not self.in_body:
+                self.model, self.version = find_model(self)
+        except Refusal:
+            pass  # `find_model` says so, when it is this request's turn
+
+
+def _is_in_body(dialect: Dialect, target: Target, models: Mapping[str, Model]) -> bool:
+    if dialect is grpc:
+        return grpc.names_model(target.operation)
+    return dialect is openai and len(models) > 1 and target.operation != "models"
 
 
 def find_mount(table: Table, host: str, path: str) -> Mount | None:
@@ -78,9 +86,8 @@ def locate_call(table: Table, path: str) -> Place:
 
 
 def check_method(place: Place, method: str) -> None:
-    wanted = place.dialect.METHODS.get(place.target.operation)
-    if wanted and method != wanted:
-        raise Refusal("method_not_allowed", f"{method} is not taken here; {wanted} is")
+    if place.method is not None and method != place.method:
+        raise Refusal("method_not_allowed", f"{method} is not taken here; {place.method} is")
 
 
 def find_model(place: Place, body: bytes = b"") -> tuple[Model | None, str | None]:

@@ -15,10 +15,11 @@ from typing import Any
 import orjson
 
 from gateway.ledger.bodies import BodyReader, body_files
-from gateway.ledger.entries import EntryReader
+from gateway.ledger.entries import EntryReader, Gone, LedgerDamaged
 from gateway.ledger.erasure import Erasure, Export
 from gateway.ledger.evidence import Missing, find_exchange
 from gateway.ledger.holds import Deferred, HeldExchange, Hold, Holds
+from gateway.ledger.mending import mend, unsound
 from gateway.ledger.names import ROOT
 from gateway.ledger.retention import Log, drop_bodies, drop_log, due, sweep
 from gateway.seal.sealer import Sealer
@@ -50,10 +51,20 @@ class Custody:
         """Complete what leaves say and a crash, or a restored backup, left undone."""
         sweep(self.state / "ledger" / "models")
         for index, leaf in self._root_leaves(self.erasure.position, b'"kind":"erasure"'):
+            self._mend()
             done = self.erasure.carry_out(index + 1, leaf["record"]["numbers"])
             if done.keys or done.blobs:
                 log.warning("erasure of leaf %d of root is completed: %s", index, done)
         self.erasure.carry_out(self._root_size(), ())
+
+    def _mend(self) -> None:
+        """Erasure and retention go by the indexes of the bodies: a damaged one is made again."""
+        for file in unsound(self.state):
+            self.sealer.bodies.let_go(file)
+            logs = {name: log.size for name, log in self.sealer.ledger.logs.items()}
+            lost = mend(self.state, file, logs)
+            log.critical("the index of bodies/%s was damaged and is made again from the ledger; "
+                         "%d bytes that no leaf names are overwritten", file, lost)  # fmt: skip
 
     def _root_size(self) -> int:
         held = self.sealer.ledger.logs.get(ROOT)
@@ -109,6 +120,13 @@ class Custody:
         """Erase `token` or the one subject of `decision`; what was destroyed."""
         reason = _reason(asked)
         self._seal_all()
+        try:
+            self._mend()
+        except (LedgerDamaged, Gone, ValueError) as error:
+            words = (
+                f"nothing is erased: an index of bodies is damaged, and the ledger, too: {error}"
+            )
+            raise Refused(503, "index_damaged", words) from None
         numbers = self.sealer.subjects.all_of(self._numbers(asked))
         plan = self.erasure.plan(numbers, self._exports())
         if plan.empty:
@@ -201,6 +219,7 @@ class Custody:
 
     def _complete_deferred(self) -> list[str]:
         erased = []
+        self._mend()
         for waiting in list(self.holds.deferred.values()):
             plan = self.erasure.plan(waiting.numbers, self._exports())
             if self.holds.against(waiting.numbers, plan.files):
@@ -231,6 +250,11 @@ class Custody:
         logs = [self._log(name) for name in self.sealer.ledger.logs if name != ROOT]
         found = due(logs, body_files(self.state), self.holds.holds.values(), now, rules)
         if not (found.bodies or found.logs):
+            return
+        try:
+            self._mend()
+        except (LedgerDamaged, Gone, ValueError):
+            log.exception("nothing is retired: an index of bodies is damaged, and the ledger, too")
             return
         self._say("retention", {"bodies": found.bodies, "logs": [one.name for one in found.logs]})
         for file in found.bodies:

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from origins import answering, echo, origin
 from world import CALLERS, INFER, World, config, remote, running
 
-from gateway.dataplane.headers import HOP_BY_HOP, as_dict, kept, to_client, to_upstream
+from gateway.dataplane.headers import (
+    HOP_BY_HOP,
+    as_dict,
+    kept,
+    left_out,
+    to_client,
+    to_upstream,
+)
+from gateway.dataplane.request import upstream_fields
 from gateway.exchange import Headers
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n"
@@ -21,14 +29,13 @@ OURS = [b"x-headworks-id", b"traceparent"]
 
 
 def sent(headers: Headers, *, own_authorization: bool = False, traffic: bytes | None = None):  # type: ignore[no-untyped-def]
-    return to_upstream(
-        headers,
-        as_dict(headers),
-        exchange="the-id",
-        trace=b"the-trace",
-        traffic=traffic,
-        own_authorization=own_authorization,
-    )
+    less = left_out(headers, as_dict(headers), traffic=traffic, own_authorization=own_authorization)
+    listed = to_upstream(headers, less, exchange="the-id", trace=b"the-trace", traffic=traffic)
+    lines = [name + b": " + value for name, value in listed]
+    if not any(b"\n" in line or b"\r" in line or b"\0" in line for line in lines):
+        fields = upstream_fields(headers, less, "the-id", b"the-trace", traffic)
+        assert fields == b"".join(b"\r\n" + line for line in lines)
+    return listed
 
 
 def test_what_an_upstream_gets() -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from origins import Line, Origin, origin, silent
 from world import World, remote, request, running, soon, until
 
-from gateway.dataplane.stream import Withheld, is_stream
+from gateway.dataplane.response import is_stream
+from gateway.dataplane.stream import Withheld
 from gateway.dataplane.upload import PIECES_MAX, Tally
 from gateway.journal.record import Part
 

@@ -28,6 +28,7 @@ from origins import (
     silent,
 )
 
+from gateway.dataplane.request import request_head
 from gateway.dataplane.upstream import (
     Endpoint,
     Pool,
@@ -37,7 +38,6 @@ from gateway.dataplane.upstream import (
     UpstreamOverloaded,
     UpstreamReset,
     UpstreamTimeout,
-    request_head,
 )
 
 
@@ -466,7 +466,8 @@ def test_a_closed_pool_refuses_and_ends_what_runs(run: Run) -> None:
         async with origin(silent) as seen:
             pool = pool_for(seen, PoolLimits(connections=1))
             asked = [asyncio.ensure_future(ask(pool)) for _ in range(2)]
-            await asyncio.sleep(0.02)
+            while not any(connection.exchanges for connection in pool._open):
+                await asyncio.sleep(0.001)
             await pool.aclose()
             first, second = await asyncio.gather(*asked, return_exceptions=True)
             assert isinstance(first, UpstreamReset)

@@ -1,5 +1,7 @@
 """Checkpoints: of what is durable, in rising sizes, from tiles that any reader can fetch."""
 
+import errno
+import os
 import shutil
 
 import orjson
@@ -12,6 +14,8 @@ from gateway.ledger.merkle import leaf_hash, prove_inclusion, root_of, verify_in
 from gateway.ledger.names import ROOT
 from gateway.ledger.signer import CHECKPOINTS_KEPT, Signer, partials
 from gateway.ledger.tiles import Bundle, decode_bundle, nodes_from
+from gateway.verify.ledger import verify_log
+from gateway.verify.verify_evidence import parse_policy
 
 MODEL = "models/mortgage/2026q4"
 
@@ -156,3 +160,41 @@ def test_a_key_is_made_only_for_an_empty_ledger(tmp_path):
 
     with pytest.raises(FileNotFoundError):
         Signer(ledger, tmp_path / "keys", None)
+
+
+def test_a_disk_that_is_full_at_any_write_leaves_no_half_a_tile(tmp_path, monkeypatch):
+    """Each write of a checkpoint fails once, half done; the next start signs another size. What is
+    there then is whole: a verifier finds nothing that the entries do not give."""
+    ledger, failed = Ledger(tmp_path), 0
+    real, left = os.write, -1
+
+    def write(descriptor: int, data: bytes) -> int:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            real(descriptor, bytes(data)[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "no space left")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    while True:
+        signer = Signer(ledger, tmp_path / "keys", "test.example")
+        add(ledger, 7)
+        left = failed
+        try:
+            signer.sign(signer.news())
+        except OSError:
+            failed += 1
+        else:
+            break
+        left = -1
+        ledger.close()
+        ledger = Ledger(tmp_path)
+    policy = parse_policy(f"log {signer.key.verifier(ROOT)}\nquorum none\n".encode())
+    report = verify_log(tmp_path / "ledger" / MODEL, policy)
+
+    assert failed >= 4
+    assert report.faults == []
+    assert report.leaves == 7 * (failed + 1)
+    assert [] == [*tmp_path.rglob("*.new")]
+    ledger.close()

@@ -1,24 +1,32 @@
-"""The benchmark of verdicts: its fast parts run, and say what the page says."""
+"""The benchmark of verdicts: short forms of its parts, held to exact binomial limits."""
 
 import numpy as np
+import pytest
+from scipy import stats
 
-from load import monitoring
+from gateway.monitor import drift
+from gateway.monitor.column import Column
+from load import chance, detection, intervals, matrix, mixed, pages, rare
 from load.synthetic import changes, decisions_of, judged, reference_of, settings_of
+
+UNLIKELY = 1e-4
+"""Chance that a test here fails of a right program, had its seed been another."""
 
 
 def test_intervals_cover_what_they_promise():
-    """Near 95 % in each case, of 600 draws."""
-    intervals, states = monitoring.coverage(0.06)
-    for row in intervals[2]:
+    """Near 95 % in each case, of 600 draws: in 93 to 97 % but for chance."""
+    covering, states = intervals.coverage(0.06)
+    low, high = stats.binom.ppf(UNLIKELY, 600, 0.93), stats.binom.isf(UNLIKELY, 600, 0.97)
+    for row in covering[3]:
         for share in row[2:]:
-            assert 91 <= float(share.removesuffix(" %")) <= 99
-    assert states[2][0][3] == "0.0 %"
-    assert monitoring.rendered(states).startswith("## States of the four-fifths rule")
+            assert low <= float(share.removesuffix(" %")) * 6 <= high
+    assert states[3][0][3] == "0.0 %"
+    assert pages.rendered(states).startswith("## States of the four-fifths rule")
 
 
 def test_significance_without_size_is_no_drift():
     """0.05 deviations in 100,000 values: sure, and too small to tell anybody."""
-    ((_, _, rows),) = monitoring.floors(0.1)
+    ((*_, rows),) = detection.floors(0.1)
     assert [row[-1] for row in rows] == ["no", "no", "no", "yes"]
 
 
@@ -31,3 +39,72 @@ def test_each_change_is_what_it_says():
     stream = (decisions_of(moved(dice, 500)) for _ in range(2))
     reports = list(judged(reference_of(1), settings_of(), stream))
     assert {"feature/x7", "sequence/feature/x7"} <= {c for r in reports for c in r.opened}
+
+
+def test_a_block_of_the_page_is_put_anew():
+    """Its prose stays, and a part that the page does not have is said."""
+    page = "before\n<!-- floors -->\nold\n<!-- end of floors -->\nafter\n"
+    told = pages.replaced(page, "floors", [("T", "n", ["a"], [["1"]])], "made so")
+    assert "old" not in told
+    assert told.startswith("before\n<!-- floors -->\n## T\nn\n\n| a |\n|---|\n| 1 |\n")
+    assert told.endswith("made so\n<!-- end of floors -->\nafter\n")
+    with pytest.raises(ValueError, match="no block 'runs'"):
+        pages.replaced(page, "runs", [], "")
+
+
+def test_alarms_by_chance_come_in_the_wanted_run():
+    """Four references, 200,000 decisions, a run of 10,000: twenty alarms, give or take chance and
+    what references differ by."""
+    found = [chance._run(seed, 5_000, 10_000, 50_000) for seed in range(4)]
+    alarms, fed = sum(one[1] for one in found), sum(one[0] for one in found)
+    assert stats.poisson.ppf(UNLIKELY, 0.75 * fed / 10_000) <= alarms
+    assert alarms <= stats.poisson.isf(UNLIKELY, 1.25 * fed / 10_000)
+
+
+def test_nothing_pages_where_nothing_changed():
+    """40 windows of mixed traffic: no page, at a bar of one in 10,000; and the plain rule of
+    thumb alarms in a third of them, give or take chance."""
+    told = chance._watched(3, 40, True)
+    assert told["page"] <= stats.binom.isf(UNLIKELY, 40, 1e-4)
+    assert told[chance.THUMBS[0]] >= stats.binom.ppf(UNLIKELY, 40, 0.35)
+
+
+def test_mixed_traffic_is_what_the_card_says():
+    """The same twelve features in reference, decisions and attributions."""
+    reference, attributed = mixed.reference_of(1, 400)
+    decisions = mixed.decisions_of(np.random.default_rng(1), 50)
+    assert list(reference.columns) == [f.name for f in mixed.CARD.features]
+    assert attributed.values.shape == (400, 12)
+    assert {len(d.values) for d in decisions} == {len(d.attributions) for d in decisions} == {12}
+
+
+def test_windows_by_array_are_the_monitors_own():
+    """Each distance of the shortcut is the effect that the monitor's comparison tells."""
+    reference, _ = mixed.reference_of(2, 1_000)
+    columns = mixed.drawn(np.random.default_rng(2), 3 * rare.COUNT)
+    for feature in mixed.CARD.features:
+        then, values = reference.columns[feature.name], columns[feature.name]
+        found = rare.distances(then, values)
+        for at, window in enumerate(values.reshape(3, rare.COUNT)):
+            told = [None if value != value else value for value in window.tolist()]
+            compared = drift.compare(then, Column.of_window(feature, told, then))
+            assert found[at] == pytest.approx(compared.effect, abs=1e-12)
+
+
+def test_many_windows_page_as_seldom():
+    """A hundred windows by array: none pages, at a bar of one in 10,000."""
+    told = rare.watched(0, 2)
+    assert told["any"] <= stats.binom.isf(UNLIKELY, 100, 1e-4)
+
+
+def test_a_restart_changes_nothing():
+    """Two streams broken off at twenty decisions: each report as without."""
+    ((*_, rows),) = matrix.restarts(0.1)
+    assert rows[0][2] == "0"
+
+
+def test_labels_alone_page_nothing_and_are_seen():
+    """A fifth of the labels turned: inputs are quiet, and accuracy leaves its estimate."""
+    ((*_, rows),) = matrix.labels(0.1)
+    assert [row[1] for row in rows] == ["0 of 12"] * 4
+    assert rows[-1][-1] == "100 %"
