@@ -9,14 +9,17 @@
 # there, add `-e HEADWORKS_LISTEN_ADMIN=0.0.0.0:9901 -p 9901:9901`; for the demo's console,
 # `--network host -e HEADWORKS_LISTEN_DATA=127.0.0.1:8080`. Stop with `docker stop --time 60`, so
 # that open exchanges may end (`drain`).
-FROM python:3.11-slim AS build
+FROM python:3.11 AS build
 WORKDIR /build
-RUN python -m venv --without-pip /opt/headworks
-COPY requirements.lock ./
-# The lock is complete: what it forgot is found by `pip check`, and never resolved here.
+RUN python -m venv --without-pip /opt/headworks && python -m venv --without-pip /build/compiler
+COPY requirements.lock requirements-compile.lock ./
+# The locks are complete: what one forgot is found by `pip check`, and never resolved here.
 RUN pip --python /opt/headworks/bin/python install --no-cache-dir --no-deps -r requirements.lock
+RUN pip --python /build/compiler/bin/python install --no-cache-dir --no-deps -r requirements-compile.lock
 COPY pyproject.toml README.md ./
 COPY gateway ./gateway
+# The busiest modules as machine code; the package takes them along.
+RUN /build/compiler/bin/python -m gateway.compiler
 RUN pip --python /opt/headworks/bin/python install --no-cache-dir --no-deps . \
     && pip --python /opt/headworks/bin/python check
 

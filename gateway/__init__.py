@@ -6,4 +6,6 @@ which it reads. Start with `dataplane/handler.py` for the one and `seal/sealer.p
 `docs/architecture.md` tells both stories.
 """
 
+from gateway.compiled import FORM as FORM  # first: it decides how all others are loaded
+
 __version__ = "0.1.0"

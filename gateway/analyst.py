@@ -34,7 +34,6 @@ from gateway.exchange import exchange_id
 from gateway.explain.remote import Remote
 from gateway.explain.worker import Explanations, in_clear
 from gateway.journal.directory import JournalFolder
-from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.record import EMPTY, encode_parts
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
@@ -42,6 +41,7 @@ from gateway.ledger.log import LedgerReader, read_committed
 from gateway.monitor.alerts import Alerts, Happening
 from gateway.monitor.inference import (
     Inference,
+    Readings,
     is_decided,
     is_judged,
     read_inference,
@@ -56,25 +56,27 @@ from gateway.monitor.worker import Windows
 from gateway.outbound.scoring import Scores
 from gateway.outbound.webhook import Waiting, Webhook
 from gateway.outbound.witness import Witnesses
+from gateway.outputs import NO_PARTS, QUEUE_BYTES, Outputs, Place
+from gateway.priority import step_back
 from gateway.settings import LedgerSettings
 from gateway.table import Table, TableStore
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.spans import Spans
 
-CHUNK = 1024
+CHUNK = 2048
 CHUNK_BYTES = 4 * 1024**2
 """Leaves and bodies decoded at once: lists of numbers take ten times their text."""
 IDLE_S = 0.05
+GATHER_S = 0.25
+"""Before the next chunk, where less than one is there: what a transaction costs, in processor time
+and in flushes of the disk on which the workers' answers wait too, is then paid by many leaves."""
 MARK_EVERY_NS = 10**9
-OUTPUTS_AT_ONCE = 64
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
 NAME = "analyst"
 LEAF_BYTES_MAX = 48 * 1024
 """An output longer than this goes beside the bodies: a leaf has to stay below 64 KiB."""
 TABLES_MAX = 16
-Place = tuple[int, int]
-NO_PARTS = encode_parts({}, EMPTY, EMPTY)
 log = logging.getLogger("headworks.analyst")
 
 
@@ -82,12 +84,15 @@ class Analyst:
     def __init__(self, state: Path, keys: Path, clock: SystemClock) -> None:
         self.state, self.keys, self.clock = state, keys, clock
         self.metrics = Metrics(NAME, state / "metrics")
+        self.metrics.gather()
         self.tables = TableStore(state)
         artifacts = Artifacts(state)
         self.scores = Scores(self.metrics)
         self.explanations = Explanations(artifacts, Remote(self.scores, clock.steady))
         self.folder = JournalFolder(state, keys, NAME)
+        self.outputs = Outputs()
         self.bodies = BodyReader(state, keys)
+        self.readings = Readings()
         self.catalog, anew = open_catalog(state / "catalog" / "catalog.duckdb")
         if anew:
             log.error("the catalog is made anew from the ledger: %s", anew)
@@ -111,12 +116,10 @@ class Analyst:
         self._newest_ns = self.clock.steady()
         self._spans: Spans | None = None
         self._spans_to: str | None = None
-        self._emitted: Place = (-1, -1)
         self._marked_ns = 0
         self._rebuilding: Rebuild | None = None
         self._rebuilt: asyncio.Future[int] | None = None
         self._followed = False
-        self._outputs: list[tuple[Place, dict[str, Any], bytes]] = []
 
     async def start(self) -> None:
         """Open the journal, learn what was already said, fill the open windows again."""
@@ -125,7 +128,7 @@ class Analyst:
             self.clock,
             segment_bytes=8 * 1024**2,
             stall_s=60.0,
-            queue_bytes=64 * 1024**2,
+            queue_bytes=QUEUE_BYTES,
             on_failure=lambda _: self.failed.set(),
         )
         await asyncio.to_thread(self._resume)
@@ -139,40 +142,13 @@ class Analyst:
         await self.journal.append(record, NO_PARTS)
 
     def _resume(self) -> None:
-        # The ledger says what of our journal is sealed; the journal holds the rest; what was
-        # sealed and destroyed between both looks is found by looking into the ledger again.
         reached = self.catalog.reached
-        ledger = LedgerReader(self.state, reached + 1)
-        sealed = self._hear_ledger(ledger)
-        reader = JournalReader(self.folder, sealed + 1)
-        for entry in reader.read(1 << 60):
-            if isinstance(entry, Entry):  # what a gap held was never sealed: it is said again
-                self._heard(orjson.loads(entry.header))
-        reader.close()
-        self._hear_ledger(ledger)
-        if reader.damage is not None:
-            raise OSError(f"what was said cannot be known: {reader.damage}")
+        self.outputs.resume(self.state, self.folder, reached)
         start = self.windows.replay_from()
         if start is not None:
             for number, leaf in LedgerReader(self.state, start).read(reached + 1 - start):
                 self._replay(number, whole(orjson.loads(leaf), self.bodies))
         self.reader = LedgerReader(self.state, reached + 1)
-
-    def _hear_ledger(self, ledger: LedgerReader) -> int:
-        """Take up our own leaves; the last sequence among them, or -1."""
-        source = f"{NAME}.{self.folder.identity}"
-        last = -1
-        for _, text in ledger.read(1 << 60):
-            if b'"source":"analyst.' in text:
-                leaf = orjson.loads(text)
-                self._heard(leaf["record"])
-                if leaf["source"] == source:
-                    last = leaf["sequence"]
-        return last
-
-    def _heard(self, record: dict[str, Any]) -> None:
-        if "of" in record:
-            self._emitted = max(self._emitted, (record["of"], record["ordinal"]))
 
     async def fold(self) -> None:
         """Follow the ledger until told to stop."""
@@ -184,9 +160,10 @@ class Analyst:
             await self._swap_catalog()
             taken = await asyncio.to_thread(self._take_chunk)
             if not taken:
+                self.metrics.tell()
                 await asyncio.sleep(IDLE_S)
                 continue
-            await self._write_outputs()
+            await self.outputs.write(self.journal)
             state = {
                 "windows": self.windows.to_json(),
                 "waiting": list(self.labelling.waiting),
@@ -202,6 +179,9 @@ class Analyst:
             self.metrics.set("headworks_lag_records", behind, NAME)
             seconds = (self.clock.steady() - self._newest_ns) / 1e9 if behind else 0.0
             self.metrics.set("headworks_lag_seconds", seconds, NAME)
+            self.metrics.tell()
+            if behind < CHUNK:
+                await asyncio.sleep(GATHER_S)
 
     async def rebuild(self) -> int:
         """Make the catalog again beside the one in use; how many leaves it holds then."""
@@ -286,21 +266,12 @@ class Analyst:
             self._count_segments(number, leaf, inferences.get(number))
         return len(leaves)
 
-    async def _write_outputs(self) -> None:
-        outputs, self._outputs = self._outputs, []
-        fresh = [(record, parts) for place, record, parts in outputs if place > self._emitted]
-        if outputs:
-            self._emitted = max(self._emitted, outputs[-1][0])
-        for start in range(0, len(fresh), OUTPUTS_AT_ONCE):
-            some = fresh[start : start + OUTPUTS_AT_ONCE]
-            await asyncio.gather(*(self.journal.append(record, parts) for record, parts in some))
-
     def _take(self, number: int, leaf: dict[str, Any]) -> None:
         for table, row in rows_of(number, leaf):
             self.catalog.add(table, row)
         record = leaf["record"]
         for told in records_of(changes := self.labelling.take(number, leaf, self.catalog)):
-            self._say(number, told | {"feedback": record["id"]})
+            self.outputs.say(number, told | {"feedback": record["id"]})
         for seen in self.outcomes.take(changes, record):
             self._say_alerts(number, self.alerts.take_sighting(seen))
         self._tell_labels(leaf)
@@ -317,8 +288,8 @@ class Analyst:
     def _tell_labels(self, leaf: dict[str, Any]) -> None:
         if leaf["kind"] == "feedback":
             self.metrics.count("headworks_labels", by=len(leaf["record"]["labels"]))
-        self.metrics.count("headworks_labels_dropped", by=self.labelling.dropped)
-        self.labelling.dropped = 0
+            self.metrics.count("headworks_labels_dropped", by=self.labelling.dropped)
+            self.labelling.dropped = 0
 
     def _judge(
         self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
@@ -364,11 +335,11 @@ class Analyst:
             self.segments.take(leaf, segments_of(leaf, found, known, self.windows, self.bodies))
             self._count_pairs(leaf, found)
         for model, told in self.segments.due(leaf["record"]["at"]):
-            self._say(number, {"kind": "compared", "model": model} | told)
+            self.outputs.say(number, {"kind": "compared", "model": model} | told)
         for report in self.pairs.due(leaf["record"]["at"]):
             name = f"{report.model}/{report.version}/{report.against}"
             about = {"kind": "paired", "model": report.model, "name": name}
-            self._say(number, about | {"report": report.to_json()})
+            self.outputs.say(number, about | {"report": report.to_json()})
             for seen in sightings(report):
                 self._say_alerts(number, self.alerts.take_sighting(seen))
 
@@ -389,7 +360,8 @@ class Analyst:
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
 
     def _read(self, leaf: dict[str, Any]) -> Inference:
-        return read_inference(leaf, self._table(leaf["record"]["revision"]), self.bodies)
+        table = self._table(leaf["record"]["revision"])
+        return read_inference(leaf, table, self.bodies, self.readings)
 
     def _table(self, revision: str) -> Table:
         table = self._tables.get(revision)
@@ -420,7 +392,7 @@ class Analyst:
         if len(parts) > OUTPUT_BYTES_MAX:
             told = said = {"not_explained": "too_large"}
             parts = encode_parts({"explanation": said, "keys": keys}, EMPTY, EMPTY)
-        self._say(number, about | told, parts if keys else NO_PARTS)
+        self.outputs.say(number, about | told, parts if keys else NO_PARTS)
 
     def _say_window(self, number: int, report: WindowReport) -> None:
         told = report.to_json()
@@ -428,9 +400,9 @@ class Analyst:
         self.metrics.count("headworks_windows", model, version, report.state)
         about = {"kind": "window", "model": model, "name": report.id}
         if len(orjson.dumps(told)) <= LEAF_BYTES_MAX:
-            self._say(number, about | {"report": told})
+            self.outputs.say(number, about | {"report": told})
         else:
-            self._say(
+            self.outputs.say(
                 number, about | {"sealed": True}, encode_parts({"report": told}, EMPTY, EMPTY)
             )
         self._say_alerts(number, self.alerts.take_window(report))
@@ -445,18 +417,12 @@ class Analyst:
         alert = happening.alert
         self.metrics.count("headworks_alerts", alert.model, happening.event)
         about = {"kind": "alert", "model": alert.model, "name": alert.key}
-        self._say(number, about | happening.to_json())
-
-    def _say(self, number: int, record: dict[str, Any], parts: bytes = NO_PARTS) -> None:
-        ordinal = 0
-        if self._outputs and self._outputs[-1][0][0] == number:
-            ordinal = self._outputs[-1][0][1] + 1
-        named = {"format": 1, "id": f"{number}.{ordinal}", "of": number, "ordinal": ordinal}
-        self._outputs.append(((number, ordinal), named | record, parts))
+        self.outputs.say(number, about | happening.to_json())
 
     async def close(self) -> None:
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close, SPANS_PATIENCE_S)
+        self.metrics.tell()
         await self.journal.close()
         self.windows.close()
         self.catalog.close()
@@ -489,6 +455,7 @@ async def _analyse(state: Path, keys: Path, clock: SystemClock, ledger: LedgerSe
     config = uvicorn.Config(app, uds=str(path), log_config=None, access_log=False, lifespan="off")
     server = Server(config)
     serving = loop.create_task(server.serve())
+    await asyncio.to_thread(step_back, NAME)
     await analyst.fold()
     server.should_exit = True
     await serving

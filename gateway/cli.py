@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import __version__
+from gateway import FORM, __version__
 from gateway.commands.alerts import alerts
 from gateway.commands.detectors import detectors
 from gateway.commands.feedback import feedback
@@ -274,8 +274,8 @@ def demo(
 
 @cli.command()
 def version() -> None:
-    """Print the version."""
-    print(__version__)
+    """Print the version, and whether the compiled form runs."""
+    print(f"{__version__}, {FORM}")
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from gateway.clock import SystemClock
 from gateway.custodian import custody_routes
 from gateway.disk import Occupied
 from gateway.ledger.keyfiles import damaged_slots
+from gateway.priority import step_back
 from gateway.revision.publisher import Publisher, file_problems
 from gateway.revision.revisions import Clashing, Owned, Revisions
 from gateway.rollout.controller import Rollouts
@@ -36,7 +37,11 @@ from gateway.settings import RESTART_KEYS, LedgerSettings
 from gateway.table import Conflict, TableStore
 from gateway.telemetry.metrics import Metrics
 
-IDLE_S = 0.02
+PAUSE_S = 0.1
+"""Between two turns, unless there is more to seal or somebody waits. A turn has some six flushes of
+the disk on which the workers' answers wait too, and costs as much for one record as for a hundred.
+A rollout is looked at after each turn: ten times within the second that it may take to narrow."""
+LOOK_S = 0.02
 DAMAGED_TOLD_MAX = 10
 log = logging.getLogger("headworks.governor")
 
@@ -56,6 +61,7 @@ class Governor:
         self.config, self.overrides, self.state, self.keys = config, overrides, state, keys
         self.clock, self.started = clock, started
         self.metrics = Metrics("governor", state / "metrics")
+        self.metrics.gather()
         self.tables = TableStore(state)
         self.revisions = Revisions(self.tables, Artifacts(state), clock.wall)
         self.sealer = Sealer(state, keys, self.clock, self.metrics, ledger)
@@ -85,13 +91,15 @@ class Governor:
         )
         self.server = Server(config)
         serving = loop.create_task(self.server.serve())
+        await asyncio.to_thread(step_back, "governor")
         looking = loop.create_task(asyncio.to_thread(self._look_at_keys))
         try:
             await self._seal_until_stopped()
         finally:
             self.server.should_exit = self.stopping = True
             await asyncio.gather(serving, looking)
-            self.rollouts.close()
+            if not self.sealer.broken:
+                self.rollouts.close()
             self.sealer.close()
         return 0
 
@@ -116,8 +124,14 @@ class Governor:
             self._tell_numbers()
             if stopping and not written:
                 return
-            if not written:
-                await asyncio.sleep(IDLE_S)
+            if not (written and self.sealer.is_behind):
+                await self._pause()
+
+    async def _pause(self) -> None:
+        for _ in range(int(PAUSE_S / LOOK_S)):
+            if self.sealer.is_asked or self.stopping:
+                return
+            await asyncio.sleep(LOOK_S)
 
     def _look_at_keys(self) -> None:
         """Once, at the start and beside the work: slots that rotted are told before one is used."""
@@ -145,6 +159,7 @@ class Governor:
             self.metrics.set("headworks_lag_bytes", lag["bytes"], consumer)
             if lag["marked_seconds_ago"] is not None:
                 self.metrics.set("headworks_lag_seconds", lag["marked_seconds_ago"], consumer)
+        self.metrics.tell()
 
     async def publish(self, author: str, reason: str) -> dict[str, Any]:
         """Bring the file into force if it is right and new: what happened, in words."""

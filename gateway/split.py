@@ -101,10 +101,9 @@ class Rollout:
         return tuple(interval for interval in found if interval.low < interval.high)
 
 
-def shared(
-    split: Sequence[tuple[str, int | None]], holdout: int = 0
-) -> tuple[str, tuple[Interval, ...]]:
-    """The stable version and the intervals of the others, of a split in its order."""
+def shared(split: Sequence[Sequence[Any]], holdout: int = 0) -> tuple[str, tuple[Interval, ...]]:
+    """The stable version and the intervals of the others, of a split in its order: a version and
+    its share, if it is told, each."""
     (stable, _), *others = split
     intervals, low = [], 0
     for version, share in others:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway import FORM
 from gateway.clock import SystemClock
 from gateway.disk import hold
 from gateway.settings import RESTART_KEYS, Settings
@@ -147,6 +148,7 @@ class Supervisor:
         return Child(role, command, tuple(passed))
 
     def start(self, on_hangup: Callable[[], None]) -> None:
+        log.log(logging.WARNING if FORM.state == "stale" else logging.INFO, "running %s", FORM)
         log.info(
             "listening: %s", ", ".join(f"{name} {at}" for name, at in self.listening().items())
         )

@@ -14,12 +14,14 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway import FORM
+from gateway.compiled import SWITCH
 from load import headworks, instructions, peers
 from load.hotspots import Recording
 from load.page import write as write_page
@@ -31,6 +33,7 @@ from load.trial import ROOT, Bench, Contender, Plan, Sample
 MAIN = "json-200"
 VARIANTS = {"headworks": "Headworks", "bounded": "Headworks, bounded",
             "receipts": "Headworks, receipts"}  # fmt: skip
+SOURCE = {"source": "Headworks, from source"}
 PEER_NAMES = ("", *peers.PEERS)
 PATIENCE_S = 90.0
 FULL_MINUTES, QUICK_MINUTES = 21.5, 3.3
@@ -96,7 +99,9 @@ class Field:
         for name, make in peers.PEERS.items():
             if name in self.wanted:
                 self._start_peer(name, make, port)
-        self._start_headworks(port)
+        self._start_headworks("headworks", VARIANTS, {}, port)
+        if FORM.state == "compiled":  # the sources beside it, in the same rounds
+            self._start_headworks("source", SOURCE, {SWITCH: "no"}, port)
 
     def _start_peer(self, name: str, make: peers.Maker, origin: int) -> None:
         folder = self.folder / name
@@ -114,17 +119,19 @@ class Field:
         )
         running.freeze()
 
-    def _start_headworks(self, origin: int) -> None:
-        folder = self.folder / "headworks"
+    def _start_headworks(
+        self, what: str, variants: Mapping[str, str], environment: dict[str, str], origin: int
+    ) -> None:
+        folder = self.folder / what
         data, admin = free_ports(2)
         made, refused = headworks.accepted(folder, (data, admin), origin, self.workers)
         for name, reason in refused.items():
             self.skipped[f"Headworks: {name}"] = f"`headworks check`: {reason}"
         path = headworks.write(folder, made)
         command = [sys.executable, "-m", "gateway", "serve", "--config", str(path)]
-        running = self._run("headworks", command, {}, data, ROOT)
-        self.versions["headworks"] = commit()
-        for name, title in VARIANTS.items():
+        running = self._run(what, command, environment, data, ROOT)
+        self.versions[what] = f"{commit()} ({FORM})" if what == "headworks" else commit()
+        for name, title in variants.items():
             paths = headworks.paths(made["models"], name)
             if paths:
                 self.contenders[name] = Contender(

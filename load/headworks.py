@@ -119,6 +119,8 @@ def paths(models: Mapping[str, Any], variant: str) -> dict[str, str]:
     """Where a variant of the gateway is asked for each scenario it can take."""
     if variant in ("bounded", "receipts"):
         return {"json-200": infer_path(variant)} if variant in models else {}
+    if variant == "source":
+        return {"json-200": infer_path("tabular")}
     found = {name: infer_path("tabular") for name in ("json-200", "json-16k", "binary-1m")}
     found["sse"] = CHAT_PATH if "chat" in models else infer_path("stream")
     if "chat" in models:

@@ -4,7 +4,8 @@
 
 One real worker (its own command, as the supervisor would start it) runs under valgrind in front of
 the real origin, with a journal on disk; counting is switched on for `requests` requests, one after
-the other on one connection, so that each has its own commit. The hash seed is fixed. User-space
+the other on one connection, so that each has its own commit. The hash seed is fixed. Where the
+compiled form would run, the sources are counted too, by a worker of their own. User-space
 instructions only: what the kernel does for a request is not in the figure, and neither is waiting.
 """
 
@@ -25,6 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway import FORM
+from gateway.compiled import SWITCH, Form
 from load import headworks
 from load.processes import Running, free_ports
 from load.scenario import KEY, SCENARIOS, Scenario, infer_path
@@ -40,6 +43,7 @@ PATIENCE_S = 120.0
 @dataclass(frozen=True, slots=True)
 class Count:
     scenario: str
+    form: str
     requests: int
     rounds: list[float]
     """Instructions a request, one figure a round."""
@@ -131,20 +135,25 @@ def count(folder: Path, requests: int, rounds: int, names: tuple[str, ...]) -> l
     origin = Running("origin", command, folder / "origin.log", {}, ROOT)
     try:
         origin.wait_for(port, PATIENCE_S)
-        path = published(folder, port)
-        return _under_callgrind(folder, path, requests, rounds, names)
+        supervisor = supervisor_of(published(folder, port))
+        both = (FORM, Form("source")) if FORM.state == "compiled" else (FORM,)
+        found: list[Count] = []
+        for form in both:
+            found += _under_callgrind(folder, supervisor, requests, rounds, names, form)
+        return found
     finally:
         origin.stop()
 
 
 def _under_callgrind(
-    folder: Path, path: Path, requests: int, rounds: int, names: tuple[str, ...]
+    folder: Path, supervisor: Any, requests: int, rounds: int, names: tuple[str, ...], form: Form
 ) -> list[Count]:
-    supervisor = supervisor_of(path)
     child, data = supervisor.children[0], supervisor.data.getsockname()[1]
     valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no",
-                f"--callgrind-out-file={folder}/out"]  # fmt: skip
+                f"--callgrind-out-file={folder}/out-{form.state}"]  # fmt: skip
     environment = {**os.environ, "PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"}
+    if form.state == "source":
+        environment[SWITCH] = "no"
     with (folder / "worker.log").open("wb") as log:
         worker = subprocess.Popen(
             [*valgrind, *child.command], pass_fds=child.passed, stdout=log, stderr=log, cwd=ROOT,
@@ -158,14 +167,14 @@ def _under_callgrind(
             send(WARM)
             figures = []
             for _ in range(rounds):
-                before = set(folder.glob("out*"))
+                before = set(folder.glob("out-*"))
                 control(worker.pid, "-i", "on")
                 send(requests)
                 control(worker.pid, "-d")
                 control(worker.pid, "-i", "off")
-                (dump,) = set(folder.glob("out*")) - before
+                (dump,) = set(folder.glob("out-*")) - before
                 figures.append(total(dump.read_text()) / requests)
-            found.append(Count(name, requests, figures))
+            found.append(Count(name, str(form), requests, figures))
         return found
     finally:
         worker.send_signal(signal.SIGKILL)
@@ -174,7 +183,7 @@ def _under_callgrind(
 
 def report(counts: list[Count]) -> Mapping[str, Any]:
     """As it stands in the results: medians and spread in instructions a request."""
-    return {one.scenario: asdict(one) for one in counts}
+    return {f"{one.scenario}, {one.form}": asdict(one) for one in counts}
 
 
 def run(cache: Path, requests: int = 300, rounds: int = 3) -> Mapping[str, Any]:
@@ -188,7 +197,9 @@ def run(cache: Path, requests: int = 300, rounds: int = 3) -> Mapping[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     for one in counts:
         each = "  ".join(f"{figure:,.0f}" for figure in one.rounds)
-        print(f"{one.scenario:9} instructions a request, {one.requests} at a time: {each}")
+        print(
+            f"{one.scenario:9} instructions a request, {one.form}, {one.requests} at a time: {each}"
+        )
     (cache / "instructions.json").write_text(json.dumps(report(counts), indent=1))
     return report(counts)
 

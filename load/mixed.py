@@ -7,7 +7,7 @@ carry attributions (of a model that is linear in the features) and two keys of g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ SHARES = {"product": (0.5, 0.25, 0.15, 0.07, 0.03), "channel": (0.6, 0.3, 0.099,
 """One channel in a thousand is none that the card names."""
 NAMES = (*NUMBERS, "children", *LEVELS)
 WEIGHTS = np.array([1.0, 0.9, 0.8, 0.5, 0.4, 0.35, 0.2, 0.15, 0.1, 0.05, 0.05, 0.02])
+Attribute = Callable[[Any, Any], Floats]
 REGIONS, REGION_SHARES = ("north", "east", "south", "west", "abroad"), (0.3, 0.3, 0.2, 0.15, 0.05)
 
 
@@ -51,11 +52,12 @@ CARD = Card.model_validate({
 })  # fmt: skip
 
 
-def drawn(dice: np.random.Generator, n: int) -> dict[str, np.typing.NDArray[Any]]:
+Drawn = dict[str, np.typing.NDArray[Any]]
+
+
+def drawn(dice: np.random.Generator, n: int) -> Drawn:
     """Columns of `n` rows: NaN and None are missing."""
-    found: dict[str, np.typing.NDArray[Any]] = {
-        name: dice.normal(size=n) for name in NUMBERS if name != "amount"
-    }
+    found: Drawn = {name: dice.normal(size=n) for name in NUMBERS if name != "amount"}
     found["amount"] = dice.lognormal(7.0, 1.0, n)
     for name, share in MISSING.items():
         found[name][dice.random(n) < share] = np.nan
@@ -89,16 +91,23 @@ def reference_of(seed: int, rows: int = REFERENCE_ROWS) -> tuple[Reference, Attr
 
 
 def decisions_of(
-    dice: np.random.Generator, n: int, at: int = 0,
-    columns: Mapping[str, np.typing.NDArray[Any]] | None = None, *, explained: bool = True,
+    dice: np.random.Generator, n: int, at: int = 0, columns: Drawn | None = None, *,
+    explained: bool = True, attribute: Attribute | None = None,
+    region: tuple[str, float, float] | None = None,
 ) -> list[Decision]:  # fmt: skip
-    """`columns`: what is decided, where it is not `n` rows of the law itself."""
+    """`columns`: what is decided, where it is not `n` rows of the law itself; `attribute`: what
+    explains it; `region`: in which x3 moves by so much and loses such a share of its values."""
     columns = columns or drawn(dice, n)
+    sexes = dice.integers(0, 2, n).tolist()
+    regions = dice.choice(len(REGIONS), n, p=REGION_SHARES)
+    if region is not None:
+        name, shift, lost = region
+        there = regions == REGIONS.index(name)
+        columns["x3"] = columns["x3"] + shift * there
+        columns["x3"][there & (dice.random(n) < lost)] = np.nan
     values = [[None if v != v else v for v in columns[name].tolist()] for name in NAMES]
     scores = scores_of(columns).tolist()
-    told = attributions_of(columns).tolist()
-    sexes = dice.integers(0, 2, n).tolist()
-    regions = dice.choice(len(REGIONS), n, p=REGION_SHARES).tolist()
+    told = (attribute(dice, columns) if attribute else attributions_of(columns)).tolist()
     return [
         Decision(at + place, at + place, f"{at + place}/0", score,
                  "deny" if score >= THRESHOLD else "approve", row,

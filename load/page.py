@@ -52,6 +52,8 @@ METHOD = """## How it is measured
   trial; a worker's alone is under *Roles*.
 * Load, origin and contender share the machine's cores, as the first line says."""
 
+OURS = ("headworks", "bounded", "receipts", "source")
+
 
 def front(results: Results) -> str:
     machine = results.machine
@@ -133,7 +135,7 @@ def role_table(results: Results, samples: Samples) -> str:
     roles = ("worker", "governor", "analyst", "main")
     rows = []
     for scenario in SCENARIOS:
-        for name in ("headworks", "bounded", "receipts"):
+        for name in OURS:
             found = [
                 samples.middle(name, scenario, AT, lambda s, role=role: s.cpu.get(role))
                 for role in roles
@@ -171,16 +173,17 @@ def origin_table(samples: Samples) -> str:
 
 def instruction_table(counts: dict[str, Any]) -> str:
     rows = []
-    for scenario, count in counts.items():
+    for count in counts.values():
         figures = sorted(count["rounds"])
         middle = figures[len(figures) // 2]
         spread_ = (figures[-1] - figures[0]) / middle
-        rows.append([SCENARIOS[scenario].title, number(middle), f"{spread_:.1%}"])
+        title = SCENARIOS[count["scenario"]].title
+        rows.append([title, count.get("form", ""), number(middle), f"{spread_:.1%}"])
     words = (
         "User-space instructions a request of one worker under callgrind, one connection, a commit "
         "each\n(`scripts/benchmark --instructions`): a regression shows here on a noisy machine."
     )
-    head = ("", "instructions a request", "spread of the rounds")
+    head = ("", "runs", "instructions a request", "spread of the rounds")
     return f"## Instructions\n\n{words}\n\n" + table(head, rows)
 
 
@@ -234,7 +237,7 @@ def panels(results: Results) -> list[dict[str, Any]]:
     def bar(name: str, label: str, value: Spread | None) -> list[dict[str, Any]]:
         if value is None:
             return []
-        ours = name in ("headworks", "bounded", "receipts")
+        ours = name in OURS
         return [{"name": label, "median": value.median, "least": value.least, "most": value.most,
                  "ours": ours}]  # fmt: skip
 

@@ -50,7 +50,7 @@ class Samples:
         """In the order of their first sample's place in any round, direct first, ours last."""
         names = {s.contender for s in self.all if s.scenario == scenario and s.requests}
         order = ("direct", "nginx", "envoy", "mlserver", "portkey", "litellm", "headworks",
-                 "bounded", "receipts")  # fmt: skip
+                 "bounded", "receipts", "source")  # fmt: skip
         return [name for name in order if name in names]
 
     def concurrencies(self, scenario: str) -> list[int]:

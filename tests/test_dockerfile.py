@@ -180,7 +180,15 @@ def test_each_source_of_a_copy_exists_and_is_sent():
 
 
 @pytest.mark.parametrize(
-    "path", [".git/config", "keys/master", "state/lock", "demo.log", "gateway/__pycache__/a.pyc"]
+    "path",
+    [
+        ".git/config",
+        "keys/master",
+        "state/lock",
+        "demo.log",
+        "gateway/__pycache__/a.pyc",
+        "gateway/__compiled__/manifest.json",
+    ],
 )
 def test_secrets_and_leftovers_stay_here(path: str):
     """Neither keys nor records nor history ever reach the engine, let alone the image."""
@@ -210,7 +218,7 @@ def test_the_final_stage_has_nothing_of_the_build_but_its_result():
     """Neither pip nor sources: the one thing taken is the environment that was built."""
     taken = [step.text for step in STEPS if step.stage == LAST and "--from" in step.text]
     assert taken == ["--from=build /opt/headworks /opt/headworks"]
-    assert "python -m venv --without-pip /opt/headworks" in [step.text for step in STEPS]
+    assert any("python -m venv --without-pip /opt/headworks" in step.text for step in STEPS)
 
 
 def test_ports_and_variables_are_the_programs_own():
@@ -225,9 +233,9 @@ def test_ports_and_variables_are_the_programs_own():
 
 
 def test_bases_fit_the_package():
-    """Both stages have one Python, which the package takes."""
-    bases = {step.text.split()[0] for step in STEPS if step.word == "FROM"}
-    assert bases == {"python:3.11-slim"}
+    """Both stages have one Python, which the package takes; the first has a C compiler too."""
+    bases = [step.text.split()[0] for step in STEPS if step.word == "FROM"]
+    assert bases == ["python:3.11", "python:3.11-slim"]
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert wanted == ">=3.11"
 

@@ -55,6 +55,16 @@ def test_commands_in_the_readme_exist():
             assert (ROOT / "scripts" / script).exists(), f"{page}: {script}"
 
 
+def test_tests_that_the_pages_name_exist():
+    """Where a page says which test shows a promise, that test is there."""
+    count = 0
+    for page in (ROOT / "docs").glob("*.md"):
+        for file, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text()):
+            count += 1
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.M), name
+    assert count > 50
+
+
 def test_files_that_the_pages_name_exist():
     """Paths in backticks that look like files of the repo are files of the repo."""
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:

@@ -174,7 +174,7 @@ class Catalog:
 
 def _array(values: Sequence[Any], kind: str) -> Any:
     if kind == "UUID":
-        raw = [uuid.UUID(value).bytes if value else None for value in values]
+        raw = [bytes.fromhex(value.replace("-", "")) if value else None for value in values]
         return pa.ExtensionArray.from_storage(pa.uuid(), pa.array(raw, pa.binary(16)))
     return pa.array(values, ARROW[kind])
 

@@ -28,7 +28,7 @@ def compare_attributions(
         return None
     mine, theirs = _strongest(one, top), _strongest(other, top)
     shared = mine & theirs
-    agreeing = sum(one[name] * other[name] >= 0 for name in shared)
+    agreeing = sum([one[name] * other[name] >= 0 for name in shared])
     ranks, others = _ranks([abs(one[n]) for n in names]), _ranks([abs(other[n]) for n in names])
     deep = min(top, max(len(one), len(other)))
     return Likeness(
@@ -37,13 +37,18 @@ def compare_attributions(
 
 
 def _strongest(values: Mapping[str, float], top: int) -> set[str]:
-    return set(sorted(values, key=lambda name: (-abs(values[name]), name))[:top])
+    order = sorted([(-abs(value), name) for name, value in values.items()])
+    return {name for _, name in order[:top]}
 
 
 def _ranks(values: list[float]) -> list[float]:
     """From 0 on; equal values share the middle of their ranks."""
     order = sorted(range(len(values)), key=values.__getitem__)
     ranks = [0.0] * len(values)
+    if len(set(values)) == len(values):
+        for rank, place in enumerate(order):
+            ranks[place] = rank
+        return ranks
     start = 0
     while start < len(order):
         end = start
@@ -57,10 +62,10 @@ def _ranks(values: list[float]) -> list[float]:
 
 def _correlation(one: list[float], other: list[float]) -> float:
     """Pearson's, of ranks; 1 where neither varies, 0 where one does not."""
-    n = len(one)
-    mine, theirs = sum(one) / n, sum(other) / n
-    both = sum((a - mine) * (b - theirs) for a, b in zip(one, other))
-    spread = sum((a - mine) ** 2 for a in one) * sum((b - theirs) ** 2 for b in other)
+    middle = (len(one) - 1) / 2  # of ranks, whatever is level: all below is exact in floats
+    mine, theirs = [rank - middle for rank in one], [rank - middle for rank in other]
+    both = sum([a * b for a, b in zip(mine, theirs)])
+    spread = sum([a * a for a in mine]) * sum([b * b for b in theirs])
     if spread <= 0:
         return 1.0 if one == other else 0.0
     return float(both / spread**0.5)

@@ -287,6 +287,7 @@ def status_schemas() -> dict[str, Schema]:
             governor=may_be_null(
                 fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL,
                        refused=listed(of("string", "Why the file is not in force.")),
+                       damaged_keys=listed(of("string", "A subject's key that rotted.")),
                        rollouts=listed(of("string", "A rollout that waits for people, and why.")),
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),

@@ -105,14 +105,22 @@ def kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[str, str]]:
         return []
     names, values = zip(*headers)
     texts = b"\n".join(values).decode("latin-1").split("\n")
-    shown = [*map(_kept_as, names)]
+    try:
+        shown = [*map(_kept_as.__getitem__, names)]
+    except KeyError:
+        shown = [_learn(name) for name in names]
     return list(compress(zip(shown, texts), shown))
 
 
-@lru_cache(maxsize=256)
-def _kept_as(name: bytes) -> str:
-    """Empty: not at all."""
+NAMES_MAX = 256
+_kept_as: dict[bytes, str] = {}
+"""Names as records have them; empty: not at all. Filled with what comes, up to `NAMES_MAX`."""
+
+
+def _learn(name: bytes) -> str:
     low = name.lower()
-    if low in NEVER_KEPT or low.startswith(b"proxy-"):
-        return ""
-    return name.decode("latin-1")
+    secret = low in NEVER_KEPT or low.startswith(b"proxy-")
+    shown = "" if secret else name.decode("latin-1")
+    if len(_kept_as) < NAMES_MAX:
+        _kept_as[name] = shown
+    return shown

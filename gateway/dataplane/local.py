@@ -11,6 +11,7 @@ import orjson
 from gateway.dataplane.account import Account
 from gateway.dataplane.inline import Given, Inline
 from gateway.dataplane.inprocess import Session
+from gateway.dataplane.single import Asked
 from gateway.errors import Refusal
 from gateway.exchange import Headers, Reply
 from gateway.protocol import grpc, v2
@@ -37,8 +38,8 @@ async def answer(session: Session, model: Model, account: Account) -> Reply:
         return Reply(200, [] if called else JSON, written)
     if account.operation != "infer":
         raise Refusal("unknown_path", f"{account.operation!r} is not served in-process")
-    reply = _infer_single(session, model, account)
-    if reply is not None:
+    asked = _single(session, account)
+    if asked is not None and (reply := await _infer_single(session, model, asked)) is not None:
         return reply
     if len(account.request) > LOOP_BYTES:
         return await asyncio.to_thread(_infer, session, model, account, None)
@@ -48,23 +49,28 @@ async def answer(session: Session, model: Model, account: Account) -> Reply:
     return _infer(session, model, account, request)
 
 
-def _infer_single(session: Session, model: Model, account: Account) -> Reply | None:
-    """The answer to one row of JSON tensors; None: it is something else, or fails, and the general
-    way has the words for it."""
+def _single(session: Session, account: Account) -> Asked | None:
+    """One row of JSON tensors; None: it is something else."""
     first = account.first
-    if len(account.request) > SHARED_BYTES or session.inline is not None or session.slow(1):
+    if len(account.request) > SHARED_BYTES or session.inline is not None:
         return None
     if account.dialect is grpc or b"content-encoding" in first or v2.INFERENCE_HEADER in first:
         return None
-    asked = session.single.read(account.request)
-    if asked is None:
-        return None
+    return session.single.read(account.request)
+
+
+async def _infer_single(session: Session, model: Model, asked: Asked) -> Reply | None:
+    """None: it failed, and the general way has the words for it."""
+    outputs, feeds = session.outputs, asked.feeds
     try:
-        outputs = session.compute(session.outputs, asked.feeds, 1)
+        if session.slow(1):
+            computed = await asyncio.to_thread(session.compute, outputs, feeds, 1)
+        else:
+            computed = session.compute(outputs, feeds, 1)
     except Exception:
         return None
     version = session.version if "version" in model.expose else None
-    body, _ = v2.write_outputs(model.name, version, asked.id, outputs)
+    body, _ = v2.write_outputs(model.name, version, asked.id, computed)
     return Reply(200, JSON, body)
 
 

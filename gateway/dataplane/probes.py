@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Mapping
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -35,9 +34,6 @@ class Probes:
     def __init__(self) -> None:
         self.draining = False
         self.journal_writable = True
-        # An answer is forgotten with the upstream that gave it: a reload makes new ones.
-        self._asked: WeakKeyDictionary[Remote, dict[str, tuple[float, Reply | None]]]
-        self._asked = WeakKeyDictionary()
 
     @staticmethod
     def concern(path: str) -> bool:
@@ -116,14 +112,13 @@ class Probes:
     async def _ask(self, remote: Remote, path: str) -> Reply | None:
         """The upstream's own answer, a second old at most; None: it gives none. Of several
         endpoints a good answer speaks for all."""
-        asked_before = self._asked.setdefault(remote, {})
-        at, reply = asked_before.get(path, (-math.inf, None))
+        at, reply = remote.told.get(path, (-math.inf, None))
         if time.monotonic() - at < ASK_AGAIN_S:
             return reply
         asked = (_heard(remote, server, path) for server in remote.servers)
         replies = [reply for reply in await asyncio.gather(*asked) if reply is not None]
         reply = min(replies, key=lambda reply: reply.status != 200, default=None)
-        asked_before[path] = (time.monotonic(), reply)
+        remote.told[path] = (time.monotonic(), reply)
         return reply
 
 

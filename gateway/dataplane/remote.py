@@ -92,6 +92,8 @@ class Remote:
         self.statistics = Statistics()
         self.typical = retry.Typical()
         self.retrying = 0
+        self.told: dict[str, tuple[float, Reply | None]] = {}
+        """When and how it answered what was asked of it beside exchanges, by path."""
         self._dice = dice
         self.loop = asyncio.get_running_loop()
         timeouts = _times(model.timeouts)

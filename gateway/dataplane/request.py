@@ -130,7 +130,7 @@ def check_line(method: bytes, target: bytes) -> None:
 
 
 def _check_ends(text: bytes, ends: int) -> None:
-    if text.count(b"\r") != ends or text.count(b"\n") != ends or b"\0" in text:
+    if text.count(b"\r") != ends or text.count(b"\n") != ends or text.find(b"\0") >= 0:
         raise ValueError("CR, LF or NUL in the request's head")
 
 

@@ -13,7 +13,7 @@ def sequence_of(account: Account) -> str | None:
     if account.dialect is not v2:
         return grpc.sequence_of(account.request) if account.dialect is grpc else None
     plain = b"content-encoding" not in account.first and account.upload is None
-    if plain and b'"sequence_id"' not in account.request:
+    if plain and account.request.find(b'"sequence_id"') < 0:
         return None  # most have none, and need no message made of them
     message = account.message()
     if account.upload is not None:  # of a longer body, its JSON part

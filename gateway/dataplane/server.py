@@ -64,7 +64,7 @@ def _split(url: bytes) -> tuple[str, str]:
 def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> str | None:
     """What no request of ours has, in words: a name in disguise, a control character, a coding of
     the message other than chunks, not exactly one host. Each is looked for in all headers."""
-    if b"_" in b"".join(first):
+    if b"".join(first).find(b"_") >= 0:
         for name in first:
             if b"_" in name and _is_disguised(name):
                 return f"header {name.decode('latin-1')[:80]!r} is not taken"
@@ -241,7 +241,7 @@ class Protocol(asyncio.Protocol):
         path, query = _split(self._url)
         method = self.parser.get_method().decode("ascii")
         old = version == "1.0"
-        expects = not old and first.get(b"expect", b"").lower() == b"100-continue"
+        expects = b"expect" in first and not old and first[b"expect"].lower() == b"100-continue"
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
         turn = Turn(self, method, path, query, self._headers, first, keep_alive, expects, old)
         self.reading = turn

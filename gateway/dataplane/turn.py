@@ -18,10 +18,13 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway.errors import CODES, Refusal
 from gateway.exchange import Headers
+
+if TYPE_CHECKING:
+    from gateway.dataplane.server import Protocol
 
 BODY_HIGH_BYTES: Final = 64 * 1024
 DATE: Final = b"date: "
@@ -47,23 +50,16 @@ def _date(seconds: int) -> bytes:
     return DATE + formatdate(seconds, usegmt=True).encode()
 
 
-@lru_cache(maxsize=256)
+NAMES_MAX: Final = 256
+_starts: dict[bytes, bytes] = {}
+"""How a header's line begins, by name: filled with what comes, up to `NAMES_MAX`."""
+
+
 def _start(name: bytes) -> bytes:
-    """How a header's line begins."""
-    return name.lower() + b": "
-
-
-class Way(Protocol):
-    """What a turn asks of its connection. `unwritable` ends when the client reads again; None: it
-    does."""
-
-    transport: asyncio.Transport
-    unwritable: asyncio.Future[None] | None
-
-    def read_on(self) -> None: ...
-    def hold_back(self) -> None: ...
-    def answered(self, turn: Turn) -> None: ...
-    def cut(self, turn: Turn) -> None: ...
+    start = name.lower() + b": "
+    if len(_starts) < NAMES_MAX:
+        _starts[name] = start
+    return start
 
 
 class Turn:
@@ -74,12 +70,12 @@ class Turn:
     )  # fmt: skip
 
     def __init__(
-        self, way: Way, method: str, path: str, query: str, headers: Headers,
+        self, way: Protocol, method: str, path: str, query: str, headers: Headers,
         first: dict[bytes, bytes], keep_alive: bool, expects: bool, old: bool = False,
     ) -> None:  # fmt: skip
-        """`path` and `query` are raw; names of `headers` are in lower case, `first` is the first
-        value of each. `expects`: the client waits for "100 Continue" before it sends its body;
-        `old`: it speaks HTTP/1.0."""
+        """`way` is the connection; `path` and `query` are raw; names of `headers` are in lower
+        case, `first` is the first value of each. `expects`: the client waits for "100 Continue"
+        before it sends its body; `old`: it speaks HTTP/1.0."""
         self._way, self.method, self.path, self.query = way, method, path, query
         self.headers, self.first = headers, first
         self.keep_alive, self.expects, self.old = keep_alive, expects, old
@@ -199,7 +195,7 @@ class Turn:
         length, dated = None, whole is None
         lines = [STATUS_LINES[status]]
         for name, value in headers:
-            start = _start(name)
+            start = _starts.get(name) or _start(name)
             if start in SAID:
                 if start == DATE:
                     dated = True
@@ -224,8 +220,8 @@ class Turn:
             lines.append(b"connection: close")
         lines.append(b"\r\n")
         head = b"\r\n".join(lines)
-        ends = len(lines)
-        if head.count(b"\r") != ends or head.count(b"\n") != ends or b"\0" in head:
+        ends = len(lines)  # find, since `in` asks first whether its left side is a number
+        if head.count(b"\r") != ends or head.count(b"\n") != ends or head.find(b"\0") >= 0:
             raise ValueError("CR, LF or NUL in the answer's head")
         return head
 

@@ -7,26 +7,18 @@ its length, its digest and its first `limits.keep` bytes. Either way it ends at 
 from __future__ import annotations
 
 import hashlib
-from typing import Protocol
 
 from gateway.dataplane.limits import Load
+from gateway.dataplane.turn import Turn
 from gateway.errors import CODES, Refusal
 from gateway.journal.record import Part
 
-
-class Body(Protocol):
-    """A request's body on its way."""
-
-    def arrived(self, at_most: int) -> bytes | None:
-        """All of it, taken, if it is here and has at most so many bytes; else `receive` says."""
-
-    async def receive(self) -> tuple[bytes, bool]:
-        """The next piece, and whether more comes."""
-        ...
+PIECES_MAX = 1024
+"""Of a body's kept pieces: tiny ones would take many times their length in memory."""
 
 
 class WholeBody:
-    """A body that came as one message."""
+    """A body that came as one message; `Turn` has the same methods for one that comes in pieces."""
 
     __slots__ = ("_bytes",)
 
@@ -40,8 +32,8 @@ class WholeBody:
         return self._bytes, False
 
 
-PIECES_MAX = 1024
-"""Of a body's kept pieces: tiny ones would take many times their length in memory."""
+Body = Turn | WholeBody
+"""A request's body on its way."""
 
 
 class Tally:

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from gateway import FORM
 from gateway.artifacts import Artifacts
 from gateway.asgi import Server
 from gateway.budget import Reserve, Room, Rung, read_rung, rung_of
@@ -353,6 +354,7 @@ class Worker:
             self._told[name] = value
         self.metrics.set("headworks_journal_at_risk", numbers.at_risk, self.name)
         numbers.at_risk = 0
+        self.metrics.set("headworks_compiled_modules", len(FORM.modules), self.name)
         self.metrics.set("headworks_in_flight", self.handler.in_flight, self.name)
         self.metrics.set(
             "headworks_connections", len(self.server.server_state.connections), self.name

@@ -35,7 +35,7 @@ class OpenSegment:
         """One write of all the pieces, the large ones gathered by the kernel without another copy;
         their size."""
         size = sum(map(len, pieces))
-        if len(pieces) > PIECES_AT_ONCE or size < GATHERED_BYTES:
+        if size < GATHERED_BYTES or len(pieces) > PIECES_AT_ONCE:
             written = os.pwrite(self.descriptor, b"".join(pieces), offset)
         else:
             written = os.pwritev(self.descriptor, pieces, offset)

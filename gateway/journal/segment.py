@@ -24,6 +24,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 from zlib import crc32
 
 FORMAT = 1
@@ -41,6 +42,9 @@ class Kind(IntEnum):
     RECORD = 1
     COMMIT = 2
     MARK = 3
+
+
+COMMIT: Final = Kind.COMMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +88,6 @@ class Frame:
     checksum: int
 
 
-def encode_frame(
-    kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
-) -> tuple[bytes, int]:
-    """The frame's bytes, padded, and its checksum, which seeds the next one's."""
-    pieces: list[bytes] = []
-    checksum = add_frame(pieces, kind, sequence, header, sealed, seed)
-    return b"".join(pieces), checksum
-
-
 def add_frame(
     pieces: list[bytes], kind: Kind, sequence: int, header: bytes, sealed: bytes, seed: int
 ) -> int:
@@ -105,7 +100,14 @@ def add_frame(
 
 
 def encode_commit(durable_upto: int, salt: int, seed: int) -> tuple[bytes, int]:
-    return encode_frame(Kind.COMMIT, durable_upto, b"", _commit_check(durable_upto, salt), seed)
+    pieces: list[bytes] = []
+    checksum = add_commit(pieces, durable_upto, salt, seed)
+    return b"".join(pieces), checksum
+
+
+def add_commit(pieces: list[bytes], durable_upto: int, salt: int, seed: int) -> int:
+    """Put a commit marker behind `pieces`; its checksum."""
+    return add_frame(pieces, COMMIT, durable_upto, b"", _commit_check(durable_upto, salt), seed)
 
 
 def _commit_check(durable_upto: int, salt: int) -> bytes:

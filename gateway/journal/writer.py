@@ -36,7 +36,7 @@ from gateway.journal.allocation import Allocation, OpenSegment, close_segment
 from gateway.journal.directory import JournalFolder
 from gateway.journal.receipt import Receipt, ReceiptKey
 from gateway.journal.recovery import Recovered, begin_behind, recover
-from gateway.journal.segment import START, Kind, add_frame, encode_commit
+from gateway.journal.segment import START, Kind, add_commit, add_frame
 from gateway.journal.statistics import Statistics
 from gateway.journal.syncer import best_syncer
 from gateway.journal.waiter import (
@@ -241,8 +241,8 @@ class Journal:
 
     def _write(self, pending: list[Pending]) -> None:
         segment, statistics, sequence = self._segment, self.statistics, self._next
-        marker, checksum = encode_commit(self._durable, segment.salt, self._checksum)
-        pieces = [marker]
+        pieces: list[bytes] = []
+        checksum = add_commit(pieces, self._durable, segment.salt, self._checksum)
         for each in pending:
             if each.kind is RECORD:
                 sealed = record.seal(segment.cipher, sequence, each.text, each.sealed)

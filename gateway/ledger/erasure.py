@@ -5,8 +5,8 @@ destroyed, names key numbers (never the subject), and says what will go. Then, i
 keys are overwritten in place, the map's rows deleted without a trace, the ciphertexts found by the
 index overwritten, and two marks raised, each beside what it speaks of:
 
-    keys/subjects/erased     8 bytes: the leaves of root below it are carried out in these keys
-    state/bodies/erased      8 bytes: and in these bodies
+    keys/subjects/erased     a number: the leaves of root below it are carried out in these keys
+    state/bodies/erased      a number: and in these bodies
 
 Invariants:
 1. Nothing is unreadable without a leaf that says why; a crash at any point after the leaf is
@@ -25,7 +25,8 @@ from typing import Any
 
 from gateway.disk import write_durably
 from gateway.ledger.bodies import Blob, find, overwrite
-from gateway.ledger.subjects import NUMBER, Subjects, read_number
+from gateway.ledger.keyfiles import KeysUnusable
+from gateway.ledger.subjects import Subjects, encode_number, read_number
 
 BLOBS_AT_ONCE = 4096
 
@@ -92,7 +93,7 @@ class Erasure:
     @property
     def position(self) -> int:
         """The erasure leaves of root below this index are carried out in keys and in bodies."""
-        return min(read_number(mark) for mark in self._marks)
+        return min(_raised_to(mark) for mark in self._marks)
 
     def plan(self, numbers: Collection[int], exports: Iterable[Export] = ()) -> Plan:
         """What would be destroyed; nothing is changed."""
@@ -131,8 +132,16 @@ class Erasure:
         return len(blobs)
 
     def _raise(self, mark: Path, position: int) -> None:
-        if read_number(mark) < position:
-            write_durably(mark, NUMBER.pack(position))
+        if _raised_to(mark) < position:
+            write_durably(mark, encode_number(position))
+
+
+def _raised_to(mark: Path) -> int:
+    """0 where a mark is damaged: every erasure is carried out again, which changes nothing."""
+    try:
+        return read_number(mark)
+    except KeysUnusable:
+        return 0
 
 
 def held_by(

@@ -48,6 +48,7 @@ class Ledger:
         self._ordered: dict[str, int] = {}  # positions without what waits for a commit
         self.logs: dict[str, EntryFiles] = {}
         self.number = 0
+        self.broken = False
         self._pending: list[tuple[str, str | None, int, int, int]] = []
         self._known: tuple[dict[str, int], dict[str, int]] = ({}, {})
         self._descriptor = -1
@@ -151,6 +152,9 @@ class Ledger:
         """Write what was appended, make it durable, and only then say so."""
         if not self._pending:
             return
+        if self.broken:
+            raise OSError("a commit of the ledger failed before: open it again")
+        self.broken = True
         touched = {entry[0] for entry in self._pending}
         for name in touched:
             self.logs[name].flush()
@@ -163,6 +167,7 @@ class Ledger:
         self._raise_mark()
         for name in touched:
             self.logs[name].settle()
+        self.broken = False
 
     def _write_order(self) -> None:
         logs, sources = self._known

@@ -3,7 +3,7 @@
     keys/subjects/<file>.keys     slots, 65,536 a file; a key's number is its slot (`keyfiles.py`)
     keys/subjects/index.key       32 bytes, the key of the map's HMACs
     keys/subjects/map.sqlite      HMAC-SHA256(index key, subject) -> key number, the subject's token
-    state/bodies/numbers          8 bytes: numbers below it may have been given
+    state/bodies/numbers          a number: those below it may have been given
 
 Invariants:
 1. A number is given once, for ever. Each start begins at `numbers`, which is raised before any
@@ -28,6 +28,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 from gateway.disk import sync_folder, write_durably
 from gateway.ledger.keyfiles import (
@@ -49,7 +50,6 @@ RESERVED = 4096
 CACHED_MAX = 50_000
 SEARCHED_MAX = 64
 """Deleted rows that are searched for one by one; for more the map is written anew at once."""
-NUMBER = struct.Struct("<Q")
 CHECK = struct.Struct(">i")
 
 
@@ -151,7 +151,7 @@ class Subjects:
     def _give(self) -> int:
         number = self._next
         if number >= self._ceiling:
-            write_durably(self._ceiling_path, NUMBER.pack(number + RESERVED))
+            write_durably(self._ceiling_path, encode_number(number + RESERVED))
             self._ceiling = number + RESERVED
         self._next = number + 1
         self._keys[number] = os.urandom(KEY_BYTES)
@@ -332,14 +332,21 @@ class Subjects:
         self._files.close()
 
 
+def encode_number(number: int) -> bytes:
+    """A number as a file of its own keeps it: 8 bytes, and their CRC-32."""
+    told = number.to_bytes(8, "little")
+    return told + crc32(told).to_bytes(4, "little")
+
+
 def read_number(path: Path) -> int:
-    """A number kept in 8 bytes; 0 without a file. KeysUnusable: it is not 8 bytes long."""
+    """A number kept in a file of its own; 0 without a file. KeysUnusable: it is damaged."""
     try:
-        number: int = NUMBER.unpack(path.read_bytes())[0]
+        data = path.read_bytes()
     except FileNotFoundError:
         return 0
-    except struct.error:
-        raise KeysUnusable(f"{path} is not 8 bytes long") from None
+    number = int.from_bytes(data[:8], "little")
+    if data != encode_number(number):
+        raise KeysUnusable(f"{path} is damaged: restore it from a backup of the state")
     return number
 
 

@@ -15,7 +15,7 @@ that grows is told again, and whoever acknowledged the lesser one has not seen t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 CALM_WINDOWS = 2
@@ -79,7 +79,8 @@ class Alert:
         return self.muted_until is not None and at < self.muted_until
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.key, **asdict(self)}
+        """Its own fields; evidence is never changed once it is given."""
+        return {"id": self.key, **{one.name: getattr(self, one.name) for one in fields(self)}}
 
     @staticmethod
     def from_json(told: Mapping[str, Any]) -> Alert:

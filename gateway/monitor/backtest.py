@@ -20,7 +20,7 @@ from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.modelsettings import MonitorSettings
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import is_judged, read_inference
+from gateway.monitor.inference import Readings, is_judged, read_inference
 from gateway.monitor.report import WindowReport
 from gateway.monitor.worker import Windows
 from gateway.table import TableStore
@@ -103,6 +103,7 @@ def run_backtest(
     windows, alerts, told = Windows(artifacts, {}), Alerts({}), Told()
     models: dict[str, Any] = {}
     tables_seen: dict[str, Any] = {}
+    readings = Readings()
 
     def hear(said: list[Any]) -> None:
         for one in said:
@@ -127,7 +128,7 @@ def run_backtest(
                 table = tables_seen[revision] = tables.load(revision)
                 known = table.models[model]
                 models[revision] = replace(known, monitor=laid(known.monitor, changes))
-            found = read_inference(leaf, tables_seen[revision], bodies)
+            found = read_inference(leaf, tables_seen[revision], bodies, readings)
             if found.why is None or found.contradicts_card:
                 readable = found.why is None
                 hear([*windows.heard_of(models[revision], found.version, record,

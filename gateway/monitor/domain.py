@@ -34,6 +34,22 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class Cloud:
+    """Rows as a discriminant needs them: `scatter` is the sum of squares and products about the
+    mean."""
+
+    n: int
+    mean: Floats
+    scatter: Floats
+
+    @staticmethod
+    def of(rows: Floats) -> Cloud:
+        mean = rows.mean(axis=0)
+        centred = rows - mean
+        return Cloud(len(rows), mean, centred.T @ centred)
+
+
+@dataclass(frozen=True, eq=False)
 class Domain:
     """The reference as the classifier sees it. `places`: mean and spread of a number, levels of a
     category, of the features that the reference has."""
@@ -47,6 +63,10 @@ class Domain:
         """For learning and for judging, as `tell_apart` takes them: made once, used each window."""
         learned, judged = halved(self.rows)
         return expanded(learned), expanded(judged)
+
+    @cached_property
+    def learned(self) -> Cloud:
+        return Cloud.of(self.halves[0])
 
     @staticmethod
     def of(card: Card, columns: Mapping[str, NDArray[Any]]) -> Domain:
@@ -97,7 +117,7 @@ def tell_apart(reference: Domain, window: Floats) -> tuple[float, float]:
     halves = (reference.halves, (learned, judged))
     if min(len(half) for pair in halves for half in pair) < 2:
         return 0.5, 1.0
-    weights = discriminant(halves[0][0], halves[1][0])
+    weights = discriminant(reference.learned, Cloud.of(learned))
     then, now = (side[1] @ weights for side in halves)
     found = stats.mannwhitneyu(now, then, alternative="greater", method="asymptotic")
     return float(found.statistic) / (then.size * now.size), float(found.pvalue)
@@ -120,13 +140,12 @@ def expanded(rows: Floats) -> Floats:
     return np.concatenate([rows, rows[:, first] * rows[:, second]], axis=1)
 
 
-def discriminant(reference: Floats, window: Floats) -> Floats:
+def discriminant(reference: Cloud, window: Cloud) -> Floats:
     """Fisher's direction between two samples, on columns of unit variance, with a ridge."""
-    both = np.concatenate([reference - reference.mean(axis=0), window - window.mean(axis=0)])
-    spread = both.std(axis=0)
+    scatter = (reference.scatter + window.scatter) / (reference.n + window.n)
+    spread = np.sqrt(np.diag(scatter))
     spread[spread < 1e-9] = np.inf  # a constant column says nothing
-    scaled = both / spread
-    covariance = scaled.T @ scaled / len(both)
+    covariance = scatter / np.outer(spread, spread)
     covariance[np.diag_indices_from(covariance)] += RIDGE
-    gap = (window.mean(axis=0) - reference.mean(axis=0)) / spread
+    gap = (window.mean - reference.mean) / spread
     return np.asarray(np.linalg.solve(covariance, gap) / spread, dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,10 +18,12 @@ from gateway.monitor.window import Decision
 from gateway.monitor.worker import Windows, decisions_of, is_watched
 from gateway.protocol import textfeatures
 from gateway.protocol.message import Message
-from gateway.protocol.reader import reader_of
+from gateway.protocol.reader import Reader, reader_of
+from gateway.protocol.row import Columns
 from gateway.protocol.tensor import Opaque, Unreadable
 from gateway.table import Model, Table, Version
 
+READ_AT_MOST, READ_BYTES_AT_MOST = 512, 8 * 1024
 GENERATIONS = frozenset(("chat", "completions"))
 UNDECIDED = {"score": None, "outcome": None}
 """What a text is, which has neither."""
@@ -61,6 +64,37 @@ class Inference:
             self.version.card, number, leaf["record"], leaf.get("decisions", [UNDECIDED]),
             self.rows, self.groups, explained,
         )  # fmt: skip
+
+
+class Readings:
+    """The columns of the newest small requests: a shadow is sent what its primary was, and what
+    both their cards say is where the same features lie."""
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[tuple[Any, ...], tuple[Reader, Columns]] = OrderedDict()
+        self._carried: dict[int, tuple[Card, tuple[Any, ...]]] = {}
+
+    def columns(self, reader: Reader, card: Card, request: Part, headers: list[Any]) -> Columns:
+        """As `Reader.columns`; nobody changes what is given."""
+        if len(request.kept) > READ_BYTES_AT_MOST:
+            return reader.columns(card, request.kept, headers)
+        key = (request.sha256, str(headers), self._carriers(card))
+        found = self._read.get(key)
+        if found is None or found[0] != reader:
+            found = self._read[key] = reader, reader.columns(card, request.kept, headers)
+            if len(self._read) > READ_AT_MOST:
+                self._read.popitem(last=False)
+        return found[1]
+
+    def _carriers(self, card: Card) -> tuple[Any, ...]:
+        """All that the reading of a request takes from a card."""
+        found = self._carried.get(id(card))
+        if found is None:
+            if len(self._carried) >= READ_AT_MOST:
+                self._carried.clear()
+            told = tuple((one.name, one.type, one.carrier, one.column) for one in card.features)
+            found = self._carried[id(card)] = card, told
+        return found[1]
 
 
 def is_decided(leaf: dict[str, Any]) -> bool:
@@ -123,7 +157,9 @@ def _message(part: Part, headers: Any) -> Message | None:
     return None if part.truncated else Message.of(part.kept, headers)
 
 
-def read_inference(leaf: dict[str, Any], table: Table, bodies: BodyReader) -> Inference:
+def read_inference(
+    leaf: dict[str, Any], table: Table, bodies: BodyReader, readings: Readings
+) -> Inference:
     """What an inference was about, from its body, its revision and its version's card."""
     record = leaf["record"]
     model = table.models[record["model"]]
@@ -136,11 +172,13 @@ def read_inference(leaf: dict[str, Any], table: Table, bodies: BodyReader) -> In
     elif not leaf.get("decisions"):
         found.why = "unreadable"
     else:
-        _read_body(leaf, found, found.version.card, bodies)
+        _read_body(leaf, found, found.version.card, bodies, readings)
     return found
 
 
-def _read_body(leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyReader) -> None:
+def _read_body(
+    leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyReader, readings: Readings
+) -> None:
     try:
         found.keys, parts = bodies.read_sealed(leaf["record"]["id"], leaf["body"])
         context, request, _ = decode_parts(parts)
@@ -149,7 +187,7 @@ def _read_body(leaf: dict[str, Any], found: Inference, card: Card, bodies: BodyR
             found.why = "truncated"
             return
         reader = reader_of(leaf["record"], found.model)
-        found.rows = reader.columns(card, request.kept, told["request_headers"])
+        found.rows = readings.columns(reader, card, request, told["request_headers"])
     except (Unreadable, ValueError, OSError) as error:
         log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
         found.why = "unreadable"

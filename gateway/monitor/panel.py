@@ -22,9 +22,11 @@ from scipy import special
 from gateway.card import Card
 from gateway.monitor.places import (
     Floats,
+    Gauges,
     Integers,
     Places,
     Shares,
+    gauges_of,
     places_of_feature,
     places_of_numbers,
 )
@@ -93,17 +95,27 @@ class Panel:
         names = [place.cause for place in self.places]
         return np.array([names.index(track.cause) for track in self.tracks], dtype=np.int64)
 
+    @cached_property
+    def gauges(self) -> Gauges:
+        """The places of numbers, to be read all at once."""
+        return gauges_of(self.places)
+
     def bins(self, rows: Sequence[Row]) -> Integers:
         """Rows x places: where each value falls, -1 for what is not fed."""
         bins = np.empty((len(rows), len(self.places)), dtype=np.int64)
         by_feature = list(zip(*(row.values for row in rows)))
+        numbers: list[Sequence[object]] = []
         for column, place in enumerate(self.places):
-            if place.cause == "score":
-                bins[:, column] = place.of([row.score for row in rows])
-            elif place.cause == "outcome":
+            if place.cause == "outcome":
                 bins[:, column] = [-1 if row.adverse is None else row.adverse for row in rows]
-            else:
+            elif place.edges is None:
                 bins[:, column] = place.of(by_feature[self.features[column]])
+            elif place.cause == "score":
+                numbers.append([row.score for row in rows])
+            else:
+                numbers.append(by_feature[self.features[column]])
+        if numbers:
+            bins[:, self.gauges.columns] = self.gauges.of(numbers)
         return bins
 
     def increments(self, bins: Integers) -> tuple[Integers, NDArray[np.bool_]]:

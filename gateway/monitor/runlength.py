@@ -39,39 +39,39 @@ class Law(NamedTuple):
     weights: tuple[float, ...]
 
 
-def expected_run(law: Law, slack: float, threshold: float) -> float:
+def expected_run(law: Law, slack: float, threshold: float, cells: int = CELLS) -> float:
     """Values until the statistic, begun at zero, reaches `threshold`; `slack` is k.
 
     Infinite where no value raises the statistic, or where it takes longer than `RUN_MAX`.
     """
     if max(law.values) <= slack:
         return inf
-    unit = threshold / CELLS
-    steps = _lattice(np.array(law.values) - slack, np.array(law.weights), unit)
+    unit = threshold / cells
+    steps = _lattice(np.array(law.values) - slack, np.array(law.weights), unit, cells)
     # Row i, column j of the chain: the chance to go from i to j; all below zero ends at zero.
-    places = np.arange(CELLS)
-    chain = steps[places[None, :] - places[:, None] + CELLS]
+    places = np.arange(cells)
+    chain = steps[places[None, :] - places[:, None] + cells]
     upto = np.cumsum(steps)
-    chain[:, 0] = upto[CELLS - places]
+    chain[:, 0] = upto[cells - places]
     try:
-        run = float(np.linalg.solve(np.eye(CELLS) - chain, np.ones(CELLS))[0])
+        run = float(np.linalg.solve(np.eye(cells) - chain, np.ones(cells))[0])
     except np.linalg.LinAlgError:
         return inf
     return run if 0 < run < RUN_MAX else inf
 
 
-def _lattice(values: Floats, weights: Floats, unit: float) -> Floats:
-    """Chances of steps -CELLS .. CELLS, with the mean and the variance of the values; the outermost
+def _lattice(values: Floats, weights: Floats, unit: float, cells: int) -> Floats:
+    """Chances of steps -cells .. cells, with the mean and the variance of the values; the outermost
     hold all beyond."""
     mean = float(values @ weights)
     variance = float((values - mean) ** 2 @ weights)
-    spread = _split(values, weights, unit)[1]
+    spread = _split(values, weights, unit, cells)[1]
     if variance > 0 and spread > 0:  # splitting widens: narrow the values by as much first
         values = mean + (values - mean) * sqrt(variance / spread)
-    return _split(values, weights, unit)[0]
+    return _split(values, weights, unit, cells)[0]
 
 
-def _split(values: Floats, weights: Floats, unit: float) -> tuple[Floats, float]:
+def _split(values: Floats, weights: Floats, unit: float, cells: int) -> tuple[Floats, float]:
     """Each value on the two points beside it, so that the mean stays; and the variance then."""
     places = values / unit
     low = np.floor(places).astype(np.int64)
@@ -80,15 +80,15 @@ def _split(values: Floats, weights: Floats, unit: float) -> tuple[Floats, float]
     variance = float(
         ((low * unit - mean) ** 2 * (1 - share) + ((low + 1) * unit - mean) ** 2 * share) @ weights
     )
-    steps = np.zeros(2 * CELLS + 1)
-    np.add.at(steps, np.clip(low + CELLS, 0, 2 * CELLS), weights * (1 - share))
-    np.add.at(steps, np.clip(low + 1 + CELLS, 0, 2 * CELLS), weights * share)
+    steps = np.zeros(2 * cells + 1)
+    np.add.at(steps, np.clip(low + cells, 0, 2 * cells), weights * (1 - share))
+    np.add.at(steps, np.clip(low + 1 + cells, 0, 2 * cells), weights * share)
     return steps, variance
 
 
 def hazard(law: Law, slack: float, threshold: float, rows: int) -> float:
     """Chance of an alarm per value, averaged over references of so many rows."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    nodes, weights = _rule()
     mean = np.array(law.values) @ np.array(law.weights)
     deviation = sqrt(float((np.array(law.values) - mean) ** 2 @ np.array(law.weights)))
     shares = weights / weights.sum()
@@ -96,6 +96,13 @@ def hazard(law: Law, slack: float, threshold: float, rows: int) -> float:
         expected_run(law, slack - node * deviation / sqrt(rows), threshold) for node in nodes
     ]  # fmt: skip
     return float(sum(share / run for share, run in zip(shares, runs)))
+
+
+@lru_cache(maxsize=1)
+def _rule() -> tuple[Floats, Floats]:
+    """Nodes and weights of the Gauss-Hermite rule."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return nodes, weights
 
 
 @lru_cache(maxsize=512)

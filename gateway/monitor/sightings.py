@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from gateway.monitor.alert import Severity, Sighting
@@ -11,7 +12,14 @@ from gateway.monitor.attribution import PREFIX, RANKING
 from gateway.monitor.drift import Drift
 from gateway.monitor.quality import Finding
 from gateway.monitor.readability import Readability
-from gateway.monitor.report import ALARMING, WindowReport, plain
+from gateway.monitor.report import (
+    ALARMING,
+    FeatureReport,
+    ScoreReport,
+    SequenceReport,
+    WindowReport,
+    plain,
+)
 from gateway.monitor.sequential import Alarm
 
 CRITICAL_EFFECT = 2.0
@@ -32,21 +40,25 @@ def sightings(report: WindowReport) -> list[Sighting]:
     told = [*_of_features(report), *_of_scores(report), *_of_groups(report),
             *_of_sequences(report), *_of_family(report),
             *_of_baseline(report), *_of_attributions(report), *_of_slices(report)]  # fmt: skip
-    return [
-        Sighting(
-            model=model,
-            version=version,
-            arm=arm,
-            cause=cause,
-            window=report.id,
-            at=report.closed_at,
-            raised=_raised(state, not cause.startswith(("quality/", "bias/", "duplicates"))),
-            severity=severity,
-            first_seen=report.opened_at if state != "ok" and state in SPEAKING else None,
-            evidence=plain({"window": report.id, "decisions": list(report.examples), **evidence}),
+    about = {"window": report.id, "decisions": list(report.examples)}
+    found = []
+    for cause, state, severity, evidence in sorted(told, key=lambda one: one[0]):
+        raised = _raised(state, not cause.startswith(("quality/", "bias/", "duplicates")))
+        found.append(
+            Sighting(
+                model=model,
+                version=version,
+                arm=arm,
+                cause=cause,
+                window=report.id,
+                at=report.closed_at,
+                raised=raised,
+                severity=severity,
+                first_seen=report.opened_at if state != "ok" and state in SPEAKING else None,
+                evidence=plain({**about, **evidence()}) if raised else {},
+            )
         )
-        for cause, state, severity, evidence in sorted(told, key=lambda one: one[0])
-    ]
+    return found
 
 
 def _raised(state: str, of_drift: bool) -> bool | None:
@@ -56,56 +68,57 @@ def _raised(state: str, of_drift: bool) -> bool | None:
     return state in ALARMING
 
 
-Told = tuple[str, str, Severity, dict[str, Any]]
+Told = tuple[str, str, Severity, Callable[[], dict[str, Any]]]
+"""The evidence is made where the cause is raised: most are not."""
 
 
 def _of_features(report: WindowReport) -> Iterator[Told]:
     for feature in report.features:
-        shown: dict[str, Any] = {"before": _summary(feature.before), "after": asdict(feature.after)}
         state = "not_enough_data" if feature.drift.suppressed_by else feature.drift.state
         cause = f"feature/{feature.name}"
-        yield cause, state, _severity(feature.drift), shown | _drift(feature.drift)
+        shown = partial(_shown, feature, feature.drift)
+        yield cause, state, _severity(feature.drift), shown
         for found in feature.quality:
             grave: Severity = "critical" if _is_grave(found) else "warning"
             cause = f"quality/{feature.name}/{found.kind}"
-            yield cause, found.state, grave, shown | {"finding": asdict(found)}
+            yield cause, found.state, grave, partial(_shown, feature, finding=found)
 
 
 def _of_scores(report: WindowReport) -> Iterator[Told]:
     score, outcome = report.score, report.outcome
     state = "not_enough_data" if report.joint.suppressed_by else report.joint.state
-    yield "joint", state, _severity(report.joint), _drift(report.joint)
-    shown: dict[str, Any] = {"before": _summary(score.before), "after": asdict(score.after)}
-    yield "score", score.state, _severity(score.drift), shown | _drift(score.drift)
+    yield "joint", state, _severity(report.joint), partial(_drift, report.joint)
+    yield "score", score.state, _severity(score.drift), partial(_shown, score, score.drift)
     if outcome is not None:
         told = {"share": outcome.share, "reference_share": outcome.reference_share}
-        yield "outcome", outcome.state, _severity(outcome.drift), told | _drift(outcome.drift)
+        shown = partial(_drift, outcome.drift, told)
+        yield "outcome", outcome.state, _severity(outcome.drift), shown
 
 
 def _of_groups(report: WindowReport) -> Iterator[Told]:
     for found in report.bias:
         for group in found.groups:
-            told = {"group": asdict(group)}
+            told = partial(_named, "group", group)
             yield f"bias/{found.key}/{group.value}", str(group.state), "critical", told
 
 
 def _of_sequences(report: WindowReport) -> Iterator[Told]:
     for one in report.sequences:
         grave = max((alarm.size for alarm in one.alarms), default=0.0) >= CRITICAL_SIZE
-        told = {"level": one.level, "alarms": [asdict(alarm) for alarm in one.alarms]}
+        told = partial(_alarms, one)
         yield f"sequence/{one.cause}", one.state, "critical" if grave else "warning", told
 
 
 def _of_family(report: WindowReport) -> Iterator[Told]:
     if report.family is not None:
-        told = {"detector": asdict(report.family)}
+        told = partial(_named, "detector", report.family)
         yield "detector", report.family.state, "warning", told
 
 
 def _of_baseline(report: WindowReport) -> Iterator[Told]:
     for cause, found in report.baseline.drifts.items():
         state = "not_enough_data" if found.suppressed_by else found.state
-        yield f"baseline/{cause}", state, _severity(found), _drift(found)
+        yield f"baseline/{cause}", state, _severity(found), partial(_drift, found)
 
 
 def _of_attributions(report: WindowReport) -> Iterator[Told]:
@@ -115,24 +128,24 @@ def _of_attributions(report: WindowReport) -> Iterator[Told]:
     for one in found.features:
         state = "not_enough_data" if one.drift.suppressed_by else one.drift.state
         told: dict[str, Any] = {"before": one.before, "after": one.after}
-        yield f"{PREFIX}{one.name}", state, _severity(one.drift), told | _drift(one.drift)
+        yield f"{PREFIX}{one.name}", state, _severity(one.drift), partial(_drift, one.drift, told)
     state = "not_enough_data" if found.ranking.suppressed_by else found.ranking.state
     told = {
         "before": [one.name for one in sorted(found.features, key=lambda one: -one.before)],
         "after": [one.name for one in sorted(found.features, key=lambda one: -one.after)],
     }
-    yield RANKING, state, _severity(found.ranking), told | _drift(found.ranking)
+    yield RANKING, state, _severity(found.ranking), partial(_drift, found.ranking, told)
 
 
 def _of_slices(report: WindowReport) -> Iterator[Told]:
     """The decisions named are of the whole window: which of them were of the slice is not told."""
     for one in report.slices:
         for cause in one.waiting:
-            yield f"{one.prefix}{cause}", "not_enough_data", "warning", {}
+            yield f"{one.prefix}{cause}", "not_enough_data", "warning", dict
         for cause, found in one.drifts.items():
             state = "not_enough_data" if found.suppressed_by else found.state
-            told = {"slice": {one.key: one.value, "n": one.n}} | _drift(found)
-            yield f"{one.prefix}{cause}", state, _severity(found), told
+            told = {"slice": {one.key: one.value, "n": one.n}}
+            yield f"{one.prefix}{cause}", state, _severity(found), partial(_drift, found, told)
 
 
 def heard(series: str, window: int, alarm: Alarm, identity: str, at: int) -> Sighting:
@@ -185,9 +198,24 @@ def _is_grave(found: Finding) -> bool:
     return found.kind == "stuck" or found.share - found.reference_share >= CRITICAL_SHARE
 
 
-def _drift(found: Drift) -> dict[str, Any]:
-    return {"drift": asdict(found)}
+def _drift(found: Drift, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {**(more or {}), "drift": asdict(found)}
 
 
-def _summary(found: Any) -> dict[str, Any] | None:
-    return None if found is None else asdict(found)
+def _named(name: str, found: Any) -> dict[str, Any]:
+    return {name: asdict(found)}
+
+
+def _alarms(found: SequenceReport) -> dict[str, Any]:
+    return {"level": found.level, "alarms": [asdict(alarm) for alarm in found.alarms]}
+
+
+def _shown(
+    found: FeatureReport | ScoreReport, moved: Drift | None = None, finding: Finding | None = None
+) -> dict[str, Any]:
+    """What its values were and are, and what of that is told."""
+    before = None if found.before is None else asdict(found.before)
+    shown: dict[str, Any] = {"before": before, "after": asdict(found.after)}
+    if moved is not None:
+        shown |= _drift(moved)
+    return shown if finding is None else shown | {"finding": asdict(finding)}

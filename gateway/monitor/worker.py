@@ -61,6 +61,13 @@ class Series:
     feed: Feed | None = None
     fed_by: tuple[Any, ...] = ()
     readability: Readability = Readability()
+    _told: tuple[SeriesState, dict[str, Any]] | None = None
+
+    def state_told(self) -> dict[str, Any]:
+        """The state as JSON; it changes with a window only and is asked for several times then."""
+        if self._told is None or self._told[0] is not self.state:
+            self._told = self.state, self.state.to_json()
+        return self._told[1]
 
     def follow(self, model: Model, version: Version) -> None:
         """What is in force with the decision that comes."""
@@ -97,11 +104,12 @@ class Windows:
 
     def overdue(self, at: int) -> list[WindowReport]:
         """Close what has lasted too long by a leaf's time."""
-        reports = []
-        for _, series in sorted(self._series.items()):
-            if series.window is not None and series.window.is_overdue(at, series.settings):
-                reports += self._close(series)
-        return reports
+        late = [
+            key
+            for key, series in self._series.items()
+            if series.window is not None and series.window.is_overdue(at, series.settings)
+        ]
+        return [report for key in sorted(late) for report in self._close(self._series[key])]
 
     def add(self, model: Model, version: Version, arm: str, decision: Decision) -> list[Told]:
         """Put a decision into its window; the report if that closes it, and what its detectors
@@ -143,9 +151,11 @@ class Windows:
     def _feed_of(self, series: Series) -> Feed | None:
         """Made anew at the beginning of a window, when artifact, reference or settings changed."""
         assert series.window is not None
+        if series.feed is not None and len(series.window) > 1:
+            return series.feed
         rules = series.settings.drift.sequential
         made_for = (series.version.artifact, series.model.reference, *rules.model_dump().items())
-        if series.fed_by == made_for or (series.feed is not None and len(series.window) > 1):
+        if series.fed_by == made_for:
             return series.feed
         series.fed_by = made_for
         seasonal = series.settings.baseline in SLOTS
@@ -344,7 +354,7 @@ class Windows:
         for key, series in self._series.items():
             first = series.window.decisions[0] if series.window and len(series.window) else None
             told[key] = {
-                "state": series.state.to_json(),
+                "state": series.state_told(),
                 "first_leaf": first.leaf if first else None,
                 "first_id": first.id if first else None,
                 "n": len(series.window) if series.window else 0,

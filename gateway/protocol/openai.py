@@ -161,9 +161,20 @@ class Meter:
                 continue
             if isinstance(event, dict):
                 self._take(event)
-                if self._likes < LIKES_MAX and (like := _like(data, event)) is not None:
-                    self._like = like
-                    self._likes += 1
+                if self._likes < LIKES_MAX and not self._is_like(data):
+                    self._learn(_like(data, event))
+
+    def _is_like(self, data: bytes) -> bool:
+        """Whether an event has the same bytes around its text as those that are counted."""
+        if self._like is None:
+            return False
+        start, end = self._like
+        return data.startswith(start.removeprefix(b"data: ")) and data.endswith(end.rstrip(b"\n"))
+
+    def _learn(self, like: tuple[bytes, bytes] | None) -> None:
+        if like is not None:
+            self._like = like
+            self._likes += 1
 
     def _take(self, event: dict[str, Any]) -> None:
         if event.get("error"):

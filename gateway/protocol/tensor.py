@@ -86,9 +86,9 @@ def elements(name: str, shape: Any) -> int:
 
 def flat(name: str, sent: Any, size: int, depth: int) -> list[Any]:
     """JSON `data`, flat or nested as deep as the shape, as one list of `size` values."""
-    data: list[Any] = sent
-    if not isinstance(data, list):
-        raise Unreadable(f"tensor {name!r}: data: a list is wanted, not {kind(data)}")
+    if not isinstance(sent, list):
+        raise Unreadable(f"tensor {name!r}: data: a list is wanted, not {kind(sent)}")
+    data = sent
     for _ in range(depth - 1):
         if not data or not isinstance(data[0], list):
             break

@@ -95,6 +95,7 @@ def status(console: Console, document: dict[str, Any]) -> None:
         running = "yes" if state["running"] else "[bold red]no[/]"
         table.add_row(role, running, str(state["pid"] or ""), str(state["restarts"]))
     console.print(table)
+    stores(console, document["disk"])
     if (governor := document["governor"]) is not None:
         for source, lag in governor["journals"].items():
             damage = f"  [bold red]{lag['damage']}[/]" if lag["damage"] else ""
@@ -103,6 +104,16 @@ def status(console: Console, document: dict[str, Any]) -> None:
         console.print(f"ledger: {governor['leaves']} leaves")
     if (analyst := document["analyst"]) is not None:
         console.print(f"analyst: {analyst['behind']} leaves behind")
+
+
+def stores(console: Console, told: dict[str, Any]) -> None:
+    """What is on the disk, how it grows, and the day it is full."""
+    table = Table("store", "MiB", "at most", "MiB a day", "full on", box=None)
+    for name, store in told.items():
+        at_most = "" if store["at_most"] is None else f"{store['at_most'] / 2**20:,.0f}"
+        table.add_row(name, f"{store['bytes'] / 2**20:,.1f}", at_most,
+                      f"{store['bytes_a_day'] / 2**20:,.1f}", store["full_on"] or "")  # fmt: skip
+    console.print(table)
 
 
 def monitor(console: Console, document: dict[str, Any]) -> None:

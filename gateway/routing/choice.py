@@ -38,12 +38,12 @@ def bucket_ppm(salt: bytes, unit: str) -> int:
 def unit_of(chain: tuple[str, ...], headers: dict[bytes, bytes], exchange: str) -> tuple[str, str]:
     """(kind, unit): the first source of the chain that is present and not empty."""
     for source in chain:
+        if source == "exchange":
+            break
         if source.startswith("header:"):
             value = headers.get(source[7:].encode())
             if value:
                 return source, value.decode("utf-8", "surrogateescape")
-        elif source == "exchange":
-            break
     return "exchange", exchange
 
 

@@ -20,6 +20,7 @@ import orjson
 from gateway import __version__
 from gateway.clock import Clock, isoformat
 from gateway.disk import write_durably
+from gateway.ledger.entries import EntryReader
 from gateway.ledger.log import Ledger
 from gateway.ledger.names import ROOT, log_of, origin_of, over
 from gateway.ledger.signer import Signer
@@ -48,6 +49,21 @@ class Notary:
         self._signed_at = 0
         self._beat_at = clock.steady()
         self.name = signer.key.name
+        self._unopened = self._find_unopened()
+
+    def _find_unopened(self) -> set[str]:
+        """Logs that the order names and the root log does not open: a crash came between the two
+        in the commit that was to open them. They have no leaf yet."""
+        logs = self.ledger.logs.items()
+        empty = {origin_of(self.name, log): log for log, held in logs if not held.size}
+        empty.pop(origin_of(self.name, ROOT), None)
+        if empty and ROOT in self.ledger.logs:
+            reader = EntryReader(self.ledger.root / ROOT)
+            for index in range(self.ledger.logs[ROOT].size):
+                if b'"kind":"log_opened"' in (entry := reader.read(index)):
+                    empty.pop(orjson.loads(entry)["record"]["origin"], None)
+            reader.close()
+        return set(empty.values())
 
     def begin(self, restarts: int) -> None:
         """The first leaves of a start; of a new ledger its key before them."""
@@ -83,7 +99,8 @@ class Notary:
     def log(self, model: str | None) -> str:
         """The log for a leaf that is sealed now, opened if it is new."""
         log = log_of(model, self.clock.steady())
-        if log != ROOT and log not in self.ledger.logs:
+        if log != ROOT and (log not in self.ledger.logs or log in self._unopened):
+            self._unopened.discard(log)
             vkey = str(self.signer.key.verifier(log))
             self.tell("log_opened", {"origin": origin_of(self.name, log), "vkey": vkey})
         return log
@@ -118,7 +135,7 @@ class Notary:
     def _close_past(self, now: int) -> None:
         for log in list(self.ledger.logs):
             marker = self.ledger.root / log / "closed"
-            if over(log, now) and not marker.exists():
+            if over(log, now) and log not in self._unopened and not marker.exists():
                 self.signer.sign([log])
                 size, root = self.signer.roots()[log]
                 checkpoint = (self.ledger.root / log / "checkpoint").read_text()

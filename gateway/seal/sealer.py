@@ -2,8 +2,9 @@
 
 The order of writes is the invariant: subjects' keys, then bodies, then leaves, each made durable,
 then the mark that readers trust, then checkpoints. A crash after any of them is undone or completed
-at the next start from the ledger alone: its order names journal and sequence of each leaf. A
-journal segment may go once all of it is sealed, whoever else lags.
+at the next start from the ledger alone: its order names journal and sequence of each leaf. After an
+error within a step nothing is written any more, not even by a clean end: leaves that wait name
+bodies that may be missing. A journal segment may go once all of it is sealed, whoever else lags.
 """
 
 from __future__ import annotations
@@ -72,6 +73,12 @@ class Sealer:
         self._reported: set[str] = set()
         self._looked_at = clock.steady()
         self._rung = Rung.FINE
+        self._within_step = False
+
+    @property
+    def broken(self) -> bool:
+        """Whether an error came between what was appended and its commit: nothing may follow."""
+        return self._within_step or self.ledger.broken
 
     def _ends(self) -> dict[str, int]:
         """Where the bodies end, by the newest leaves: more than one commit's."""
@@ -99,6 +106,16 @@ class Sealer:
         self._calls.put((act, future))
         return future
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody waits for what the next turn does."""
+        return not (self._calls.empty() and self._told.empty())
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the last step left what it could have read."""
+        return any(not one.caught_up and one.damage is None for one in self.readers.values())
+
     def turn(self) -> int:
         """What was called for, and a step."""
         while not self._calls.empty():
@@ -107,11 +124,14 @@ class Sealer:
                 future.set_result(act())
             except Exception as error:
                 future.set_exception(error)
+                if self.broken:
+                    raise
         return self.step()
 
     def step(self) -> int:
         """Seal what is there, at most a chunk of each journal; how many leaves were written."""
         before = self.ledger.number
+        self._within_step = True
         self._seal_revisions()
         told = self._take_told()
         for folder in folders(self.state, self.keys):
@@ -121,6 +141,7 @@ class Sealer:
         self.subjects.commit()
         self.bodies.commit()
         self.ledger.commit()
+        self._within_step = False
         for future, number in told:
             future.set_result(number)
         self._tidy()
@@ -340,8 +361,9 @@ class Sealer:
         }
 
     def close(self) -> None:
-        """A clean end: the last checkpoint holds all that was sealed."""
-        self.notary.end()
+        """The last checkpoint holds all that was sealed, if the end is a clean one."""
+        if not self.broken:
+            self.notary.end()
         for reader in self.readers.values():
             reader.close()
         self.bodies.close()

@@ -8,6 +8,7 @@ not its pid: a restarted worker goes on counting where it stopped.
 from __future__ import annotations
 
 import os
+import threading
 from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
@@ -113,6 +114,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_witness_alarms": ("Logs it says do not go on from what it saw.", ("witness",)),
     "headworks_rollout_weight_ppm": ("Share that the new version answers.", ("rollout",)),
     "headworks_file_refused": ("1 while the configuration file is not in force.", ()),
+    "headworks_compiled_modules": ("Modules that run compiled; 0: from source.", ("worker",)),
     "headworks_process_up": ("1 while the process runs.", ("role",)),
 }
 HISTOGRAMS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -150,8 +152,9 @@ class Metrics:
             )
 
         self.gathers = False
+        self._gathering = threading.Lock()
         self._counted: defaultdict[tuple[str, ...], float] = defaultdict(float)
-        self._seconds: dict[tuple[str, str], list[float]] = {}
+        self._answers: dict[tuple[str, str, str, int], list[float]] = {}
 
     def gather(self) -> None:
         """Count in memory from now on, until `tell`, which writes many for the price of one. Who
@@ -159,19 +162,23 @@ class Metrics:
         self.gathers = True
 
     def tell(self) -> None:
-        for (name, *labels), number in self._counted.items():
+        with self._gathering:
+            counted, self._counted = self._counted, defaultdict(float)
+        for (name, *labels), number in counted.items():
             self._child(name, tuple(labels)).inc(number)
-        self._counted.clear()
-        for named, (*numbers, seconds) in self._seconds.items():
-            self._add(self._child("headworks_exchange_seconds", named), numbers, seconds)
-        self._seconds.clear()
+        for (model, version, arm, status), (*numbers, seconds) in self._answers.items():
+            told = (model, version, arm, str(status))
+            self._child("headworks_exchanges", told).inc(sum(numbers))
+            histogram = self._child("headworks_exchange_seconds", (model, version))
+            self._add(histogram, numbers, seconds)
+        self._answers.clear()
 
     def note_answer(self, model: str, version: str, arm: str, status: int, seconds: float) -> None:
         """An answer of the data path, told by the next `tell`."""
-        self._counted["headworks_exchanges", model, version, arm, str(status)] += 1
-        times = self._seconds.get((model, version))
+        answer = (model, version, arm, status)
+        times = self._answers.get(answer)
         if times is None:
-            times = self._seconds[model, version] = [0.0] * (len(BUCKETS) + 2)
+            times = self._answers[answer] = [0.0] * (len(BUCKETS) + 2)
         times[bisect_left(BUCKETS, seconds)] += 1
         times[-1] += seconds
 
@@ -195,7 +202,8 @@ class Metrics:
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
         if self.gathers:
-            self._counted[(name, *labels)] += by
+            with self._gathering:
+                self._counted[(name, *labels)] += by
             return
         self._child(name, labels).inc(by)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from origins import Line, Origin, echo, origin
+from origins import Line, Origin, echo, origin, silent
 from world import (
     INFER,
     LOCAL,
@@ -313,5 +313,30 @@ def test_an_old_client_is_answered_and_let_go(world: World) -> None:
         reply = await soon(client.answer())
         assert (reply.status, reply.get(b"connection")) == (200, b"close")
         assert await client.ended()
+
+    world.run(story())
+
+
+def test_an_exchange_that_is_cut_leaves_its_connection_to_the_next(world: World) -> None:
+    """All exchanges of a connection are one task's: the end of one is none of the others, and the
+    task ends with its connection."""
+
+    async def story() -> None:
+        async with origin(silent) as seen:
+            await world.serve(remote(seen.url))
+            client = await world.connect()
+            before = len(asyncio.all_tasks())
+            for _ in range(3):
+                await client.say(request(b"hi"))
+                await until(lambda: seen.requests)
+                seen.requests.clear()
+                world.worker.handler.cut()
+                reply = await soon(client.answer())
+                assert (reply.status, reply.error) == (503, "draining")
+            client.leave()
+            await until(world.idle)
+            await until(lambda: not world.worker.server.server_state.tasks)
+            await until(lambda: len(asyncio.all_tasks()) <= before)
+        await world.serve(LOCAL)
 
     world.run(story())

@@ -180,7 +180,7 @@ def test_flipped_bits_of_a_closed_segment_are_noticed(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 def test_every_bit_of_a_closed_segment_is_noticed(tmp_path):
     """All of 64 KiB, bit by bit: the rules that reader and recovery share call each one damage,
     unless it lies in the padding or the last marker, where no record is lost."""
@@ -202,6 +202,7 @@ def test_every_bit_of_a_closed_segment_is_noticed(tmp_path):
     assert harmless < len(whole) * 8 * 0.05
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.long)])
 def test_a_fifty_frame_tail_cut_anywhere_leaves_the_whole_prefix(tmp_path, step):
     """Cut anywhere (long: at every byte): just the records before it, and no damage."""

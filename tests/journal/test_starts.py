@@ -61,6 +61,7 @@ async def started_once_more(state):
     return journal.damage
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("second", [pytest.param(5, marks=pytest.mark.long), 17])
 def test_no_place_of_a_kill_is_taken_for_damage(tmp_path, second):
     """What was durable is read, each number once, and no gap or damage is told: neither after one

@@ -128,6 +128,24 @@ def test_an_old_backup_is_erased_again(tmp_path, restored):
     assert_only_ann_is_gone(tmp_path, told, needles)
 
 
+def test_a_damaged_mark_has_every_erasure_carried_out_again(tmp_path):
+    """Whichever bit it was: a higher one would pass over what an old backup brought back."""
+    populate(tmp_path)
+    world = World(tmp_path)
+    erasure = erasure_of(world)
+    erasure.carry_out(POSITION, [ANN])
+    for path in (tmp_path / "keys/subjects/erased", tmp_path / "state/bodies/erased"):
+        data = path.read_bytes()
+        for bit in range(8 * len(data)):
+            changed = bytearray(data)
+            changed[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            assert erasure.position == 0
+        erasure.carry_out(POSITION, [ANN])
+        assert (erasure.position, path.read_bytes()) == (POSITION, data)
+    world.close()
+
+
 def test_an_exchange_without_a_subject_is_erased_alone(tmp_path):
     """Its own key goes; nobody else's."""
     told = populate(tmp_path)

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -311,21 +310,6 @@ def test_a_leaf_is_no_node():
     a, b = LEAVES[:2]
     assert leaf_hash(a + b) != join(a, b)
     assert not proves(verify_inclusion, leaf_hash(a + b), 0, 1, [], join(a, b))
-
-
-@pytest.mark.long
-def test_appending_is_fast():
-    """Leaves whose hash is known are appended at 300,000 a second and more, in batches of 64."""
-    leaves = [leaf_hash(str(number).encode()) for number in range(1 << 17)]
-    rates = []
-    for _ in range(3):
-        edge = RightEdge()
-        started = time.perf_counter()
-        for at in range(0, len(leaves), 64):
-            edge.extend(leaves[at : at + 64])
-        rates.append(len(leaves) / (time.perf_counter() - started))
-    print(f"appending: {max(rates):,.0f} leaves a second")
-    assert max(rates) > 300_000
 
 
 def vectors(kind: str) -> list[dict]:

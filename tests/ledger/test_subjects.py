@@ -167,6 +167,27 @@ def test_every_flipped_bit_of_a_key_file_is_told(tmp_path, monkeypatch):
     subjects.close()
 
 
+def test_every_flipped_bit_of_the_number_given_last_is_refused(tmp_path):
+    """A smaller one would give numbers twice, and a leaf would be true of two people."""
+    subjects = open_at(tmp_path)
+    subjects.keys_for(["annalee"])
+    subjects.commit()
+    subjects.close()
+    path = tmp_path / "state/bodies/numbers"
+    data = path.read_bytes()
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(KeysUnusable, match=f"{path} is damaged"):
+            open_at(tmp_path)
+    path.write_bytes(data[:-1])
+    with pytest.raises(KeysUnusable, match="is damaged"):
+        open_at(tmp_path)
+    path.write_bytes(data)
+    open_at(tmp_path).close()
+
+
 def test_slots_that_changed_places_are_damage(tmp_path):
     """A key has its number in its checksum: somebody else's key is not taken for one's own."""
     subjects = open_at(tmp_path)

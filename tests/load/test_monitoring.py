@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from load import chance, detection, intervals, mixed, pages
+from gateway.monitor import drift
+from gateway.monitor.column import Column
+from load import chance, detection, intervals, matrix, mixed, pages, rare
 from load.synthetic import changes, decisions_of, judged, reference_of, settings_of
 
 UNLIKELY = 1e-4
@@ -74,3 +76,35 @@ def test_mixed_traffic_is_what_the_card_says():
     assert list(reference.columns) == [f.name for f in mixed.CARD.features]
     assert attributed.values.shape == (400, 12)
     assert {len(d.values) for d in decisions} == {len(d.attributions) for d in decisions} == {12}
+
+
+def test_windows_by_array_are_the_monitors_own():
+    """Each distance of the shortcut is the effect that the monitor's comparison tells."""
+    reference, _ = mixed.reference_of(2, 1_000)
+    columns = mixed.drawn(np.random.default_rng(2), 3 * rare.COUNT)
+    for feature in mixed.CARD.features:
+        then, values = reference.columns[feature.name], columns[feature.name]
+        found = rare.distances(then, values)
+        for at, window in enumerate(values.reshape(3, rare.COUNT)):
+            told = [None if value != value else value for value in window.tolist()]
+            compared = drift.compare(then, Column.of_window(feature, told, then))
+            assert found[at] == pytest.approx(compared.effect, abs=1e-12)
+
+
+def test_many_windows_page_as_seldom():
+    """A hundred windows by array: none pages, at a bar of one in 10,000."""
+    told = rare.watched(0, 2)
+    assert told["any"] <= stats.binom.isf(UNLIKELY, 100, 1e-4)
+
+
+def test_a_restart_changes_nothing():
+    """Two streams broken off at twenty decisions: each report as without."""
+    ((*_, rows),) = matrix.restarts(0.1)
+    assert rows[0][2] == "0"
+
+
+def test_labels_alone_page_nothing_and_are_seen():
+    """A fifth of the labels turned: inputs are quiet, and accuracy leaves its estimate."""
+    ((*_, rows),) = matrix.labels(0.1)
+    assert [row[1] for row in rows] == ["0 of 12"] * 4
+    assert rows[-1][-1] == "100 %"

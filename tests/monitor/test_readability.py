@@ -8,7 +8,7 @@ from test_windows import place, run, stream  # noqa: F401
 
 from gateway.journal.record import EMPTY, Part, encode_parts
 from gateway.monitor.alerts import Alerts
-from gateway.monitor.inference import read_inference
+from gateway.monitor.inference import Readings, read_inference
 from gateway.monitor.readability import BATCH, UNREADABLE_AT_LEAST
 from gateway.monitor.report import WindowReport
 from gateway.monitor.worker import Windows
@@ -97,6 +97,6 @@ def test_what_contradicts_the_card(place, change, contradicts):  # noqa: F811
         "body": {},
         "decisions": [{"score": 0.5, "outcome": "deny"}],
     }
-    found = read_inference(leaf, SimpleNamespace(models={"mortgage": model}), bodies)
+    found = read_inference(leaf, SimpleNamespace(models={"mortgage": model}), bodies, Readings())
     assert found.contradicts_card == contradicts
     assert (found.why is None) == (not contradicts and "parameters" not in inputs[0])

@@ -1,6 +1,7 @@
 """Sealing, with a crash at each single write: every record is one leaf all the same."""
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -15,11 +16,12 @@ from gateway.journal import record
 from gateway.journal.directory import JournalFolder
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import BodyReader
-from gateway.ledger.log import LedgerReader
+from gateway.ledger.log import Ledger, LedgerReader
 from gateway.ledger.signer import size_of
 from gateway.seal.sealer import Sealer
 from gateway.settings import LedgerSettings
 from gateway.telemetry.metrics import Metrics
+from gateway.verify.ledger import open_policy, verify_ledger
 
 CALLS = ("pwrite", "write", "fdatasync", "fsync", "ftruncate", "replace", "unlink")
 
@@ -67,6 +69,7 @@ def assert_sealed(tmp_path, count: int) -> None:
 
 def seal_all(tmp_path) -> None:
     sealer = open_sealer(tmp_path)
+    sealer.notary.begin(0)
     while sealer.step():
         pass
     sealer.close()
@@ -196,11 +199,11 @@ def seal_until(folder, writes: int) -> bool:
     return status == 0
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("crashes", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_crash_at_each_single_write_loses_and_doubles_nothing(tmp_path, crashes):
     """The n-th write of sealing is the last one, for every other n; the next start completes it,
-    and what was signed before is a prefix of what is signed then."""
+    what was signed before is a prefix of what is signed then, and a verifier finds no fault."""
     while True:
         folder = tmp_path / str(crashes)
         folder.mkdir()
@@ -212,9 +215,72 @@ def test_a_crash_at_each_single_write_loses_and_doubles_nothing(tmp_path, crashe
         seal_all(folder)
         assert_sealed(folder, 70)
         assert all(size <= checkpoint_sizes(folder)[log] for log, size in before.items())
+        policy = open_policy(folder / "ledger" / "policy")
+        report = verify_ledger(folder / "ledger", policy, folder / "bodies", keys=folder / "keys")
+        assert report.faults == [], crashes
         crashes += 2
 
     assert crashes > 40
+
+
+@pytest.mark.parametrize("failing", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize("kind", [".bodies", ".index", ".keys", "tail/0", ".order", "committed"])
+def test_an_end_after_an_error_seals_nothing_that_was_not_written(
+    tmp_path, monkeypatch, failing, kind
+):
+    """The disk takes no more, and has room again when the governor ends: its last commit must not
+    be of leaves whose bodies were not written, or the journal's segment goes and they are lost."""
+    make_journal(tmp_path, 20)
+    sealer = open_sealer(tmp_path)
+    sealer.notary.begin(0)
+    real = getattr(os, failing)
+
+    def full(descriptor: int, *more):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(kind):
+            raise OSError(errno.ENOSPC, "no space left")
+        return real(descriptor, *more)
+
+    monkeypatch.setattr(os, failing, full)
+    asked = sealer.call(sealer.step)
+    if (kind, failing) == ("committed", "fdatasync"):  # what the mark says, the order says too
+        sealer.turn()
+    else:
+        with pytest.raises(OSError, match="no space left"):
+            sealer.turn()
+        assert isinstance(asked.exception(), OSError)
+    monkeypatch.undo()
+    sealer.close()
+    seal_all(tmp_path)
+
+    assert_sealed(tmp_path, 20)
+    policy = open_policy(tmp_path / "ledger" / "policy")
+    report = verify_ledger(tmp_path / "ledger", policy, tmp_path / "bodies", keys=tmp_path / "keys")
+    assert report.faults == []
+
+
+def test_a_log_that_a_crash_left_unopened_is_opened_by_its_first_leaf(tmp_path, monkeypatch):
+    """The order's new file names it, the leaf that opens it was not written: it is told again."""
+    make_journal(tmp_path, 4)
+    sealer = open_sealer(tmp_path)
+    sealer.notary.begin(0)
+    monkeypatch.setattr(Ledger, "_write_order", broken)
+    with pytest.raises(OSError, match="the power went"):
+        sealer.step()
+    sealer.subjects.close()
+    sealer.ledger.close()
+    monkeypatch.undo()
+    seal_all(tmp_path)
+    seal_all(tmp_path)
+
+    assert_sealed(tmp_path, 4)
+    report = verify_ledger(tmp_path / "ledger", open_policy(tmp_path / "ledger" / "policy"))
+    assert report.faults == []
+    leaves = [orjson.loads(leaf)["kind"] for _, leaf in LedgerReader(tmp_path).read(99)]
+    assert leaves.count("log_opened") == 1
+
+
+def broken(ledger: Ledger) -> None:
+    raise OSError("the power went")
 
 
 def checkpoint_sizes(folder) -> dict[str, int]:

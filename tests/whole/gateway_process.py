@@ -129,7 +129,7 @@ class GatewayProcess:
             status = self.api("/api/v1/status")
             now = (status["governor"] or {}).get("leaves"), (status["analyst"] or {}).get("reached")
             calm = calm + 1 if now == before and None not in now and now[0] == now[1] else 0
-            if calm >= 4:
+            if calm >= 6:  # longer than what was said takes to be sealed
                 return status
             before = now
             time.sleep(0.1)

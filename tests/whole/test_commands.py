@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import os
 import time
+from pathlib import Path
 
 import httpx2
 import numpy as np
 import pytest
 import tritonclient.http as triton
 from gateway_process import FORM, KEY, ROOT, Clients, GatewayProcess, body
+
+from gateway.priority import NICENESS
 
 DENIED = {"dir": 0.9, "hir": 0.6, "lvr": 1.2, "ccs": 6.0, "mcs": 4.0, "pbcr": "yes"}
 
@@ -108,10 +112,32 @@ def test_status_monitor_and_metrics(gateway):
     }  # fmt: skip
 
     assert (0, True) == (code, "green" in text)
+    assert "MiB a day" in text
+    assert "full on" in text
+    disk = gateway.api("/api/v1/status")["disk"]
+    assert disk.keys() == {"journal", "ledger", "bodies", "catalog"}
+    for name, store in disk.items():
+        assert f"\n {name} " in text
+        assert {"bytes", "at_most", "bytes_a_day", "full_on"} <= store.keys()
     for row in counts:
         key = (row["arm"], "mortgage", "200", row["version"])
         assert row["decisions"] == told[key], (row, told)
         assert row["decisions"] == row["explained"]
+
+
+def test_workers_go_first_then_the_governor_then_the_analyst(gateway):
+    """Each thread's niceness, and its session's where the kernel weighs those."""
+    base = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    for role, step in {"worker-0": 0, **NICENESS}.items():
+        pid = gateway.child(role)
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        wanted = os.SCHED_BATCH if step else os.SCHED_OTHER
+
+        assert {os.getpriority(os.PRIO_PROCESS, one) for one in threads} == {min(19, base + step)}
+        assert {os.sched_getscheduler(one) for one in threads} == {wanted}
+        group = Path(f"/proc/{pid}/autogroup")
+        if group.exists() and step:
+            assert group.read_text().split()[-1] == str(min(19, base + step))
 
 
 def test_tritonclient_works_unchanged(gateway):

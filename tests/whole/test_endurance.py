@@ -75,12 +75,14 @@ def test_memory_stays_flat_over_200_000_requests(make_gateway, record_property):
 
 
 KILLS = 1000
+STORM_S = 2700
 
 
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(STORM_S + 1800)
 def test_a_thousand_random_kills_lose_and_double_nothing(make_gateway):
     """SIGKILL of a random process, 1,000 times under load; then everything is there, once, each
-    receipt is proven, and the ledger verifies."""
+    receipt is proven, and the ledger verifies. A machine too busy for so many in the time is told
+    so at the end, when what there was is checked."""
     dice = random.Random(1990)
     gateway = make_gateway(
         edit=lambda text: text.replace("expose: [id,", "expose: [id, receipt,")
@@ -89,8 +91,9 @@ def test_a_thousand_random_kills_lose_and_double_nothing(make_gateway):
     kills = {"worker-0": 0, "governor": 0, "analyst": 0, "all": 0}
 
     async def storm():
-        sending = asyncio.get_running_loop().create_task(clients.run(2700))
-        while sum(kills.values()) < KILLS:
+        sending = asyncio.get_running_loop().create_task(clients.run(STORM_S))
+        until = time.monotonic() + STORM_S
+        while sum(kills.values()) < KILLS and time.monotonic() < until:
             await asyncio.sleep(dice.uniform(0.02, 0.5))
             role = dice.choices(list(kills), [4, 4, 4, 1])[0]
             if role == "all":
@@ -114,6 +117,7 @@ def test_a_thousand_random_kills_lose_and_double_nothing(make_gateway):
     note(f"kills {kills}: {len(clients.received)} answers received, each found once with its "
          "bytes, its explanation and its receipt; the ledger verifies: "
          f"{done.stdout.splitlines()[-1]}")  # fmt: skip
+    assert sum(kills.values()) == KILLS
 
 
 def kill(gateway, role: str) -> bool:

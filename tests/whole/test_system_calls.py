@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 from gateway_process import Clients
@@ -47,15 +48,14 @@ async def strike(gateway, dice: random.Random) -> str | None:
     try:
         await asyncio.wait_for(tracing.wait(), dice.uniform(0.3, 2))
     except TimeoutError:
-        tracing.terminate()
+        with suppress(ProcessLookupError):  # it may have ended at this moment
+            tracing.terminate()
         await tracing.wait()
     return f"{role} {call} {fault}"
 
 
-@pytest.mark.parametrize(
-    "rounds", [8, pytest.param(150, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
-)
-@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rounds", [8, pytest.param(150, marks=pytest.mark.long)])
+@pytest.mark.timeout(1800)
 def test_calls_that_fail_under_load_lose_nothing(make_gateway, rounds):
     """Faults at random calls of worker and governor; then everything is there, once."""
     if (words := why_not()) is not None:

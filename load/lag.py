@@ -1,0 +1,114 @@
+"""How long after a window's last decision its verdict is told: python -m load.lag [--rate 100]
+
+A live gateway with the mortgage model and a shadow, explained and monitored as by default. All
+requests are one, which no reference is like, so the first windows open alerts. Four times a second
+the API is asked for the newest window of each series and for the alerts: the lag is from
+`closed_at` (the last decision's own time) to the answer that first shows it, so up to a quarter of
+a second of it is the asking's. The generator's CPU is spent on the same cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from load import headworks
+from load.processes import Running, free_ports
+from load.results import commit
+from load.steady import generate, model, wait_ready
+from load.trial import ROOT
+
+ASK_S, AFTER_S = 0.25, 30.0
+TARGET_S = 5.0
+
+
+def asked(admin: int, path: str, part: str) -> list[dict[str, Any]] | None:
+    """None while the analyst is not there yet."""
+    url = f"http://127.0.0.1:{admin}/api/v1/{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            found: list[dict[str, Any]] = orjson.loads(answer.read())[part]
+            return found
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return None
+
+
+def wait_analyst(admin: int, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while asked(admin, "alerts", "alerts") is None:
+        if time.monotonic() > until:
+            raise RuntimeError("the analyst is not there")
+        time.sleep(ASK_S)
+
+
+def watch(generator: subprocess.Popen[bytes], admin: int) -> tuple[list[float], list[float]]:
+    """Lags of windows and of alerts, in seconds, until long after the generator has ended: what is
+    late counts too."""
+    windows: dict[str, float] = {}
+    alerts: dict[str, float] = {}
+    newest = time.monotonic()
+    while generator.poll() is None or time.monotonic() - newest < AFTER_S:
+        before = len(windows)
+        for one in asked(admin, "monitor/mortgage", "series") or ():
+            at, latest = time.time_ns(), one["latest"]
+            windows.setdefault(latest["id"], (at - latest["closed_at"]) / 1e9)
+        for one in asked(admin, "alerts", "alerts") or ():
+            alerts.setdefault(f"{one['id']} {one['number']}",
+                              (time.time_ns() - one["opened_at"]) / 1e9)  # fmt: skip
+        if len(windows) > before or generator.poll() is None:
+            newest = time.monotonic()
+        time.sleep(ASK_S)
+    return list(windows.values()), list(alerts.values())
+
+
+def measure(folder: Path, rate: float, seconds: float, count: int) -> tuple[list[float], ...]:
+    data, admin = free_ports(2)
+    made = model()
+    monitored = {**made["monitor"], "window": {"count": count}}  # type: ignore[dict-item]
+    models = {"mortgage": {**made, "monitor": monitored}}
+    path = headworks.write(folder, headworks.document(folder, (data, admin), models, 1))
+    command = [sys.executable, "-m", "gateway", "serve", "--config", str(path)]
+    running = Running("headworks", command, folder / "log", {}, ROOT)
+    try:
+        running.wait_for(data, 300)
+        wait_ready(data, 300)
+        wait_analyst(admin, 300)
+        return watch(generate(data, rate, seconds, 16), admin)
+    finally:
+        running.stop()
+
+
+def said(name: str, lags: list[float]) -> str:
+    if not lags:
+        return f"{name}: none"
+    p50, p99 = np.percentile(lags, [50, 99])
+    return f"{len(lags)} {name}: p50 {p50:.2f} s, p99 {p99:.2f} s, longest {max(lags):.2f} s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rate", type=float, default=100.0, help="exchanges a second")
+    parser.add_argument("--seconds", type=float, default=180.0)
+    parser.add_argument("--count", type=int, default=500, help="decisions of a window")
+    wanted = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        windows, alerts = measure(Path(folder).resolve(), wanted.rate, wanted.seconds, wanted.count)
+    print(f"commit {commit()}, load {os.getloadavg()[0]:.0f}: {said('windows', windows)}; "
+          f"{said('alerts', alerts)}; target: p99 at most {TARGET_S:g} s")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
