@@ -70,6 +70,9 @@ IDLE_S = 0.05
 GATHER_S = 0.25
 """Before the next chunk, where less than one is there: what a transaction costs, in processor time
 and in flushes of the disk on which the workers' answers wait too, is then paid by many leaves."""
+COMMIT_EVERY_NS = 10**9
+COMMIT_LEAVES = 2 * CHUNK
+"""Taken before a transaction: a statement costs the catalog milliseconds, however few its rows."""
 MARK_EVERY_NS = 10**9
 OUTPUT_BYTES_MAX = 1024**2
 SPANS_PATIENCE_S = 2.0
@@ -116,7 +119,7 @@ class Analyst:
         self._newest_ns = self.clock.steady()
         self._spans: Spans | None = None
         self._spans_to: str | None = None
-        self._marked_ns = 0
+        self._marked_ns = self._committed_ns = 0
         self._rebuilding: Rebuild | None = None
         self._rebuilt: asyncio.Future[int] | None = None
         self._followed = False
@@ -159,29 +162,45 @@ class Analyst:
             self._mark()
             await self._swap_catalog()
             taken = await asyncio.to_thread(self._take_chunk)
-            if not taken:
-                self.metrics.tell()
-                await asyncio.sleep(IDLE_S)
-                continue
             await self.outputs.write(self.journal)
-            state = {
-                "windows": self.windows.to_json(),
-                "waiting": list(self.labelling.waiting),
-                "alerts": self.alerts.to_json(),
-                "delivered": self.webhook.delivered,
-                "segments": self.segments.to_json(),
-                "pairs": self.pairs.to_json(),
-                "outcomes": self.outcomes.to_json(),
-            }
-            await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
-            self.labelling.forget()
             behind = read_committed(self.state / "ledger") - self.reader.next
-            self.metrics.set("headworks_lag_records", behind, NAME)
-            seconds = (self.clock.steady() - self._newest_ns) / 1e9 if behind else 0.0
-            self.metrics.set("headworks_lag_seconds", seconds, NAME)
+            if self._is_due(behind):
+                await self._commit(behind)
             self.metrics.tell()
-            if behind < CHUNK:
+            if not taken:
+                await asyncio.sleep(IDLE_S)
+            elif behind < CHUNK:
                 await asyncio.sleep(GATHER_S)
+        if self.uncommitted and not self.failed.is_set():
+            await self._commit(0)
+
+    @property
+    def uncommitted(self) -> int:
+        """Leaves that were taken and are not in the catalog yet."""
+        return self.reader.next - 1 - self.catalog.reached
+
+    def _is_due(self, behind: int) -> bool:
+        """Once a second while leaves come, and at once when none is left."""
+        late = self.clock.steady() - self._committed_ns > COMMIT_EVERY_NS
+        full = self.uncommitted >= COMMIT_LEAVES
+        return self.uncommitted > 0 and (late or full or not behind)
+
+    async def _commit(self, behind: int) -> None:
+        state = {
+            "windows": self.windows.to_json(),
+            "waiting": list(self.labelling.waiting),
+            "alerts": self.alerts.to_json(),
+            "delivered": self.webhook.delivered,
+            "segments": self.segments.to_json(),
+            "pairs": self.pairs.to_json(),
+            "outcomes": self.outcomes.to_json(),
+        }
+        await asyncio.to_thread(self.catalog.commit, self.reader.next - 1, state)
+        self.labelling.forget()
+        self._committed_ns = self.clock.steady()
+        self.metrics.set("headworks_lag_records", behind, NAME)
+        seconds = (self._committed_ns - self._newest_ns) / 1e9 if behind else 0.0
+        self.metrics.set("headworks_lag_seconds", seconds, NAME)
 
     async def rebuild(self) -> int:
         """Make the catalog again beside the one in use; how many leaves it holds then."""
@@ -197,8 +216,10 @@ class Analyst:
             self._rebuilding, self._rebuilt, self._followed = None, None, False
 
     async def _swap_catalog(self) -> None:
-        """Between two chunks: the new catalog takes the place of the old one."""
+        """Between two commits: the new catalog takes the place of the old one."""
         if self._rebuilding is None or self._rebuilt is None or not self._followed:
+            return
+        if self.uncommitted:
             return
         path = self.state / "catalog" / "catalog.duckdb"
         self.catalog = await asyncio.to_thread(self._rebuilding.finish, self.catalog, path)

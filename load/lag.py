@@ -1,7 +1,7 @@
 """How long after a window's last decision its verdict is told: python -m load.lag [--rate 100]
 
 A live gateway with the mortgage model and a shadow, explained and monitored as by default. All
-requests are one, which no reference is like, so the first windows open alerts. Four times a second
+requests are one, which no reference is like. Four times a second
 the API is asked for the newest window of each series and for the alerts: the lag is from
 `closed_at` (the last decision's own time) to the answer that first shows it, so up to a quarter of
 a second of it is the asking's. The generator's CPU is spent on the same cores.
@@ -54,24 +54,30 @@ def wait_analyst(admin: int, seconds: float) -> None:
         time.sleep(ASK_S)
 
 
-def watch(generator: subprocess.Popen[bytes], admin: int) -> tuple[list[float], list[float]]:
+def watch(generator: subprocess.Popen[bytes], admin: int) -> tuple[list[float], ...]:
     """Lags of windows and of alerts, in seconds, until long after the generator has ended: what is
-    late counts too."""
-    windows: dict[str, float] = {}
-    alerts: dict[str, float] = {}
-    newest = time.monotonic()
+    late counts too. What closed before both series had their first verdict does not: then the
+    reference is explained and the detectors are made, once a start."""
+    windows: dict[str, tuple[int, float]] = {}
+    alerts: dict[str, tuple[int, float]] = {}
+    newest, warm = time.monotonic(), 0
     while generator.poll() is None or time.monotonic() - newest < AFTER_S:
         before = len(windows)
-        for one in asked(admin, "monitor/mortgage", "series") or ():
-            at, latest = time.time_ns(), one["latest"]
-            windows.setdefault(latest["id"], (at - latest["closed_at"]) / 1e9)
+        series = asked(admin, "monitor/mortgage", "series") or []
+        at = time.time_ns()
+        warm = warm or (at if len(series) > 1 else 0)
+        for latest in (one["latest"] for one in series):
+            windows.setdefault(latest["id"], (latest["closed_at"], float(at)))
         for one in asked(admin, "alerts", "alerts") or ():
-            alerts.setdefault(f"{one['id']} {one['number']}",
-                              (time.time_ns() - one["opened_at"]) / 1e9)  # fmt: skip
+            told = (one["opened_at"], float(time.time_ns()))
+            alerts.setdefault(f"{one['id']} {one['number']}", told)
         if len(windows) > before or generator.poll() is None:
             newest = time.monotonic()
         time.sleep(ASK_S)
-    return list(windows.values()), list(alerts.values())
+    return tuple(
+        [(seen - closed) / 1e9 for closed, seen in some.values() if warm and closed > warm]
+        for some in (windows, alerts)
+    )
 
 
 def measure(folder: Path, rate: float, seconds: float, count: int) -> tuple[list[float], ...]:

@@ -8,6 +8,7 @@ beside the ledger and are joined in memory when somebody asks for one decision.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -102,6 +103,7 @@ class Catalog:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._connection = _open(path)
+        self._lending = threading.Lock()  # DuckDB refuses to close while a cursor is being made
         if not self._has_tables():
             self._create()
         row = self._connection.execute("SELECT format, reached, state FROM meta").fetchone()
@@ -163,13 +165,15 @@ class Catalog:
 
     def cursor(self) -> Any:
         """A connection of its own for one request's reading."""
-        cursor = self._connection.cursor()
+        with self._lending:
+            cursor = self._connection.cursor()
         if self._path is not None:
             cursor.execute("USE catalog")
         return cursor
 
     def close(self) -> None:
-        self._connection.close()
+        with self._lending:
+            self._connection.close()
 
 
 def _array(values: Sequence[Any], kind: str) -> Any:

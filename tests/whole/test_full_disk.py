@@ -67,7 +67,7 @@ def test_nothing_is_lost_on_a_disk_that_fills_under_load(make_gateway, small_dis
         await sending
 
     asyncio.run(storm())
-    gateway.wait_settled(patience_s=120)
+    gateway.wait_settled(patience_s=600)
     assert_all_found_once(gateway, clients)
     assert_receipts_agree(gateway, clients)
     ledger = str(gateway.folder / "state" / "ledger")

@@ -90,7 +90,7 @@ def check(tmp_path, before, copy, received, receipts) -> None:
     gateway = GatewayProcess(folder, settings=before.settings)
     try:
         gateway.start()
-        status = gateway.wait_settled(patience_s=120)
+        status = gateway.wait_settled(patience_s=600)
         clients = Clients(gateway)
         clients.received, clients.receipts = received, receipts
         assert_all_found_once(gateway, clients)

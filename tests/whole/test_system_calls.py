@@ -77,7 +77,7 @@ def test_calls_that_fail_under_load_lose_nothing(make_gateway, rounds):
         await sending
 
     asyncio.run(storm())
-    gateway.wait_settled(patience_s=200)
+    gateway.wait_settled(patience_s=600)
     assert_all_found_once(gateway, clients)
     assert_receipts_agree(gateway, clients)
     ledger = str(gateway.folder / "state" / "ledger")
