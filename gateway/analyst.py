@@ -316,16 +316,14 @@ class Analyst:
         self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
     ) -> None:
         """Say an exchange's explanation and put its rows into their windows."""
-        if said is None:
-            said = {"not_explained": found.why or "lost"}
-            self._say_explanation(number, leaf["record"], said, found.keys)
-            if found.contradicts_card and not leaf["record"].get("noise"):
-                self._count_readable(number, leaf["record"], found)
-            return
-        self._say_explanation(number, leaf["record"], said, found.keys)
-        if "rows" in said and any(rule.shadows for rule in found.model.rules):
-            self.segments.explained(leaf["record"], said)
-        self._watch(number, leaf, found, said)
+        told = said or {"not_explained": found.why or "lost"}
+        self._say_explanation(number, leaf["record"], told, found.keys)
+        if "rows" in told and any(rule.shadows for rule in found.model.rules):
+            self.segments.explained(leaf["record"], told)
+        if said is not None or found.answers is not None:
+            self._watch(number, leaf, found, said)
+        elif found.contradicts_card and not leaf["record"].get("noise"):
+            self._count_readable(number, leaf["record"], found)
 
     def _watch(
         self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
@@ -373,9 +371,9 @@ class Analyst:
     def _replay(self, number: int, leaf: dict[str, Any]) -> None:
         """Put the rows of a leaf that was folded before into the windows that were open."""
         noise = leaf["record"].get("noise")
-        if is_judged(leaf) and not noise and (found := self._read(leaf)).why is None:
+        if is_judged(leaf) and not noise and (found := self._read(leaf)).is_counted:
             asked = replace(found.asked(), given=False)  # no counterfactuals, which were told
-            here = found.version.artifact is not None
+            here = found.version.artifact is not None and found.why is None
             said = self.explanations.explain([asked])[0] if here else None
             for decision in found.decisions(number, leaf, said):
                 self.windows.replay(found.model, found.version, leaf["record"]["arm"], decision)
@@ -419,6 +417,8 @@ class Analyst:
         told = report.to_json()
         model, version, *_ = report.id.split("/")
         self.metrics.count("headworks_windows", model, version, report.state)
+        self.metrics.count("headworks_detector_unjudged", by=self.windows.family.dropped)
+        self.windows.family.dropped = 0
         about = {"kind": "window", "model": model, "name": report.id}
         if len(orjson.dumps(told)) <= LEAF_BYTES_MAX:
             self.outputs.say(number, about | {"report": told})

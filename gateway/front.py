@@ -160,6 +160,7 @@ class Front:
         words = [f"{role} is down" for role, state in processes.items() if not state["running"]]
         journals = (governor or {}).get("journals", {})
         words += [f"the file is not in force: {why}" for why in (governor or {}).get("refused", ())]
+        words += (governor or {}).get("frozen", ())
         words += self._pressure(journals)
         words += (governor or {}).get("rollouts", [])
         words += self.stores.words()

@@ -27,6 +27,7 @@ from gateway.custodian import custody_routes
 from gateway.disk import Occupied
 from gateway.ledger.keyfiles import damaged_slots
 from gateway.priority import step_back
+from gateway.revision.freeze import sentences
 from gateway.revision.publisher import Publisher, file_problems
 from gateway.revision.revisions import Clashing, Owned, Revisions
 from gateway.rollout.controller import Rollouts
@@ -65,6 +66,7 @@ class Governor:
         self.tables = TableStore(state)
         self.revisions = Revisions(self.tables, Artifacts(state), clock.wall)
         self.sealer = Sealer(state, keys, self.clock, self.metrics, ledger)
+        self.revisions.alerts = lambda: self.sealer.standing.alerts
         self.custody = Custody(self.sealer)
         self.rollouts = Rollouts(state, keys, self.sealer, self.revisions, self.clock, self.metrics)
         self.refused: list[str] = []  # what keeps the file as it is out of force
@@ -198,6 +200,12 @@ class Governor:
             log.info("revision %s by %s: %s", done.revision[:12], author, reason)
         return told
 
+    def _frozen(self) -> list[str]:
+        alerts = self.sealer.standing.alerts
+        if not alerts or self.tables.current is None:
+            return []
+        return sentences(self.revisions.current()[1], alerts)
+
     def _app(self) -> Starlette:
         async def reload(request: Request) -> JSONResponse:
             author = request.headers.get("x-headworks-person", "local")
@@ -209,7 +217,7 @@ class Governor:
                 {"leaves": self.sealer.ledger.number, "journals": self.sealer.lag(),
                  "ledger": self.sealer.notary.status(), "revision": self.tables.current,
                  "refused": self.refused, "rollouts": self.rollouts.words(),
-                 "damaged_keys": self.damaged_keys}
+                 "frozen": self._frozen(), "damaged_keys": self.damaged_keys}
             )  # fmt: skip
 
         async def tell(request: Request) -> JSONResponse:

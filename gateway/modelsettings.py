@@ -205,6 +205,10 @@ class RuleSettings(Section):
     limits: RuleLimits = Field(RuleLimits(), description="In place of the model's.")
     timeouts: RuleTimeouts = Field(RuleTimeouts(), description="In place of the model's.")
     salt: str | None = Field(None, max_length=64, description="Bucketing salt; <model>/<rule>.")
+    freeze_on: tuple[str, ...] = Field(
+        (), max_length=50,
+        description="While such alerts are open (first words of their causes) no share grows.",
+    )  # fmt: skip
     priority: Literal["critical", "default", "batch"] = Field(
         "default", description="Who is shed last and first, when there is too much."
     )

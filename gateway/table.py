@@ -74,6 +74,7 @@ class Rule:
     timeouts: Mapping[str, float]
     sticky: Sticky | None = None
     rollout: Rollout | None = None
+    freeze_on: tuple[str, ...] = ()
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -234,6 +235,7 @@ def compile_rule(name: str, model: Mapping[str, Any], rule: Mapping[str, Any]) -
         timeouts=_over(model["timeouts"], rule.get("timeouts")),
         sticky=Sticky(sticky["max_age"], sticky["by"]) if sticky else None,
         rollout=rollout,
+        freeze_on=tuple(rule.get("freeze_on") or ()),
     )
 
 
@@ -277,10 +279,12 @@ def make_document(
 
 
 def rule_document(rule: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a dumped rule; lists where order matters, since JSON objects are sorted when written."""
+    """Of a dumped rule; lists where order matters, since JSON objects are sorted when written. What
+    former releases did not know is there only where it says something."""
     shadow = [_copied(*pair) for pair in rule["shadow"].items()]
     split = [list(pair) for pair in rule["split"].items()]
-    return {**rule, "split": split, "shadow": shadow, "rollout": None}
+    told = {key: value for key, value in rule.items() if key != "freeze_on" or value}
+    return {**told, "split": split, "shadow": shadow, "rollout": None}
 
 
 def _copied(version: str, told: Mapping[str, Any]) -> list[Any]:

@@ -12,10 +12,11 @@ from gateway.card import Card
 from gateway.monitor.attribution import AttributionReference
 from gateway.monitor.baseline import SLOTS
 from gateway.monitor.feed import Feed
-from gateway.monitor.judge import Heard, judge
+from gateway.monitor.judge import judge
 from gateway.monitor.panel import Row, panel_of
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import WindowReport
+from gateway.monitor.sequential import Heard
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
 

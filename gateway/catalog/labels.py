@@ -57,20 +57,38 @@ def revisions(cursor: Any, model: str, since: int) -> dict[tuple[str, str, str],
     return {(version, arm, day): revision for version, arm, day, revision in rows}
 
 
-def members(cursor: Any, model: str, cohort: Cohort) -> tuple[np.ndarray[Any, Any], list[Any]]:
-    """Scores and labels (None: no label) of a cohort, the earliest decisions first."""
+def members(
+    cursor: Any, model: str, cohort: Cohort
+) -> tuple[np.ndarray[Any, Any], list[str | None], list[Any]]:
+    """Scores, outcomes and labels (None: no label) of a cohort, the earliest decisions first."""
     rows = cursor.execute(
-        f"SELECT score, l.value FROM decisions d {_LABEL} "
+        f"SELECT score, outcome, l.value FROM decisions d {_LABEL} "
         f"WHERE model = ? AND version = ? AND arm = ? AND {_DAY} = ? AND score IS NOT NULL "
         'ORDER BY d.leaf, d."row" LIMIT ?',
         [model, cohort.version, cohort.arm, cohort.day, COHORT_ROWS_MAX],
     ).fetchall()
     decoded: dict[str | None, Any] = {None: None}
-    for _, text in rows:
+    for _, _, text in rows:
         if text not in decoded:
             decoded[text] = orjson.loads(text)
-    scores = np.array([score for score, _ in rows], dtype=np.float64)
-    return scores, [decoded[text] for _, text in rows]
+    scores = np.array([score for score, _, _ in rows], dtype=np.float64)
+    return scores, [outcome for _, outcome, _ in rows], [decoded[text] for *_, text in rows]
+
+
+def pairs(
+    cursor: Any, model: str, since: int
+) -> list[tuple[str, str, str | None, str | None, Any, int]]:
+    """Of labelled decisions from `since` (ns) on that a shadow decided as well: its version and the
+    one that answered, both outcomes, the label, and how many there are."""
+    rows = cursor.execute(
+        "SELECT d.version, p.version, d.outcome, p.outcome, l.value, count(*) "
+        f"FROM decisions d {_LABEL} "
+        'JOIN decisions p ON p.id = d.primary_id AND p."row" = d."row" '
+        "WHERE d.model = ? AND d.arrived >= ? AND d.arm = 'shadow' "
+        "AND l.value IS NOT NULL AND l.value != 'null' AND p.version != d.version "
+        "GROUP BY ALL ORDER BY ALL", [model, since]
+    ).fetchall()  # fmt: skip
+    return [(*row[:4], orjson.loads(row[4]), int(row[5])) for row in rows]
 
 
 def tallies(cursor: Any, model: str) -> dict[str, int]:

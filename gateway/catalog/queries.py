@@ -150,6 +150,12 @@ def monitor(cursor: Any, model: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def window(cursor: Any, name: str) -> tuple[int, dict[str, Any]] | None:
+    """The leaf and the report of a closed window."""
+    row = cursor.execute("SELECT leaf, document FROM windows WHERE name = ?", [name]).fetchone()
+    return None if row is None else (int(row[0]), orjson.loads(row[1])["report"])
+
+
 def pairs(cursor: Any, model: str) -> list[dict[str, Any]]:
     """The newest report of each pair of versions of a model."""
     rows = cursor.execute(

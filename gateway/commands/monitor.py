@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from typer.core import TyperGroup
@@ -27,15 +28,19 @@ monitor = typer.Typer(
 
 @monitor.command(name="show")
 def show_model(
-    model: str,
+    model: Annotated[str, typer.Argument(metavar="MODEL|WINDOW")],
     since: Annotated[str | None, typer.Option(help="Labels of decisions since; as 30d.")] = None,
     config: Config = CONFIG,
     set_: Set = None,
     json: Json = False,
 ) -> None:
-    """Answers, shadow agreement, drift, group state and, where labels came, performance."""
+    """Answers, shadow agreement, drift, group state and, where labels came, performance; of a
+    window, by its id (mortgage/v1/stable/7), what was said of it and which decisions it holds."""
     from gateway.report import overview
 
+    if "/" in model:
+        show(ask(config, set_, f"/api/v1/windows/{quote(model)}"), json, overview.window)
+        return
     document = ask(config, set_, f"/api/v1/monitor/{model}")
     performance = ask(config, set_, f"/api/v1/monitor/{model}/performance", since=since)
     show(document | {"performance": performance}, json, overview.monitor)

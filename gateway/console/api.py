@@ -30,13 +30,14 @@ from gateway.clock import SystemClock
 from gateway.console import openapi
 from gateway.console.backtests import backtest, read_asked
 from gateway.console.decision import parts_of, show, split_id
-from gateway.console.export import day_range, write_export
+from gateway.console.export import read_export, write_export
 from gateway.console.governed import Governed, check_purpose
 from gateway.console.pages import Pages
 from gateway.console.performance import SINCE_DAYS, performed
 from gateway.console.reproduce import reproduce
 from gateway.console.shadow import reported
 from gateway.console.tables import Tables
+from gateway.console.windows import window
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import read_committed
@@ -148,27 +149,6 @@ def read_purpose(body: bytes) -> tuple[str, bool]:
     if not isinstance(parts, bool):
         raise ValueError(f"parts={str(parts)[:40]!r}: true or false is wanted")
     return check_purpose(purpose), parts
-
-
-def read_export(body: bytes, models: list[dict[str, Any]]) -> dict[str, Any]:
-    """model, day, values, purpose, folder. ValueError names what was sent."""
-    try:
-        told = orjson.loads(body)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise ValueError("a JSON object is wanted")
-    names = [model["name"] for model in models]
-    if told.get("model") not in names:
-        raise ValueError(f"model={str(told.get('model'))[:40]!r}: one of {', '.join(names)}")
-    day_range(told.get("day", ""))
-    folder = told.get("folder")
-    if not isinstance(folder, str) or not Path(folder).is_absolute() or not Path(folder).is_dir():
-        raise ValueError(f"folder={str(folder)[:80]!r}: an absolute path of a folder is wanted")
-    values = told.get("values", False)
-    if not isinstance(values, bool):
-        raise ValueError(f"values={str(values)[:40]!r}: true or false is wanted")
-    return told | {"values": values, "purpose": check_purpose(told.get("purpose"))}
 
 
 class Api:
@@ -303,6 +283,13 @@ class Api:
             "series": self.asked(queries.monitor, name),
             "pairs": self.asked(queries.pairs, name),
         }
+
+    async def window(self, request: Request) -> Response:
+        name = request.path_params["id"]
+        found = await asyncio.to_thread(self.asked, window, name)
+        if found is None:
+            return refuse(404, "unknown_window", f"no window {name[:300]!r} has closed")
+        return answer(found)
 
     async def backtest(self, request: Request) -> Response:
         """What other settings would have said, once a leaf says that a machine reads the past."""
@@ -487,6 +474,7 @@ def make_app(
             Route("/api/v1/alerts", api.alerts),
             Route("/api/v1/alerts/acknowledge", api.acknowledge, methods=["POST"]),
             Route("/api/v1/alerts/mute", api.mute, methods=["POST"]),
+            Route("/api/v1/windows/{id:path}", api.window),
             Route("/api/v1/monitor/{model}", api.monitor),
             Route("/api/v1/monitor/{model}/performance", api.performance),
             Route("/api/v1/monitor/{model}/backtest", api.backtest, methods=["POST"]),

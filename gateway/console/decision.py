@@ -14,6 +14,7 @@ from gateway.console.trace import trace_of, words_of
 from gateway.journal.record import Part, decode_parts
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
+from gateway.protocol.flaw import Flaw, shown
 from gateway.protocol.reader import reader_of
 from gateway.protocol.tensor import Unreadable
 from gateway.table import Model, TableStore
@@ -149,7 +150,7 @@ def _inside(
         try:
             reader = reader_of(leaf["record"], model)
             columns = reader.columns(card, request.kept, told["request_headers"])
-            inside["features"] = {name: column[row] for name, column in columns.items()}
+            inside["features"] = {name: shown(column[row]) for name, column in columns.items()}
         except (Unreadable, IndexError) as error:
             inside["body_error"] = str(error)
     return inside
@@ -181,9 +182,11 @@ def values_of(
     try:
         context, request, _ = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
         headers = orjson.loads(context)["request_headers"]
-        return reader_of(leaf["record"], model).columns(card, request.kept, headers)
+        columns = reader_of(leaf["record"], model).columns(card, request.kept, headers)
     except (ValueError, OSError, Unreadable):
         return None
+    return {name: [None if isinstance(value, Flaw) else value for value in column]
+            for name, column in columns.items()}  # fmt: skip
 
 
 def parts_of(cursor: Any, bodies: BodyReader, state: Path, text: str) -> bytes | None:

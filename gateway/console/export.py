@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from gateway.catalog.store import Catalog
 from gateway.console.decision import judged_by, values_of
+from gateway.console.governed import check_purpose
 from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.table import TableStore
@@ -36,6 +37,27 @@ def day_range(day: str) -> tuple[int, int]:
         raise ValueError(f"day={str(day)[:40]!r}: a day as 2026-11-23 is wanted") from None
     ends = (start.timestamp(), (start + timedelta(days=1)).timestamp())
     return int(ends[0]) * 10**9, int(ends[1]) * 10**9
+
+
+def read_export(body: bytes, models: list[dict[str, Any]]) -> dict[str, Any]:
+    """model, day, values, purpose, folder. ValueError names what was sent."""
+    try:
+        told = orjson.loads(body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise ValueError("a JSON object is wanted")
+    names = [model["name"] for model in models]
+    if told.get("model") not in names:
+        raise ValueError(f"model={str(told.get('model'))[:40]!r}: one of {', '.join(names)}")
+    day_range(told.get("day", ""))
+    folder = told.get("folder")
+    if not isinstance(folder, str) or not Path(folder).is_absolute() or not Path(folder).is_dir():
+        raise ValueError(f"folder={str(folder)[:80]!r}: an absolute path of a folder is wanted")
+    values = told.get("values", False)
+    if not isinstance(values, bool):
+        raise ValueError(f"values={str(values)[:40]!r}: true or false is wanted")
+    return told | {"values": values, "purpose": check_purpose(told.get("purpose"))}
 
 
 def write_export(

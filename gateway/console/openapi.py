@@ -39,7 +39,7 @@ from gateway.console.tableschema import table_paths, table_schemas
 from gateway.monitor.disagreement import ShadowReport
 from gateway.monitor.outcomes import KeyOutcomes
 from gateway.monitor.pairs import PairReport
-from gateway.monitor.performance import CohortReport
+from gateway.monitor.performance import CohortReport, PairedAccuracy
 from gateway.monitor.report import WindowReport
 
 
@@ -112,10 +112,7 @@ def paths() -> dict[str, Any]:
         **reading_paths(identity),
         **custody_paths(),
         **table_paths(),
-        "/api/v1/monitor/{model}": {
-            "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
-                             "series.", refer("Monitor"), 404, parameters=[model])
-        },
+        **monitor_paths(model),
         **alert_paths(),
         "/api/v1/shadow/{model}": {
             "get": operation("shadow", "How shadows' answers compare with those given: coverage, "
@@ -129,6 +126,21 @@ def paths() -> dict[str, Any]:
                              "under the curve, Brier score, calibration; and what they would be "
                              "by the scores alone.", refer("Performance"), 400, 404,
                              parameters=[model, since])
+        },
+    }  # fmt: skip
+
+
+def monitor_paths(model: Schema) -> dict[str, Any]:
+    return {
+        "/api/v1/monitor/{model}": {
+            "get": operation("monitor", "Counts, shadows' agreement and the newest window of each "
+                             "series.", refer("Monitor"), 404, parameters=[model])
+        },
+        "/api/v1/windows/{id}": {
+            "get": operation("window", "One closed window: what it was of, its counts, what was "
+                             "said of it, and where its decisions are.", refer("Window"), 404,
+                             parameters=[in_path("id", "Model, version, arm, number.",
+                                                 "mortgage/v1/stable/7")])
         },
     }  # fmt: skip
 
@@ -226,13 +238,20 @@ def custody_paths() -> dict[str, Any]:
 
 
 def schemas() -> dict[str, Schema]:
-    reports = {
+    reports: dict[str, Schema] = {
         kind.__name__: TypeAdapter(kind).json_schema(
             mode="serialization", ref_template=SCHEMAS + "{model}"
         )
-        for kind in (WindowReport, CohortReport, KeyOutcomes, PairReport, ShadowReport)
+        for kind in (
+            WindowReport,
+            CohortReport,
+            PairedAccuracy,
+            KeyOutcomes,
+            PairReport,
+            ShadowReport,
+        )  # fmt: skip
     }
-    parts = [report.pop("$defs") for report in reports.values()]
+    parts = [report.pop("$defs", {}) for report in reports.values()]
     return {
         **{name: part for some in parts for name, part in some.items()},
         **reports,
@@ -240,6 +259,7 @@ def schemas() -> dict[str, Schema]:
         **status_schemas(),
         **decision_schemas(),
         "Reproduction": reproduction_schema(),
+        "Window": window_schema(),
         **monitor_schemas(),
         **table_schemas(),
         **rollout_schemas(),
@@ -289,6 +309,7 @@ def status_schemas() -> dict[str, Schema]:
                        refused=listed(of("string", "Why the file is not in force.")),
                        damaged_keys=listed(of("string", "A subject's key that rotted.")),
                        rollouts=listed(of("string", "A rollout that waits for people, and why.")),
+                       frozen=listed(of("string", "A rule that may not widen, and why.")),
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),
@@ -396,6 +417,18 @@ def decision_schemas() -> dict[str, Schema]:
     }  # fmt: skip
 
 
+def window_schema() -> Schema:
+    return fields(
+        id=TEXT, model=TEXT, version=TEXT, arm=TEXT, number=WHOLE,
+        artifact=of(["string", "null"], "Digest of what answered."), leaf=WHOLE,
+        first_decision=TEXT, last_decision=TEXT, opened_at=TEXT, closed_at=TEXT,
+        counts=fields(decisions=WHOLE, outcomes=of(["object", "null"], "By word, and `other`.")),
+        state=TEXT, verdicts=of(["object", "null"], "By cause, the states that are not ok."),
+        words=listed(TEXT), decisions=of("string", "Where its decisions are."),
+        report=refer("WindowReport"),
+    )  # fmt: skip
+
+
 def monitor_schemas() -> dict[str, Schema]:
     count = fields(
         version=TEXT, arm=TEXT, decisions=WHOLE, mean_score=NUMBER_OR_NULL, explained=WHOLE,
@@ -444,6 +477,7 @@ def monitor_schemas() -> dict[str, Schema]:
             labels=labels,
             cohorts=listed(refer("CohortReport")),
             groups=listed(refer("KeyOutcomes")),
+            pairs=listed(refer("PairedAccuracy")),
             unmatched=of("integer", "Labels, of all models, that name no decision."),
         ),
         "Monitor": fields(

@@ -100,6 +100,9 @@ class Pages:
 
     async def model(self, request: Request) -> Response:
         status, found = read(await self.api.monitor(request))
+        if status == 200:
+            status, performed = read(await self.api.performance(request))
+            found = {**found, "performance": performed} if status == 200 else performed
         document = found | {"twin": request.url.path.replace("/models/", "/api/v1/monitor/", 1)}
         return self._page("model.html" if status == 200 else "error.html", status, document)
 

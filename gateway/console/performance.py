@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
@@ -14,11 +14,15 @@ from gateway.catalog import labels
 from gateway.monitor.outcomes import KeyOutcomes, day_of, judge_outcomes
 from gateway.monitor.performance import (
     CohortReport,
+    PairedAccuracy,
     errors,
     estimate,
     gap,
+    is_right,
+    paired_accuracy,
     read_labels,
     realise,
+    upside_of,
 )
 from gateway.monitor.report import plain
 from gateway.table import Model, TableStore
@@ -41,8 +45,7 @@ def performed(cursor: Any, tables: TableStore, model: Model, since: int) -> dict
         revision = revisions[cohort.version, cohort.arm, cohort.day]
         card = load(revision).models[model.name].versions[cohort.version].card
         if card is not None:
-            scores, values = labels.members(cursor, model.name, cohort)
-            report = measured(report, card, scores, values)
+            report = measured(report, card, *labels.members(cursor, model.name, cohort))
         cohorts.append(plain(asdict(report)))
     return {
         "model": model.name,
@@ -50,7 +53,25 @@ def performed(cursor: Any, tables: TableStore, model: Model, since: int) -> dict
         "unmatched": labels.unmatched(cursor),
         "cohorts": cohorts,
         "groups": [plain(asdict(one)) for one in by_group(cursor, model.name, since)],
+        "pairs": [plain(asdict(one)) for one in paired(cursor, model, since)],
     }
+
+
+def paired(cursor: Any, model: Model, since: int) -> list[PairedAccuracy]:
+    """Which of two versions was right on the same requests, by what each of them said then."""
+    counts: dict[tuple[str, str], Counter[tuple[bool, bool]]] = defaultdict(Counter)
+    for version, against, said, given, label, n in labels.pairs(cursor, model.name, since):
+        cards = [known.card if (known := model.versions.get(name)) is not None else None
+                 for name in (version, against)]  # fmt: skip
+        if cards[0] is None or cards[1] is None:  # a version that is gone, or has none
+            continue
+        right = is_right(cards[0], said, label), is_right(cards[1], given, label)
+        if right[0] is not None and right[1] is not None:
+            counts[version, against][right[0], right[1]] += n
+    return [
+        paired_accuracy(*names, of[True, True], of[False, True], of[True, False], of[False, False])
+        for names, of in sorted(counts.items())
+    ]
 
 
 def by_group(cursor: Any, model: str, since: int) -> list[KeyOutcomes]:
@@ -71,19 +92,20 @@ def by_group(cursor: Any, model: str, since: int) -> list[KeyOutcomes]:
     ]
 
 
-def measured(report: CohortReport, card: Card, scores: Any, values: list[Any]) -> CohortReport:
+def measured(
+    report: CohortReport, card: Card, scores: Any, outcomes: list[str | None], values: list[Any]
+) -> CohortReport:
     """The figures that scores and labels allow, by the card of the version."""
     read, unusable = read_labels(card, values)
     known = ~np.isnan(read)
     report = replace(report, unusable=unusable)
     if card.outputs.score.kind == "quantity":
         return replace(report, errors=errors(scores[known], read[known])) if known.any() else report
-    words = card.outputs.outcome
-    threshold = words.threshold if words is not None else 0.5
+    upside = upside_of(card, scores, outcomes)
     if scores.size:
-        report = replace(report, estimated=estimate(scores, threshold))
+        report = replace(report, estimated=estimate(scores, upside))
     if not known.any():
         return report
-    found = realise(scores[known], read[known] > 0, threshold)
-    there = gap(estimate(scores[known], threshold), found.figures)
+    found = realise(scores[known], read[known] > 0, upside[known])
+    there = gap(estimate(scores[known], upside[known]), found.figures)
     return replace(report, realised=found, estimate_error=there)

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -116,12 +116,13 @@ class Foreign:
         if rows is not None:
             raw = np.ascontiguousarray(rows, dtype="<f8").tobytes()
             told = told | {"shape": list(rows.shape), "bytes": len(raw)}
-        assert self._process is not None
-        assert self._process.stdin is not None
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise Broken(f"{told['op']}: it was ended")
         try:
-            self._process.stdin.write(orjson.dumps(told) + b"\n" + raw)
-            self._process.stdin.flush()
-            answer: dict[str, Any] = orjson.loads(self._line(seconds))
+            process.stdin.write(orjson.dumps(told) + b"\n" + raw)
+            process.stdin.flush()
+            answer: dict[str, Any] = orjson.loads(_line(process.stdout, seconds))
         except (OSError, ValueError) as error:
             self.close()
             raise Broken(f"{told['op']}: {error or 'no answer'}") from error
@@ -129,20 +130,19 @@ class Foreign:
             raise Refused(str(answer["error"]))
         return answer
 
-    def _line(self, seconds: float) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        pipe = self._process.stdout
-        if not select.select([pipe], [], [], seconds)[0]:
-            raise TimeoutError(f"no answer in {seconds:g} s")
-        # The answer is one short line, written at once.
-        return pipe.readline(ANSWER_BYTES_MAX)
-
     def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
+        """By whoever asks or, when all ends, by another thread: who asks gets no answer then."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
-            self._process = None
+
+
+def _line(pipe: IO[bytes], seconds: float) -> bytes:
+    if not select.select([pipe], [], [], seconds)[0]:
+        raise TimeoutError(f"no answer in {seconds:g} s")
+    # The answer is one short line, written at once.
+    return pipe.readline(ANSWER_BYTES_MAX)

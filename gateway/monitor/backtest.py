@@ -129,11 +129,11 @@ def run_backtest(
                 known = table.models[model]
                 models[revision] = replace(known, monitor=laid(known.monitor, changes))
             found = read_inference(leaf, tables_seen[revision], bodies, readings)
-            if found.why is None or found.contradicts_card:
-                readable = found.why is None
+            if found.is_counted or found.contradicts_card:
+                readable = found.is_counted
                 hear([*windows.heard_of(models[revision], found.version, record,
                                         readable=readable)])  # fmt: skip
-            if found.why is not None:
+            if not found.is_counted:
                 continue
             for decision in found.decisions(number, leaf):
                 told.decisions += 1

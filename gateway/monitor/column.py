@@ -1,9 +1,10 @@
 """One feature's values, read the same way from the reference and from a window.
 
 What cannot be read as the card says is counted, never guessed: `missing` (None, NaN),
-`wrong_type` (a string for a number, a fraction for an integer, a bool), `out_of_range` (the card's
-range, infinities included), `unseen` (a category that the card does not name). A value that the
-card does not name is never kept as text: callers may send anything, and reports go to the ledger.
+`wrong_type` (a string for a number, a number for a text unless the card names it, a fraction for an
+integer, a bool), `out_of_range` (the card's range, infinities included), `unseen` (a category that
+the card does not name). A value that the card does not name is never kept as text: callers may send
+anything, and reports go to the ledger.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.card import Feature
+from gateway.protocol.flaw import INFINITE, Converted, Flaw
 
 LEVELS_AT_MOST = 20
 """Integers with no more distinct values than this in the reference are compared as categories."""
@@ -107,9 +109,9 @@ def of_numbers(
 
 
 def read_categories(feature: Feature, values: Sequence[object]) -> Column:
-    present = [value for value in values if not is_missing(value)]
-    texts = [value for value in present if isinstance(value, str)]
     levels = feature.categories or ()
+    present = [value for value in values if not is_missing(value)]
+    texts = [value for value in present if type(value) is str or is_category(value, levels)]
     counts = counted(texts, levels)
     return Column(
         n=len(values),
@@ -138,8 +140,14 @@ def few_levels(values: NDArray[np.float64]) -> Levels | None:
     return tuple(int(value) for value in distinct) if 0 < distinct.size <= LEVELS_AT_MOST else None
 
 
+def is_category(value: object, levels: Levels) -> bool:
+    """A text; or what was none and is, as text, one that the card names."""
+    return isinstance(value, str) and (type(value) is not Converted or value in levels)
+
+
 def is_missing(value: object) -> bool:
-    return value is None or bool(value != value)  # only NaN differs from itself
+    """Only NaN differs from itself; one that stands for something else is not missing."""
+    return value is None or (bool(value != value) and type(value) is not Flaw)
 
 
 def numbers_of(values: Sequence[object]) -> tuple[NDArray[np.float64], int]:
@@ -163,6 +171,8 @@ def number_of(value: object) -> float | None:
         return value
     if value is None:
         return nan
+    if type(value) is Flaw:
+        return inf if value is INFINITE else None
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return None
     try:

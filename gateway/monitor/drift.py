@@ -184,6 +184,11 @@ def state_after(running: int, wanted: int) -> DriftState:
     return "watch" if running else "ok"
 
 
+def telling_state(found: Drift) -> str:
+    """What is told of it: nothing, where something else explains it."""
+    return "not_enough_data" if found.suppressed_by else found.state
+
+
 def running_after(before: Mapping[str, int], judged: Mapping[str, Drift]) -> dict[str, int]:
     """The counts that the next window starts from; what was not judged keeps its own."""
     settled = {cause: d.running for cause, d in judged.items() if not d.suppressed_by}

@@ -28,8 +28,9 @@ WHOLE = ("ClassifierDrift", "MMDDrift", "LSDDDrift")
 
 @dataclass(frozen=True)
 class FamilyVerdict:
-    """What a detector said of `n` rows; by feature, in the order of `features`, where it has such
-    figures. `alarms`: of an online one. `why`: it said nothing."""
+    """What a detector said of `n` rows of a `window`; by feature, in the order of `features`, where
+    it has such figures. `alarms`: of an online one. `why`: it said nothing. `unjudged`: windows of
+    the series that it was not asked of in time, since the analyst began."""
 
     detector: str
     n: int
@@ -40,6 +41,8 @@ class FamilyVerdict:
     threshold: float | None = None
     alarms: int = 0
     why: str | None = None
+    window: str = ""
+    unjudged: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from gateway.card import Card
-from gateway.monitor.judge import Heard
 from gateway.monitor.panel import Panel, Row
-from gateway.monitor.sequential import Alarm, SequenceState, advance, levels
+from gateway.monitor.sequential import Alarm, Heard, SequenceState, advance, levels
 from gateway.monitor.window import Decision, Window
 
 STRIDE = 10

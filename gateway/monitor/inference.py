@@ -20,7 +20,7 @@ from gateway.protocol import textfeatures
 from gateway.protocol.message import Message
 from gateway.protocol.reader import Reader, reader_of
 from gateway.protocol.row import Columns
-from gateway.protocol.tensor import Opaque, Unreadable
+from gateway.protocol.tensor import Fault, Opaque, Unreadable
 from gateway.table import Model, Table, Version
 
 READ_AT_MOST, READ_BYTES_AT_MOST = 512, 8 * 1024
@@ -45,8 +45,15 @@ class Inference:
     why: str | None = None
     contradicts_card: bool = False
     """What was sent lacks what the card names, or has another shape."""
+    answers: list[tuple[float | None, Fault | None]] | None = None
+    """By row, of an answer that lacks what the card declares: it is in windows, undecided."""
     keys: tuple[int, ...] = ()
     """Numbers of the subjects' keys that the body is under: what is said is sealed under them."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its rows go into windows."""
+        return self.why is None or self.answers is not None
 
     def asked(self) -> Asked:
         return Asked(
@@ -60,9 +67,11 @@ class Inference:
         """`said`: its explanation. One by calls to an upstream is kept out of every statistic."""
         assert self.version.card is not None
         explained = said.get("rows") if said and self.version.artifact is not None else None
+        told = leaf.get("decisions", [UNDECIDED])
+        if self.answers is not None:
+            told = [UNDECIDED | {"score": score, "flaw": fault} for score, fault in self.answers]
         return decisions_of(
-            self.version.card, number, leaf["record"], leaf.get("decisions", [UNDECIDED]),
-            self.rows, self.groups, explained,
+            self.version.card, number, leaf["record"], told, self.rows, self.groups, explained,
         )  # fmt: skip
 
 
@@ -169,8 +178,6 @@ def read_inference(
         _read_generation(leaf, found, bodies)
     elif found.version.card is None:
         found.why = "no_artifact"
-    elif not leaf.get("decisions"):
-        found.why = "unreadable"
     else:
         _read_body(leaf, found, found.version.card, bodies, readings)
     return found
@@ -181,8 +188,10 @@ def _read_body(
 ) -> None:
     try:
         found.keys, parts = bodies.read_sealed(leaf["record"]["id"], leaf["body"])
-        context, request, _ = decode_parts(parts)
+        context, request, response = decode_parts(parts)
         told = orjson.loads(context)
+        if not leaf.get("decisions"):
+            found.why = "unreadable"
         if request.truncated:
             found.why = "truncated"
             return
@@ -194,11 +203,31 @@ def _read_body(
         found.contradicts_card = isinstance(error, Unreadable) and not isinstance(error, Opaque)
         return
     found.groups = told["groups"]
+    if found.why is not None:
+        _read_faults(leaf, found, card, response, told["response_headers"])
+        return
     found.scores = [decision["score"] for decision in leaf["decisions"]]
     found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]
     if any(len(column) != len(found.outcomes) for column in found.rows.values()):
         found.why = "rows_differ"
         found.contradicts_card = True
+
+
+def _read_faults(
+    leaf: dict[str, Any], found: Inference, card: Card, response: Part, headers: Any
+) -> None:
+    """What is wrong with an answer from which no decision could be read; one that was not kept
+    whole may be as it should."""
+    rows = max(map(len, found.rows.values()))
+    if response.truncated:
+        return
+    reader = reader_of(leaf["record"], found.model)
+    try:
+        answers = reader.faults(card, response.kept, headers, rows)
+    except Unreadable:
+        return
+    if any(fault is not None for _, fault in answers):
+        found.answers = answers
 
 
 def segments_of(

@@ -6,7 +6,8 @@ Statistics in Medicine 5, 1986, 421-433). Without labels: what the same figures 
 scores were calibrated (CBPE). That estimate is blind to a changed meaning of the inputs, so its
 error on the labelled decisions stands beside it.
 
-`positive` is what the score is the probability of: the side at or above the card's threshold.
+`positive` is what the score is the probability of: the side at or above the card's threshold;
+`upside`, that a decision was that side: as it was recorded, by the threshold in force with it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,21 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from gateway.card import Card
-from gateway.monitor.proportion import CONFIDENCE, Interval, normal_quantile, wilson
+from gateway.monitor.proportion import (
+    CONFIDENCE,
+    Interval,
+    mcnemar,
+    newcombe_paired,
+    normal_quantile,
+    wilson,
+)
 
 BINS = 10
 AUC_AT_LEAST = 5
 """Labels of either class without which an area under the curve says nothing."""
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,49 @@ class CohortReport:
     errors: Errors | None = None
 
 
+@dataclass(frozen=True)
+class PairedAccuracy:
+    """A shadow's `version` and the one that answered, `against`, on the same `n` requests whose
+    label is known: how many both had right, only the latter, only the shadow, neither; the
+    `difference` of their accuracies, the shadow's less the other's."""
+
+    version: str
+    against: str
+    n: int
+    both: int
+    only_against: int
+    only_version: int
+    neither: int
+    accuracy: float
+    accuracy_against: float
+    difference: float
+    interval: Interval
+    p_value: float
+
+
+def paired_accuracy(
+    version: str, against: str, both: int, only_against: int, only_version: int, neither: int
+) -> PairedAccuracy:
+    """Of at least one pair; Newcombe's interval for pairs, McNemar's test (mid-p)."""
+    n = both + only_against + only_version + neither
+    return PairedAccuracy(
+        version, against, n, both, only_against, only_version, neither,
+        (both + only_version) / n, (both + only_against) / n, (only_version - only_against) / n,
+        newcombe_paired(both, only_against, only_version, neither),
+        mcnemar(only_against, only_version),
+    )  # fmt: skip
+
+
+def is_right(card: Card, outcome: str | None, label: Any) -> bool | None:
+    """Whether a decision, as it was recorded, is what became of it; None: it cannot be said."""
+    words, read = card.outputs.outcome, actual(card, label)
+    if words is None or read is None or card.outputs.score.kind == "quantity":
+        return None
+    if outcome not in (words.at_or_above, words.below):
+        return None
+    return (outcome == words.at_or_above) == bool(read)
+
+
 def actual(card: Card, value: Any) -> float | None:
     """A label as a number: 1 positive, 0 not, or the quantity; None where the card cannot read
     it."""
@@ -110,9 +162,22 @@ def actual(card: Card, value: Any) -> float | None:
     return float(value) if value in (0, 1) and not isinstance(value, str) else None
 
 
-def realise(scores: Floats, positive: NDArray[np.bool_], threshold: float) -> Realised:
+def upside_of(card: Card, scores: Floats, outcomes: Sequence[str | None]) -> Flags:
+    """Which decisions were the side at or above the threshold, by the words recorded with them;
+    only where a card has no words, or other ones since, by the score."""
+    words = card.outputs.outcome
+    threshold = words.threshold if words is not None else 0.5
+    found = scores >= threshold
+    if words is not None:
+        known = np.array([one in (words.at_or_above, words.below) for one in outcomes], dtype=bool)
+        told = np.array([one == words.at_or_above for one in outcomes], dtype=bool)
+        found = np.where(known, told, found)
+    return np.asarray(found, dtype=np.bool_)
+
+
+def realise(scores: Floats, positive: Flags, upside: Flags) -> Realised:
     """Figures of at least one labelled decision; scores are probabilities."""
-    n, right = scores.size, int(((scores >= threshold) == positive).sum())
+    n, right = scores.size, int((upside == positive).sum())
     losses = (scores - positive) ** 2
     found, interval = area(scores, positive)
     bins = calibrated(scores, positive)
@@ -131,7 +196,7 @@ def realise(scores: Floats, positive: NDArray[np.bool_], threshold: float) -> Re
     )
 
 
-def area(scores: Floats, positive: NDArray[np.bool_]) -> tuple[float | None, Interval | None]:
+def area(scores: Floats, positive: Flags) -> tuple[float | None, Interval | None]:
     """Chance that a positive one scores above another (ties count half), with DeLong's interval.
 
     No interval where the classes do not overlap: its variance would be zero, which it is not.
@@ -152,7 +217,7 @@ def area(scores: Floats, positive: NDArray[np.bool_]) -> tuple[float | None, Int
     return found, Interval(low, high)
 
 
-def calibrated(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Bin, ...]:
+def calibrated(scores: Floats, positive: Flags) -> tuple[Bin, ...]:
     """The bins of equal width that hold anything."""
     places = np.clip((scores * BINS).astype(np.int64), 0, BINS - 1)
     bins = []
@@ -165,7 +230,7 @@ def calibrated(scores: Floats, positive: NDArray[np.bool_]) -> tuple[Bin, ...]:
     return tuple(bins)
 
 
-def spiegelhalter(scores: Floats, positive: NDArray[np.bool_]) -> float | None:
+def spiegelhalter(scores: Floats, positive: Flags) -> float | None:
     """Two-sided p-value of calibrated scores; None where all are 0, 1/2 or 1."""
     weights = 1 - 2 * scores
     variance = float((weights**2 * scores * (1 - scores)).sum())
@@ -175,11 +240,11 @@ def spiegelhalter(scores: Floats, positive: NDArray[np.bool_]) -> float | None:
     return float(2 * special.ndtr(-abs(z)))
 
 
-def estimate(scores: Floats, threshold: float) -> Figures:
+def estimate(scores: Floats, upside: Flags) -> Figures:
     """The figures that calibrated scores would have, without labels: each score counts as that
     share of a positive decision."""
     chance = np.clip(scores, 0.0, 1.0)
-    right = np.where(scores >= threshold, chance, 1 - chance)
+    right = np.where(upside, chance, 1 - chance)
     return Figures(
         accuracy=float(right.mean()),
         auc=_expected_area(scores, chance),

@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 from scipy import stats
 
 from gateway.monitor import proportion
 from gateway.monitor.column import Column
 
-Kind = Literal["missing", "wrong_type", "out_of_range", "unseen", "stuck", "duplicates"]
+Kind = Literal["missing", "wrong_type", "out_of_range", "unseen", "stuck", "rounded", "duplicates"]
 KINDS: tuple[Kind, ...] = ("missing", "wrong_type", "out_of_range", "unseen", "stuck")
 """What each feature is looked at for: so many tests are made of it in each window."""
 QualityState = Literal["ok", "watch", "fault"]
@@ -43,7 +44,8 @@ class Finding:
     """`count` of `n` values; `at_least` and `reference_at_most` say how far either share
     may be from what was counted (one-sided, exact).
 
-    For `stuck` all four speak of the most frequent value. `chance`: p-value of the test.
+    For `stuck` all four speak of the most frequent value, for `rounded` of the distinct ones that
+    are multiples of a step. `chance`: p-value of the test.
     """
 
     kind: Kind
@@ -55,6 +57,11 @@ class Finding:
     reference_share: float
     reference_at_most: float
     chance: float = 1.0
+    ids: tuple[str, ...] = ()
+    """A few of the decisions whose answers it is about."""
+    level: str | None = None
+    """Of `unseen`: the category that the card names and the reference does not show; of `rounded`:
+    the step in which scores come."""
 
 
 def inspect(reference: Column, window: Column, alpha: float) -> tuple[Finding, ...]:
@@ -69,9 +76,9 @@ def inspect(reference: Column, window: Column, alpha: float) -> tuple[Finding, .
             reference.out_of_range,
             reference.present,
         ),
-        ("unseen", window.unseen, window.present, reference.unseen, reference.present),
     ]
     findings = [excess(*pair, alpha) for pair in pairs if pair[1] > 0]
+    findings.extend(unseen(reference, window, alpha))
     findings.extend(stuck(reference, window, alpha))
     return tuple(finding for finding in findings if finding.state != "ok")
 
@@ -100,6 +107,25 @@ def settled(found: Finding, *, suspected: bool) -> Finding:
     if found.state == "fault" and found.chance >= CERTAIN and not suspected:
         return replace(found, state="watch")
     return found
+
+
+def unseen(reference: Column, window: Column, alpha: float) -> list[Finding]:
+    """Categories that the card does not name, taken as one; or one that it names and the reference
+    never shows, each for itself: all of those together a sample may lack by chance. The least
+    likely is told; the risk is shared by all that are looked at."""
+    named: list[tuple[str, int]] = []
+    absent = 0
+    if reference.counts is not None and window.counts is not None and window.numbers is None:
+        places = np.flatnonzero(reference.counts[:-1] == 0).tolist()
+        absent = len(places)
+        told = window.levels or ()
+        named = [(str(told[at]), int(window.counts[at])) for at in places if window.counts[at]]
+    level, n, m = alpha / (1 + absent), window.present, reference.present
+    found = [replace(excess("unseen", count, n, 0, m, level), level=name) for name, count in named]
+    found = [one for one in found if one.state == "fault"]
+    if window.unseen:
+        found.append(excess("unseen", window.unseen, n, reference.unseen, m, level))
+    return sorted(found, key=lambda one: one.chance)[:1]
 
 
 def stuck(reference: Column, window: Column, alpha: float) -> list[Finding]:

@@ -77,7 +77,7 @@ class Reference:
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(f"reference: columns of {sorted(lengths)} rows; one length is needed")
         columns = {f.name: Column.of_reference(f, rows[f.name]) for f in known}
-        known_scores = None if scores is None else score_column(scores)
+        known_scores = None if scores is None else score_column(scores, bounds_of(card))
         places = [(places_of_feature(feature, columns[feature.name], BINS)[0], at)
                   for at, feature in enumerate(card.features)
                   if feature.name in columns and columns[feature.name].comparable]  # fmt: skip
@@ -97,10 +97,18 @@ class Reference:
         )
 
 
-def score_column(scores: NDArray[Any]) -> Column:
+def bounds_of(card: Card) -> tuple[float, float] | None:
+    """Where scores may lie; a probability may be beyond by what single precision rounds."""
+    return (-1e-6, 1 + 1e-6) if card.outputs.score.kind == "probability" else None
+
+
+def score_column(
+    scores: NDArray[Any], bounds: tuple[float, float] | None = None, wrong_type: int = 0
+) -> Column:
+    """`wrong_type`: of the NaN, how many are no numbers instead of missing."""
     values = np.asarray(scores, dtype=np.float64)
     kept = single(values[~np.isnan(values)])
-    return of_numbers(None, kept, values.size - kept.size, 0, None)
+    return of_numbers(bounds, kept, values.size - kept.size - wrong_type, wrong_type, None)
 
 
 def adverse_count(card: Card, scores: NDArray[Any]) -> int | None:

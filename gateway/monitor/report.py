@@ -67,8 +67,11 @@ class FeatureReport:
 
 @dataclass(frozen=True)
 class ScoreReport:
+    """`state` is that of the drift; `quality`: what is wrong with the answers."""
+
     state: str
     drift: Drift
+    quality: tuple[Finding, ...]
     before: Summary | None
     after: Summary
 
@@ -114,9 +117,13 @@ class WindowReport:
     `first_leaf` and `last_leaf` may hold rows of other windows too: `first_id` and `last_id` name
     the decisions. `joint`: all features together. `judged`: it holds enough to be compared;
     `examples`: decisions spread over it. `opened`, `resolved`: causes whose alarm begins or ends.
+    `verdicts`: by cause, the states that are not `ok`. `artifact`: digest of what answered; `anew`:
+    another than in the windows before.
     """
 
     id: str
+    artifact: str
+    anew: bool
     reference: str
     first_leaf: int
     last_leaf: int
@@ -129,6 +136,7 @@ class WindowReport:
     judged: bool
     examples: tuple[str, ...]
     state: str
+    verdicts: Mapping[str, str]
     alpha: float
     features: tuple[FeatureReport, ...]
     duplicates: Finding | None

@@ -144,7 +144,7 @@ def by_features(
     found = {}
     for feature in card.used:
         value = rows[feature.name][row]
-        if value is None:
+        if value is None or value != value:  # NaN stands for what is no number
             found[feature.name] = "missing"
         elif feature.type == "category":
             known = value in (feature.categories or ())

@@ -11,7 +11,7 @@ decisions is a `drift`. All state is integers, so a restart continues to the bit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +57,19 @@ class Alarm:
     begun: int
     size: float
     confirmed: bool
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the sequential detectors said during a window: their state at its end, the alarms, and
+    by cause how near each then was to one."""
+
+    state: SequenceState = SequenceState()
+    alarms: tuple[Alarm, ...] = ()
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+NOTHING_HEARD = Heard()
 
 
 def begin(panel: Panel) -> SequenceState:

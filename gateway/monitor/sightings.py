@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.monitor.alert import Severity, Sighting
 from gateway.monitor.attribution import PREFIX, RANKING
-from gateway.monitor.drift import Drift
+from gateway.monitor.drift import Drift, telling_state
 from gateway.monitor.quality import Finding
 from gateway.monitor.readability import Readability
 from gateway.monitor.report import (
@@ -74,7 +74,7 @@ Told = tuple[str, str, Severity, Callable[[], dict[str, Any]]]
 
 def _of_features(report: WindowReport) -> Iterator[Told]:
     for feature in report.features:
-        state = "not_enough_data" if feature.drift.suppressed_by else feature.drift.state
+        state = telling_state(feature.drift)
         cause = f"feature/{feature.name}"
         shown = partial(_shown, feature, feature.drift)
         yield cause, state, _severity(feature.drift), shown
@@ -86,9 +86,21 @@ def _of_features(report: WindowReport) -> Iterator[Told]:
 
 def _of_scores(report: WindowReport) -> Iterator[Told]:
     score, outcome = report.score, report.outcome
-    state = "not_enough_data" if report.joint.suppressed_by else report.joint.state
-    yield "joint", state, _severity(report.joint), partial(_drift, report.joint)
-    yield "score", score.state, _severity(score.drift), partial(_shown, score, score.drift)
+    for found in score.quality:
+        grave: Severity = "critical" if _is_grave(found) else "warning"
+        yield f"quality/score/{found.kind}", found.state, grave, partial(_of_answers, found)
+    yield (
+        "joint",
+        telling_state(report.joint),
+        _severity(report.joint),
+        partial(_drift, report.joint),
+    )
+    yield (
+        "score",
+        telling_state(score.drift),
+        _severity(score.drift),
+        partial(_shown, score, score.drift),
+    )
     if outcome is not None:
         told = {"share": outcome.share, "reference_share": outcome.reference_share}
         shown = partial(_drift, outcome.drift, told)
@@ -117,7 +129,7 @@ def _of_family(report: WindowReport) -> Iterator[Told]:
 
 def _of_baseline(report: WindowReport) -> Iterator[Told]:
     for cause, found in report.baseline.drifts.items():
-        state = "not_enough_data" if found.suppressed_by else found.state
+        state = telling_state(found)
         yield f"baseline/{cause}", state, _severity(found), partial(_drift, found)
 
 
@@ -126,10 +138,10 @@ def _of_attributions(report: WindowReport) -> Iterator[Told]:
     if found is None:
         return
     for one in found.features:
-        state = "not_enough_data" if one.drift.suppressed_by else one.drift.state
+        state = telling_state(one.drift)
         told: dict[str, Any] = {"before": one.before, "after": one.after}
         yield f"{PREFIX}{one.name}", state, _severity(one.drift), partial(_drift, one.drift, told)
-    state = "not_enough_data" if found.ranking.suppressed_by else found.ranking.state
+    state = telling_state(found.ranking)
     told = {
         "before": [one.name for one in sorted(found.features, key=lambda one: -one.before)],
         "after": [one.name for one in sorted(found.features, key=lambda one: -one.after)],
@@ -143,7 +155,7 @@ def _of_slices(report: WindowReport) -> Iterator[Told]:
         for cause in one.waiting:
             yield f"{one.prefix}{cause}", "not_enough_data", "warning", dict
         for cause, found in one.drifts.items():
-            state = "not_enough_data" if found.suppressed_by else found.state
+            state = telling_state(found)
             told = {"slice": {one.key: one.value, "n": one.n}}
             yield f"{one.prefix}{cause}", state, _severity(found), partial(_drift, found, told)
 
@@ -195,7 +207,15 @@ def _severity(found: Drift) -> Severity:
 
 
 def _is_grave(found: Finding) -> bool:
-    return found.kind == "stuck" or found.share - found.reference_share >= CRITICAL_SHARE
+    if found.kind in ("stuck", "rounded"):
+        return found.kind == "stuck"
+    return found.share - found.reference_share >= CRITICAL_SHARE
+
+
+def _of_answers(found: Finding) -> dict[str, Any]:
+    """With a few of the decisions that it is about, where there are some."""
+    told: dict[str, Any] = {"decisions": list(found.ids)} if found.ids else {}
+    return told | {"finding": asdict(found)}
 
 
 def _drift(found: Drift, more: Mapping[str, Any] | None = None) -> dict[str, Any]:

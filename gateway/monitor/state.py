@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from gateway.monitor.answers import Steps
 from gateway.monitor.baseline import Baseline
 from gateway.monitor.bias import Block, Fresh
 from gateway.monitor.sequential import SequenceState
@@ -23,7 +24,8 @@ class SeriesState:
     `alarms`: causes that are alarming now. `pending`: by `key/value`, outcomes since a group was
     first seen below the ratio. `blocks`: group counts of the last decisions, oldest first; `begun`:
     when each block did. `sequence`: of the detectors at the last window's end; `baseline`: what
-    production was until then; `slices`: and parts of it.
+    production was until then; `slices`: and parts of it. `artifact`: the one that all of it is of;
+    `anew`: that took the place of another since the last window; `steps`: in which scores came.
     """
 
     number: int = 0
@@ -36,6 +38,18 @@ class SeriesState:
     sequence: SequenceState = SequenceState()
     baseline: Baseline = Baseline()
     slices: Slices = Slices()
+    artifact: str = ""
+    anew: bool = False
+    steps: Steps = Steps()
+
+    def of_artifact(self, artifact: str) -> SeriesState:
+        """For decisions of an artifact. What was learned of another one, under the same version
+        name, says nothing of this one: only numbers go on, and alarms until they are judged."""
+        if self.artifact == artifact:
+            return self
+        if not self.artifact:
+            return replace(self, artifact=artifact)
+        return SeriesState(number=self.number, alarms=self.alarms, artifact=artifact, anew=True)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,6 +62,9 @@ class SeriesState:
             running=dict(data["running"]),
             suspected=tuple(data.get("suspected", ())),
             alarms=tuple(data["alarms"]),
+            artifact=data.get("artifact", ""),
+            anew=data.get("anew", False),
+            steps=Steps.from_json(data.get("steps") or asdict(Steps())),
             pending={
                 name: (since[0], since[1], since[2], since[3])
                 for name, since in data["pending"].items()

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from gateway.card import Card
 from gateway.modelsettings import DriftSettings
 from gateway.monitor.column import Column
-from gateway.monitor.reference import Reference, duplicates, score_column
+from gateway.monitor.reference import Reference, bounds_of, duplicates, score_column
+from gateway.protocol.tensor import Fault
 
 
 @dataclass(frozen=True)
 class Decision:
     """One row of an exchange; `values` in the order of the card's features, None = missing.
-    `attributions`: of the card's used features, in their order; None: not explained here."""
+    `attributions`: of the card's used features, in their order; None: not explained here.
+    `flaw`: what is wrong with an answer that has no score where one is declared."""
 
     leaf: int
     at: int
@@ -33,6 +35,7 @@ class Decision:
     values: tuple[object, ...]
     groups: Mapping[str, str]
     attributions: tuple[float, ...] | None = None
+    flaw: Fault | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +102,10 @@ class Window:
             for feature, values in by_feature
         }
 
-    def scores(self) -> Column:
+    def scores(self, card: Card) -> Column:
         read = [np.nan if d.score is None else d.score for d in self.decisions]
-        return score_column(np.array(read, dtype=np.float64))
+        wrong = sum(d.flaw is not None and d.flaw != "missing" for d in self.decisions)
+        return score_column(np.array(read, dtype=np.float64), bounds_of(card), wrong)
 
     def rows(self, reference: Reference) -> NDArray[np.float64]:
         """As the reference's domain classifier sees them."""

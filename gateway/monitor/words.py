@@ -31,7 +31,7 @@ TOP = 3
 
 FINDINGS = {
     "missing": "is missing in",
-    "wrong_type": "has a value of the wrong kind in",
+    "wrong_type": "has a value of the wrong type in",
     "out_of_range": "is outside the range its card names in",
     "unseen": "has a category that its card does not name in",
 }
@@ -65,7 +65,8 @@ def sentences(
             f"one of each, a classifier picks the newer in {percent(joint.comparison.effect + 0.5)}"
             f" of the cases, by chance it would be 50 %; {seen(joint)}."
         )
-    if score.before is not None:
+    told.extend(about_answers(finding) for finding in score.quality)
+    if score.before is not None and not score.drift.suppressed_by:
         told.extend(about_drift("The score", score.drift, score.before, score.after))
     if outcome is not None:
         told.extend(about_outcome(outcome))
@@ -99,9 +100,43 @@ def about_quality(name: str, finding: Finding) -> str:
         return f"{name} has one and the same value in all {finding.n} decisions; " + (
             f"in the reference {varies} of the values differ from the most frequent one."
         )
+    if finding.level is not None:
+        return (
+            f"{name} is `{finding.level}`, which the reference never shows, in "
+            f"{percent(finding.share)} of the decisions ({finding.count} of {finding.n})."
+        )
     return (
         f"{name} {FINDINGS[finding.kind]} {percent(finding.share)} of the decisions "
         f"({finding.count} of {finding.n}); in the reference {percent(finding.reference_share)}."
+    )
+
+
+ANSWERS = {
+    "missing": "have no score where the card declares one",
+    "wrong_type": "have something that is no number in place of the score",
+    "out_of_range": "have a score outside the range of what it is",
+}
+
+
+def about_answers(finding: Finding) -> str:
+    if finding.kind == "rounded":
+        return (
+            f"The score comes in steps of {finding.level}: so do {finding.count} of its "
+            f"{finding.n} different values, of those it is compared with "
+            f"{percent(finding.reference_share)}."
+        )
+    if finding.kind == "stuck":
+        return f"The score is one and the same in all {finding.n} decisions."
+    return (
+        f"{percent(finding.share)} of the answers ({finding.count} of {finding.n}) "
+        f"{ANSWERS[finding.kind]}."
+    )
+
+
+def about_artifact(artifact: str) -> str:
+    return (
+        f"The first window of artifact {artifact[:12] or '(none)'}: another one bore the version's "
+        "name before, and what was learned of its traffic is forgotten."
     )
 
 
@@ -156,13 +191,14 @@ def about_sequence(found: SequenceReport) -> str:
 
 def about_family(found: FamilyReport) -> str:
     said = found.verdict
+    of = f" of window {said.window}" if said.window else ""
     if said.why is not None:
-        return f"`{said.detector}` said nothing: {said.why}."
+        return f"`{said.detector}` said nothing{of}: {said.why}."
     count = "for the first time" if found.running == 1 else f"in {found.running} windows running"
     level = said.threshold
     told = [name for name, p in zip(said.features, said.p_values) if level is None or p < level]
     where = f" in {', '.join(f'`{name}`' for name in told)}" if told else ""
-    return f"`{said.detector}` sees drift{where}, {count}."
+    return f"`{said.detector}` sees drift{where}{of}, {count}."
 
 
 BEFORE = {

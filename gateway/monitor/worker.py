@@ -16,26 +16,22 @@ from numpy.typing import NDArray
 
 from gateway.artifacts import Artifacts
 from gateway.card import Card
-from gateway.detectors.foreign import Broken, Foreign, Specification
+from gateway.detectors.foreign import Foreign
 from gateway.explain.rows import take
 from gateway.explain.worker import Explanations, as_columns, read_parquet
 from gateway.modelsettings import DriftSettings
 from gateway.monitor.alert import Sighting
 from gateway.monitor.attribution import ROWS_AT_MOST, AttributionReference
 from gateway.monitor.baseline import SLOTS
-from gateway.monitor.family import (
-    FamilyVerdict,
-    chosen,
-    reference_rows,
-    verdict_of,
-    window_rows,
-)
+from gateway.monitor.familyqueue import FamilyQueue
 from gateway.monitor.feed import Feed
-from gateway.monitor.judge import Heard, judge
+from gateway.monitor.flaws import level_of, stuck_lately
+from gateway.monitor.judge import judge
 from gateway.monitor.panel import Panel, panel_of
 from gateway.monitor.readability import Readability, count
 from gateway.monitor.reference import Reference
 from gateway.monitor.report import WindowReport
+from gateway.monitor.sequential import Heard
 from gateway.monitor.sightings import heard, unread
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
@@ -86,7 +82,7 @@ class Windows:
         so explains the reference; None: attributions are not judged."""
         self._explanations = explanations
         self._attributed: dict[tuple[Any, ...], AttributionReference | None] = {}
-        self._foreign = foreign
+        self.family = FamilyQueue(foreign)
         self._artifacts = artifacts
         self._told = told
         self._series: dict[str, Series] = {}
@@ -127,6 +123,7 @@ class Windows:
             told += self._close(series)
         series.follow(model, version)
         if series.window is None:
+            series.state = series.state.of_artifact(version.artifact or "")
             series.window = Window(model.name, version.name, arm)
         series.window.add(decision)
         full = series.window.is_full(series.settings)
@@ -145,8 +142,17 @@ class Windows:
         return [
             heard(series.window.series, series.state.number + 1, alarm, decision.id, decision.at)
             for alarm, decision in feed.take(series.window, card, whole=whole)
-            if alarm.confirmed
+            if alarm.confirmed and not self._is_stuck(series, alarm.cause)
         ]
+
+    def _is_stuck(self, series: Series, cause: str) -> bool:
+        """Whether an alarm waits for its window's end, for what it saw may be a fault of data."""
+        window, card = series.window, series.version.card
+        assert window is not None
+        assert card is not None
+        reference = self._reference(series.model, series.version)
+        level = level_of(card, series.settings.drift.alpha)
+        return stuck_lately(window, cause, card, reference, level)
 
     def _feed_of(self, series: Series) -> Feed | None:
         """Made anew at the beginning of a window, when artifact, reference or settings changed."""
@@ -224,6 +230,8 @@ class Windows:
             series = self._series[key] = Series(None, state, model, version, _settings(model))
             if told and "readability" in told:  # else a former release's
                 series.readability = Readability(**told["readability"])
+            if told and (lost := told.get("asked")) is not None:
+                self.family.lose(key, lost)
         return series
 
     def _close(self, series: Series) -> list[WindowReport]:
@@ -235,7 +243,10 @@ class Windows:
         said = Heard(series.state.sequence) if series.feed is None else series.feed.heard()
         try:
             reference = self._reference(series.model, series.version)
-            verdict = self._ask_family(series, window, reference)
+            verdict = self.family.exchange(
+                series.model, series.version, window, series.state.number + 1, reference,
+                series.settings.drift, series.settings.minimum,
+            )  # fmt: skip
             report, series.state = judge(
                 window, reference, series.version.card, series.settings, series.state, said,
                 verdict, self._attributions(series),
@@ -270,42 +281,6 @@ class Windows:
             except Exception:
                 log.exception("%s/%s: attributions are not judged", model.name, version.name)
         return self._attributed[key]
-
-    def _ask_family(
-        self, series: Series, window: Window, reference: Reference
-    ) -> FamilyVerdict | None:
-        """What the model's detector of another family says; None where it names none."""
-        named = series.model.monitor.get("detector")
-        if named is None or len(window) < series.settings.minimum:
-            return None
-        if self._foreign is None:
-            return FamilyVerdict(named, len(window), why="alibi-detect is not installed")
-        card, detector = series.version.card, named.removeprefix("alibi.")
-        assert card is not None
-        features = chosen(card, reference, detector)
-        if not features:
-            return FamilyVerdict(named, len(window), why="no feature is of its kind")
-        rules = series.settings.drift
-        arguments = series.model.monitor.get("detector_arguments") or {}
-        asked = Specification(
-            key=f"{window.series} {reference.digest} {series.version.artifact} {named} "
-                f"{rules.alpha} {sorted(arguments.items())}",
-            detector=detector,
-            alpha=rules.alpha,
-            reference=reference_rows(card, reference, detector, features),
-            categories=[i for i, f in enumerate(features) if f.type == "category"],
-            arguments=arguments,
-        )  # fmt: skip
-        values = [decision.values for decision in window.decisions]
-        rows = window_rows(card, reference, detector, features, values)
-        if len(rows) < series.settings.minimum:
-            return FamilyVerdict(named, len(rows), why="too few rows can be read")
-        try:
-            said = self._foreign.judge(asked, rows, seed=series.state.number + 1)
-        except Broken as error:
-            log.warning("%s of %r: %s", named, window, error)
-            return FamilyVerdict(named, len(rows), why=str(error))
-        return verdict_of(named, len(rows), features, said)
 
     def reference(self, model: Model, version: Version) -> Reference | None:
         """None: there is none, or it cannot be read."""
@@ -345,8 +320,7 @@ class Windows:
         return Scorer(version.card, model).scores(columns)
 
     def close(self) -> None:
-        if self._foreign is not None:
-            self._foreign.close()
+        self.family.close()
 
     def to_json(self) -> dict[str, Any]:
         """What a restart needs; nothing personal."""
@@ -359,6 +333,7 @@ class Windows:
                 "first_id": first.id if first else None,
                 "n": len(series.window) if series.window else 0,
                 "readability": asdict(series.readability),
+                "asked": self.family.asked(key),
             }
         return told
 
@@ -409,6 +384,7 @@ def decisions_of(
                 values=values,
                 groups=group,
                 attributions=tuple(explained[place]["values"]) if explained else None,
+                flaw=decision.get("flaw"),
             )
         )
     return found

@@ -16,7 +16,7 @@ from gateway.protocol.dialect import Dialect
 from gateway.protocol.dialects import dialect_of
 from gateway.protocol.message import Message
 from gateway.protocol.row import NO_MAPPING, Columns, Mapped
-from gateway.protocol.tensor import Unreadable
+from gateway.protocol.tensor import BadScores, Fault, Opaque, Unreadable
 from gateway.table import Model
 
 T = TypeVar("T")
@@ -39,6 +39,23 @@ class Reader:
         """One finite score a row."""
         message = Message.of(body, headers)
         return _guarded(lambda: self.dialect.read_scores(card, self.mapping, message))
+
+    def faults(
+        self, card: Card, body: bytes, headers: Pairs, rows: int
+    ) -> list[tuple[float | None, Fault | None]]:
+        """By row, the score or what is wrong, of an answer that cannot be read as a whole. What
+        is no answer of the card's kind at all lacks the score of each row; Opaque is none."""
+        try:
+            found: list[tuple[float | None, Fault | None]]
+            found = [(score, None) for score in self.scores(card, body, headers)]
+        except BadScores as error:
+            found = list(zip(error.scores, error.faults))
+        except Opaque:
+            raise
+        except Unreadable:
+            found = []
+        lacking: list[tuple[float | None, Fault | None]] = [(None, "missing")]
+        return (found + lacking * max(0, rows - len(found)))[:rows]
 
     def rows(self, body: bytes, headers: Pairs) -> list[Any]:
         """All that an answer says, one JSON value a row."""

@@ -1,20 +1,23 @@
 """Rows of JSON to the canonical form: a column a feature, a score a row. Pure.
 
 The canonical form of every protocol: feature name -> one value a row (None: missing), numbers as
-float, categories as text, in the card's order. Where the wire is ambiguous the model's `mapping`
-says what is meant; nothing is guessed that could be wrong: it is Unreadable, with the reason.
+float, categories as text, in the card's order. What is of another type than the card says is kept
+apart from what is missing: a `Flaw` in place of a number, a `Converted` text in place of a
+category. Where the wire is ambiguous the model's `mapping` says what is meant; nothing is guessed
+that could be wrong: it is Unreadable, with the reason.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gateway.card import Card
-from gateway.protocol.tensor import Unreadable, kind, short
+from gateway.protocol.flaw import INFINITE, NO_NUMBER, Converted
+from gateway.protocol.tensor import BadScores, Fault, Unreadable, kind, short
 
 Columns = dict[str, list[Any]]
 Mapped = Mapping[str, Any]
@@ -22,20 +25,22 @@ NO_MAPPING: Mapped = {}
 
 
 def value_of(feature_type: str, value: Any) -> Any:
-    """One value as explanations and windows take it; what is no such value is missing."""
+    """One value as explanations and windows take it; true and false count as 1 and 0."""
     if isinstance(value, list) and len(value) == 1:  # a record may hold each value in a list
         value = value[0]
+    if value is None or (isinstance(value, float) and value != value):
+        return None
     if feature_type == "category":
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
-        return value if isinstance(value, str) else None if value is None else str(value)
+        return value if isinstance(value, str) else Converted(value)
     if isinstance(value, (bool, int, float, np.generic)):
         try:
             number = float(value)
         except OverflowError:
-            return None
-        return number if math.isfinite(number) else None
-    return None
+            return INFINITE
+        return INFINITE if math.isinf(number) else number
+    return NO_NUMBER
 
 
 def columns_of_rows(card: Card, mapping: Mapped, rows: Any) -> Columns:
@@ -112,6 +117,26 @@ def score_of(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def fault_of(value: object) -> Fault:
+    """What is wrong with a value that is no score."""
+    if isinstance(value, (float, np.floating)) and value != value:
+        return "missing"
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        return "out_of_range"
+    return "missing" if value is None else "wrong_type"
+
+
+def checked_scores(
+    values: Sequence[Any] | np.ndarray[Any, Any], words: Callable[[int], str]
+) -> list[float]:
+    """One finite score a row; `words` of the first row that has none."""
+    scores = [score_of(value) for value in values]
+    if None not in scores:
+        return [score for score in scores if score is not None]
+    faults = [fault_of(v) if s is None else None for v, s in zip(values, scores)]
+    raise BadScores(words(scores.index(None)), scores, faults)
+
+
 def scores_of(card: Card, mapping: Mapped, predictions: Any) -> list[float]:
     """A number a row; of a list its column, of an object its key, both as the card or mapping say.
 
@@ -124,18 +149,16 @@ def scores_of(card: Card, mapping: Mapped, predictions: Any) -> list[float]:
         predictions = predictions.get(name)
     if not isinstance(predictions, list):
         raise Unreadable(f"predictions: a list is wanted, not {kind(predictions)}")
-    scores = []
-    for number, item in enumerate(predictions):
-        value = item
+    values = []
+    for value in predictions:
         if isinstance(value, dict):
             value = value.get(name)
         if isinstance(value, list):
             value = value[column] if column < len(value) else None
-        score = score_of(value)
-        if score is None:
-            raise Unreadable(f"predictions[{number}]: {short(item)} holds no finite score")
-        scores.append(score)
-    return scores
+        values.append(value)
+    return checked_scores(
+        values, lambda at: f"predictions[{at}]: {short(predictions[at])} holds no finite score"
+    )
 
 
 def pointed(document: Any, pointer: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,19 @@ class Unreadable(ValueError):
 
 class Opaque(Unreadable):
     """What it is about is not in the bytes."""
+
+
+Fault = Literal["missing", "wrong_type", "out_of_range"]
+
+
+class BadScores(Unreadable):
+    """An answer not all of whose rows have a score: by row the score, and what is wrong else."""
+
+    def __init__(
+        self, words: str, scores: Sequence[float | None], faults: Sequence[Fault | None]
+    ) -> None:
+        super().__init__(words)
+        self.scores, self.faults = scores, faults
 
 
 class Tensor(NamedTuple):

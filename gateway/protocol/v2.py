@@ -19,7 +19,7 @@ import orjson
 from gateway.card import Card
 from gateway.protocol.dialect import SHARED_MEMORY, Target
 from gateway.protocol.message import Message
-from gateway.protocol.row import Columns, Mapped, score_of, value_of
+from gateway.protocol.row import Columns, Mapped, checked_scores, value_of
 from gateway.protocol.tensor import (
     Opaque,
     Tensor,
@@ -385,10 +385,8 @@ def scores_of_tensors(card: Card, mapping: Mapped, outputs: Mapping[str, Tensor]
     width = math.prod(tensor.shape[1:])
     if column >= max(width, 1):
         raise Unreadable(f"output {name!r}: shape {list(tensor.shape)} has no such column")
-    values = [score_of(value) for value in tensor.data[column :: max(width, 1)]]
-    if None in values:
-        raise Unreadable(f"output {name!r}: finite numbers are wanted")
-    return [value for value in values if value is not None]
+    values = tensor.data[column :: max(width, 1)]
+    return checked_scores(values, lambda _: f"output {name!r}: finite numbers are wanted")
 
 
 def read_rows(response: Message) -> list[Any]:

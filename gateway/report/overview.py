@@ -141,6 +141,19 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
         performance(console, performed)
 
 
+def window(console: Console, document: dict[str, Any]) -> None:
+    """One window, what is not ok of it, and the command that lists its decisions."""
+    n = document["counts"]["decisions"]
+    console.print(f"[bold]{document['id']}[/]: {coloured(document['state'])}, {n} decisions from "
+                  f"{document['opened_at']} to {document['closed_at']}")  # fmt: skip
+    for sentence in document["words"]:
+        console.print(f"  {sentence}", highlight=False)
+    for cause, state in (document["verdicts"] or {}).items():
+        console.print(f"  {escape(cause)}: {coloured(state)}", highlight=False)
+    console.print(f"  {document['first_decision']} to {document['last_decision']}: headworks "
+                  f"decisions --window {document['id']}", highlight=False)  # fmt: skip
+
+
 def about_values(feature: dict[str, Any]) -> str:
     """What a window's values of one feature were, in a line."""
     found, name = feature["after"], f"`{feature['name']}`"
@@ -183,6 +196,14 @@ def performance(console: Console, document: dict[str, Any]) -> None:
     for found in document["groups"]:
         for group in found["groups"]:
             console.print(about_group(found, group), highlight=False)
+    for pair in document.get("pairs", ()):
+        low, high = pair["interval"]
+        console.print(
+            f"On {pair['n']} labelled requests that both decided, {pair['version']} had "
+            f"{pair['accuracy']:.1%} right and {pair['against']} {pair['accuracy_against']:.1%}: "
+            f"{pair['difference']:+.1%} [{low:+.1%}, {high:+.1%}], p {pair['p_value']:.2g}.",
+            highlight=False,
+        )
 
 
 def about_pair(group: dict[str, Any]) -> str:

@@ -97,6 +97,8 @@ def trace(console: Console, told: Any) -> None:
     )
     console.print(f"  {told['durability']}, priority {told['priority']}, "
                   f"fallback {told['fallback'] or 'none'}")  # fmt: skip
+    if told.get("freeze_on"):
+        console.print(f"  frozen while alerts are open of {escape(', '.join(told['freeze_on']))}")
     for one in told["shadows"]:
         words = "gets a copy" if one["copied"] else f"gets none: {one['why_not']}"
         console.print(f"shadow {one['version']} ({share_text(one['share_ppm'])}) {escape(words)}")

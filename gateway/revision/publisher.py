@@ -97,7 +97,7 @@ class Publisher:
             raise self._conflict(expected) from None
         except Owned as error:
             shown = {"ours": _shown(error.ours), "theirs": _shown(error.theirs)}
-            raise Refused(409, "owned", str(error), **shown) from None
+            raise Refused(409, error.code, str(error), **shown) from None
         except ValueError as error:
             raise Refused(422, "bad_table", str(error)) from None
 

@@ -26,6 +26,7 @@ from gateway.check import Checked, rule_references
 from gateway.declaration import MILLION
 from gateway.disk import Occupied
 from gateway.revision.edit import Edit
+from gateway.revision.freeze import Alerts, frozen_by
 from gateway.revision.merge import SECTIONS, Clash, Document, digests, merge, without_rollout
 from gateway.split import Rollout
 from gateway.table import (
@@ -57,9 +58,21 @@ class Published:
 class Owned(Exception):
     """A rule's split belongs to a rollout that runs."""
 
+    code = "owned"
+
     def __init__(self, model: str, rule: str, ours: object, theirs: object) -> None:
         super().__init__(f"rule {rule!r} of model {model!r} belongs to a running rollout")
         self.model, self.rule, self.ours, self.theirs = model, rule, ours, theirs
+
+
+class Frozen(Owned):
+    """A rule's split may not grow while an alert is not over (`gateway/revision/freeze.py`)."""
+
+    code = "frozen"
+
+    def __init__(self, model: str, rule: str, alert: str, ours: object, theirs: object) -> None:
+        super().__init__(model, rule, ours, theirs)
+        self.args = (f"rule {rule!r} of model {model!r} is frozen by alert {alert}",)
 
 
 class Clashing(Exception):
@@ -78,6 +91,8 @@ class Revisions:
     ) -> None:
         self.tables, self.artifacts, self._wall_ns = tables, artifacts, wall_ns
         self._lock = threading.RLock()  # the governor publishes from several threads
+        self.alerts: Callable[[], Alerts] = dict
+        """Those that are not over: whoever has no way to know them, knows of none."""
 
     def current(self) -> tuple[str, Document]:
         """The revision in force and what it says, to be changed by the caller."""
@@ -105,10 +120,15 @@ class Revisions:
         keep_rollouts(document, before, merged)
         if clashes:
             raise Clashing(clashes)
+        self._hold(before, merged)
         return self.publish(document | merged, parent)
 
+    def _hold(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        for model, ours, theirs, alert in frozen_by(before, after, self.alerts()):
+            raise Frozen(model, theirs["name"], alert, ours, theirs)
+
     def edit(self, edit: Edit, *, author: str, expected: str) -> Published:
-        """Put rules in the place of a model's; Conflict, Owned."""
+        """Put rules in the place of a model's; Conflict, Owned, Frozen."""
 
         def put(document: Document) -> None:
             before = copy.deepcopy(document)
@@ -118,6 +138,7 @@ class Revisions:
                 found = rule_of(document, name, rule)
                 if (found.get("rollout") or None) != (told or None):
                     raise Owned(name, rule, found, {**found, "rollout": told})
+            self._hold(before, document)
 
         return self.change(put, author=author, reason=edit.reason, origin="api", expected=expected)
 

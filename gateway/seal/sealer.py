@@ -39,6 +39,7 @@ from gateway.seal.leaf import (
     encode_leaf,
 )
 from gateway.seal.notary import Notary
+from gateway.seal.standing import StandingAlerts
 from gateway.settings import LedgerSettings
 from gateway.table import Model, Table, TableStore
 from gateway.telemetry.metrics import Metrics
@@ -69,6 +70,7 @@ class Sealer:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._tables: dict[str, Table] = {}
         self.joining = Joining(state, BodyReader(state, keys), self._model, self.ledger.number)
+        self.standing = StandingAlerts(state, self.ledger.number)
         self.garbled: dict[str, str] = {}
         self._reported: set[str] = set()
         self._looked_at = clock.steady()
@@ -142,6 +144,7 @@ class Sealer:
         self.bodies.commit()
         self.ledger.commit()
         self._within_step = False
+        self.standing.keep(self.ledger.number)
         for future, number in told:
             future.set_result(number)
         self._tidy()
@@ -254,6 +257,8 @@ class Sealer:
                 told |= self._joined(sealed)
         leaf = encode_leaf(kind, entry.header, source=(source, entry.sequence), **told)
         self.ledger.append(place, leaf, source, entry.sequence)
+        if kind == "alert":
+            self.standing.take(header)
         self.metrics.count("headworks_sealed", kind)
 
     def _joined(self, sealed: Sealed) -> dict[str, Any]:

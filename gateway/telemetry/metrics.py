@@ -66,6 +66,10 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
     "headworks_alerts": ("What happened to alerts.", ("model", "event")),
+    "headworks_detector_unjudged": (
+        "Windows that a detector of another family was not asked of in time.",
+        (),
+    ),
     "headworks_alerts_dropped": ("Causes without an alert, since there are too many.", ()),
     "headworks_webhook": (
         "Alerts sent: taken, refused, failed; dropped after an hour.",

@@ -62,8 +62,11 @@ def test_a_window_is_judged_without_it(place):  # noqa: F811
     """The report says why the detector said nothing; everything else is judged."""
     artifacts, model = place
     named = replace(model, monitor=model.monitor | {"detector": "alibi.TabularDrift"})
-    (report,) = [one for one in run(Windows(artifacts, {}, Foreign(NOTHING)), named,
-                                    stream(model, 300)) if isinstance(one, dict)]  # fmt: skip
+    windows, decisions = Windows(artifacts, {}, Foreign(NOTHING)), stream(model, 600)
+    told = run(windows, named, decisions[:300])
+    windows.family.settle()
+    told += run(windows, named, decisions[300:])
+    _, report = [one for one in told if isinstance(one, dict)]
     assert report["family"]["state"] == "not_enough_data"
     assert "nowhere" in report["family"]["verdict"]["why"]
     assert report["judged"]
@@ -164,9 +167,14 @@ def test_windows_are_judged_by_it(place, foreign):  # noqa: F811
     """A feature that moves in the first window: watch, then drift, named in words."""
     artifacts, model = place
     named = replace(model, monitor=model.monitor | {"detector": "alibi.TabularDrift"})
-    told = run(Windows(artifacts, {}, foreign), named, stream(model, 900, moved=0.12))
+    windows, decisions = Windows(artifacts, {}, foreign), stream(model, 1200, moved=0.12)
+    told = []
+    for start in range(0, 1200, 300):
+        told += run(windows, named, decisions[start : start + 300])
+        windows.family.settle()
     reports = [one for one in told if isinstance(one, dict)]
-    assert [one["family"]["state"] for one in reports] == ["watch", "drift", "drift"]
-    assert "detector" in reports[1]["opened"]
-    assert any("`alibi.TabularDrift` sees drift in `lvr`" in w for w in reports[1]["words"])
-    assert len(reports[1]["family"]["verdict"]["p_values"]) == 11
+    states = [one["family"]["state"] for one in reports]
+    assert states == ["not_enough_data", "watch", "drift", "drift"]
+    assert "detector" in reports[2]["opened"]
+    assert any("`alibi.TabularDrift` sees drift in `lvr`" in w for w in reports[2]["words"])
+    assert len(reports[2]["family"]["verdict"]["p_values"]) == 11

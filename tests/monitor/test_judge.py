@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.card import Card
-from gateway.monitor.judge import inspected, judge
+from gateway.monitor.flaws import inspected, level_of
+from gateway.monitor.judge import judge
 from gateway.monitor.reference import Reference
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
@@ -160,10 +161,10 @@ def test_a_fault_that_may_be_chance_waits_for_the_next_window():
 def test_faults_share_their_level_among_features_and_kinds():
     """Three features, five kinds: 0.01 / 15."""
     window = with_missing(2, 4)
-    found = inspected(window.columns(CARD, REFERENCE), REFERENCE, 0.01)["lvr"][0]
+    found = inspected(window.columns(CARD, REFERENCE), REFERENCE, level_of(CARD, 0.01))["lvr"][0]
     assert 0.01 / 15 > found.chance > 1e-6
     assert found.state == "fault"
-    tight = inspected(window.columns(CARD, REFERENCE), REFERENCE, found.chance * 14)["lvr"][0]
+    tight = inspected(window.columns(CARD, REFERENCE), REFERENCE, found.chance / 2)["lvr"][0]
     assert tight.state == "watch"
 
 
@@ -291,6 +292,7 @@ def test_order_within_a_window_changes_nothing(rows, dice):
     assert json.loads(json.dumps(one.to_json(), allow_nan=False)) == one.to_json()
 
 
+@pytest.mark.timeout(900)
 def test_false_alarms_are_rare():
     """2,000 windows without drift, over 20 references: few look odd, at most two alarm."""
     odd = alarms = 0

@@ -162,28 +162,13 @@ def test_a_shadow_has_the_label_of_the_decision_that_was_given(chunk):
 def test_a_cohort_is_measured_by_the_card_it_was_decided_with():
     """A day later the threshold is another and the version has a new card: the old day's figures
     stay, and so do those of a version that is gone."""
-
-    def table(threshold, *versions):
-        words = SimpleNamespace(**vars(WORDS), threshold=threshold)
-        outputs = SimpleNamespace(score=CARD.outputs.score, outcome=words)
-        card = SimpleNamespace(card=SimpleNamespace(outputs=outputs))
-        model = SimpleNamespace(name="m", versions=dict.fromkeys(versions, card))
-        return SimpleNamespace(models={"m": model})
-
-    tables = {"r": table(0.5, "v0", "v1"), "s": table(0.9, "v1")}
+    tables = {"r": table_of(0.5, "v0", "v1"), "s": table_of(0.9, "v1")}
     leaves = [exchange(one) for one in IDS[:3]]
     leaves[1]["record"] |= {"revision": "s", "at": leaves[1]["record"]["at"] + 86_400 * 10**9}
+    leaves[1]["decisions"] = [{"score": 0.75, "outcome": "deny"}]
     leaves[2]["record"] |= {"version": "v0"}
     leaves.append(feedback([(0, 1, 1), (1, 1, 1), (2, 1, 1)]))
-    catalog = Catalog(None)
-    for number, leaf in enumerate(leaves):
-        for name, row in rows_of(number, leaf):
-            catalog.add(name, row)
-    catalog.commit(len(leaves), {})
-    store = SimpleNamespace(load=tables.__getitem__)
-    with closing(catalog.cursor()) as cursor:
-        told = performed(cursor, store, tables["s"].models["m"], 0)
-    catalog.close()
+    told = measured(leaves, tables)
     accuracy = {(one["version"], one["day"]): one["realised"]["figures"]["accuracy"]
                 for one in told["cohorts"]}  # fmt: skip
     assert accuracy == {("v1", "2026-11-18"): 1.0, ("v1", "2026-11-19"): 0.0,
@@ -204,6 +189,62 @@ def test_cohorts_of_shadows_have_their_primaries_labels():
         assert {arm: (one.decisions, one.told) for arm, one in found.items()} == {
             "stable": (2, 2), "shadow": (1, 1)
         }  # fmt: skip
-        scores, values = labels.members(cursor, "m", found["shadow"])
+        scores, outcomes, values = labels.members(cursor, "m", found["shadow"])
     catalog.close()
-    assert (scores.tolist(), values) == ([0.75], [0])
+    assert (scores.tolist(), outcomes, values) == ([0.75], ["approve"], [0])
+
+
+def measured(leaves, tables):
+    """What `performed` says of leaves, with these tables by revision; the last is in force."""
+    catalog = Catalog(None)
+    for number, leaf in enumerate(leaves):
+        for name, row in rows_of(number, leaf):
+            catalog.add(name, row)
+    catalog.commit(len(leaves), {})
+    store = SimpleNamespace(load=tables.__getitem__)
+    with closing(catalog.cursor()) as cursor:
+        told = performed(cursor, store, list(tables.values())[-1].models["m"], 0)
+    catalog.close()
+    return told
+
+
+def table_of(threshold, *versions):
+    words = SimpleNamespace(**vars(WORDS), threshold=threshold)
+    outputs = SimpleNamespace(score=CARD.outputs.score, outcome=words)
+    card = SimpleNamespace(card=SimpleNamespace(outputs=outputs))
+    model = SimpleNamespace(name="m", versions=dict.fromkeys(versions, card))
+    return SimpleNamespace(models={"m": model})
+
+
+def test_accuracy_is_of_what_was_decided_then():
+    """At noon the threshold went from 0.5 to 0.9. Before, 0.75 was `approve` and right; afterwards
+    `deny`, and wrong: one of two, and not none, which today's threshold would say."""
+    early, late = exchange(IDS[0]), exchange(IDS[1])
+    late["record"] |= {"revision": "s", "at": late["record"]["at"] + 10**9}
+    late["decisions"] = [{"score": 0.75, "outcome": "deny"}]
+    told = measured([early, late, feedback([(0, 1, 1), (1, 1, 1)])],
+                    {"r": table_of(0.5, "v1"), "s": table_of(0.9, "v1")})  # fmt: skip
+    (cohort,) = told["cohorts"]
+    assert cohort["realised"]["figures"]["accuracy"] == 0.5
+    assert cohort["estimated"]["accuracy"] == pytest.approx((0.75 + 0.25) / 2)
+
+
+def test_two_versions_are_compared_where_the_label_is_known():
+    """On the same requests: what each had right then, with the interval and test of pairs."""
+    leaves = []
+    for place, (told_first, said) in enumerate([("approve", "approve"), ("approve", "deny"),
+                                           ("deny", "approve"), ("deny", "deny")]):  # fmt: skip
+        first, second = exchange(IDS[place]), copied(place)
+        first["decisions"] = [{"score": 0.75, "outcome": told_first}]
+        second["decisions"] = [{"score": 0.75, "outcome": said}]
+        second["record"] |= {"version": "v2"}
+        leaves += [first, second]
+    leaves.append(feedback([(0, 1, 1), (1, 0, 1), (2, 1, 1), (3, None, 1)]))
+    told = measured(leaves, {"r": table_of(0.5, "v1", "v2")})
+    (pair,) = told["pairs"]
+    assert (pair["version"], pair["against"], pair["n"]) == ("v2", "v1", 3)
+    assert [pair[name] for name in ("both", "only_against", "only_version", "neither")] == [
+        1, 0, 2, 0
+    ]  # fmt: skip
+    assert pair["difference"] == pytest.approx(2 / 3, abs=1e-5)
+    assert pair["interval"][0] < pair["difference"] < pair["interval"][1]

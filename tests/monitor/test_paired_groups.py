@@ -173,7 +173,7 @@ EMPTY = {
     "features": (), "bias": (), "sequences": (), "slices": (), "family": None, "attributions": None,
     "outcome": None, "examples": (), "opened_at": 0, "baseline": SimpleNamespace(drifts={}),
     "joint": Drift("ok"),
-    "score": ScoreReport("ok", Drift("ok"), None, summarise(score_column(np.zeros(1)), 100)),
+    "score": ScoreReport("ok", Drift("ok"), (), None, summarise(score_column(np.zeros(1)), 100)),
 }  # fmt: skip
 
 

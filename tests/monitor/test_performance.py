@@ -15,6 +15,10 @@ scored = st.lists(
 )
 
 
+def realised(scores, positive):
+    return performance.realise(scores, positive, scores >= 0.5)
+
+
 def sample(seed: int, n: int, slope: float = 1.0):
     """Calibrated scores where slope is 1, and what became of them."""
     dice = np.random.default_rng(seed)
@@ -27,7 +31,7 @@ def test_figures_are_those_of_scikit_learn(pairs):
     """Accuracy, area with ties, Brier score, and bins that lose no decision."""
     scores = np.array([score for score, _ in pairs])
     positive = np.array([label for _, label in pairs])
-    found = performance.realise(scores, positive, 0.5)
+    found = realised(scores, positive)
     assert found.figures.accuracy == pytest.approx(metrics.accuracy_score(positive, scores >= 0.5))
     assert found.figures.brier == pytest.approx(np.mean((scores - positive) ** 2))
     fewest = min(int(positive.sum()), int((~positive).sum()))
@@ -43,7 +47,7 @@ def test_figures_are_those_of_scikit_learn(pairs):
 def test_the_estimate_is_what_random_labels_average(pairs):
     """CBPE's area is the weighted one: each score once positive with its chance, once not."""
     scores = np.array([score for score, _ in pairs])
-    found = performance.estimate(scores, 0.5)
+    found = performance.estimate(scores, scores >= 0.5)
     assert found.brier == pytest.approx(np.mean(scores * (1 - scores)))
     if found.auc is not None:
         doubled = np.concatenate([scores, scores])
@@ -57,10 +61,10 @@ def test_intervals_cover_and_calibrated_scores_pass():
     """Nominal 95 %: of 400 samples the area's and the Brier score's intervals miss 2 to 9 %, and
     Spiegelhalter's test rejects as often; seeded, so the counts are the same each time."""
     scores, positive = sample(0, 400_000)
-    truth = performance.realise(scores, positive, 0.5).figures
+    truth = realised(scores, positive).figures
     missed = {"auc": 0, "brier": 0, "calibration": 0}
     for seed in range(1, 401):
-        found = performance.realise(*sample(seed, 400), 0.5)
+        found = realised(*sample(seed, 400))
         low, high = found.auc_interval
         missed["auc"] += not low <= truth.auc <= high
         low, high = found.brier_interval
@@ -73,8 +77,8 @@ def test_overconfident_scores_are_told():
     """Half the slope at 1,000 labels: calibration is refused; the estimate was too good by as
     much as labels show."""
     scores, positive = sample(1, 1_000, slope=0.3)
-    found = performance.realise(scores, positive, 0.5)
-    missed = performance.gap(performance.estimate(scores, 0.5), found.figures)
+    found = realised(scores, positive)
+    missed = performance.gap(performance.estimate(scores, scores >= 0.5), found.figures)
     assert found.calibration_p < 1e-3
     assert missed.accuracy > 0.03
     assert missed.brier < 0
@@ -83,14 +87,14 @@ def test_overconfident_scores_are_told():
 def test_classes_that_do_not_overlap_have_no_interval():
     """DeLong's variance would be zero: rather no interval than a wrong one."""
     scores = np.linspace(0, 1, 20)
-    found = performance.realise(scores, scores > 0.5, 0.5)
+    found = realised(scores, scores > 0.5)
     assert found.figures.auc == 1.0
     assert found.auc_interval is None
 
 
 def test_one_label_is_enough_to_say_little():
     """No figure fails; what cannot be said is not."""
-    found = performance.realise(np.array([0.2]), np.array([False]), 0.5)
+    found = realised(np.array([0.2]), np.array([False]))
     assert found.figures == performance.Figures(1.0, None, pytest.approx(0.04))
     assert tuple(found.brier_interval) == (0.0, 1.0)
     wrong = performance.errors(np.array([2.0]), np.array([1.0]))

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from gateway.card import Feature
 from gateway.monitor.column import Column
 from gateway.monitor.quality import excess, inspect, repeated
+from gateway.protocol.row import columns_of_rows
 
 NUMBER = Feature(name="lvr", type="number", meaning="loan to value", range=(0, 1))
 FLAG = Feature(name="dmi", type="category", meaning="denied", categories=("no", "yes"))
@@ -72,3 +75,65 @@ def test_repeated_rows_are_told_when_they_are_many():
     """Half of the window repeated is a watch, a tenth is not."""
     assert repeated(250, 500, 20, 2380).state == "watch"
     assert repeated(50, 500, 20, 2380) is None
+
+
+def sent(feature, values):
+    """A column as it comes off the wire, of rows of JSON."""
+    card = SimpleNamespace(features=(feature,))
+    return columns_of_rows(card, {}, [{feature.name: value} for value in values])[feature.name]
+
+
+@pytest.mark.parametrize(
+    ("feature", "good", "bad", "kind"),
+    [
+        (NUMBER, 0.5, "0.5", "wrong_type"),
+        (NUMBER, 0.5, {"value": 1}, "wrong_type"),
+        pytest.param(NUMBER, 0.5, 10**400, "out_of_range", id="huge"),
+        (NUMBER, 0.5, None, "missing"),
+        (FLAG, "no", 1, "wrong_type"),
+        (FLAG, "no", True, "wrong_type"),
+        (FLAG, "no", None, "missing"),
+        (FLAG, "no", "maybe", "unseen"),
+    ],
+)
+def test_what_was_sent_is_told_by_its_own_name(feature, good, bad, kind):
+    """Of 500 rows of JSON ten are bad: the fault has the name of what is wrong with them, and no
+    other fault is told."""
+    reference = reference_numbers() if feature is NUMBER else flags(500, 5000)
+    varied = np.linspace(0, 1, 490).tolist() if feature is NUMBER else ["no", "yes"] * 245
+    told = found(reference, feature, sent(feature, [bad] * 10 + varied))
+    assert [(one.kind, one.count, one.state) for one in told.values()] == [(kind, 10, "fault")]
+    assert found(reference, feature, sent(feature, [good] * 10 + varied)) == {}
+
+
+def test_a_number_that_the_card_names_as_a_category_is_one():
+    """A code that is sent as 3 where the card says `3` is no fault: the wire has both."""
+    codes = Feature(name="code", type="category", meaning="a code", categories=("1", "3"))
+    reference = Column.of_reference(codes, np.array(["1", "3"] * 1000, dtype=object))
+    assert found(reference, codes, sent(codes, [1, 3] * 250)) == {}
+
+
+REGION = Feature(name="region", type="category", meaning="where", categories=tuple("abcdef"))
+
+
+def test_a_category_that_the_reference_never_shows_is_unseen():
+    """Named by the card, never in the reference, 3 % now: a fault that names it. Once in 500 it
+    says nothing: a sample may lack what is rare."""
+    reference = Column.of_reference(REGION, np.array(list("abcde") * 400, dtype=object))
+    told = found(reference, REGION, ["f"] * 15 + list("abcde") * 97)["unseen"]
+    assert (told.state, told.level, told.count) == ("fault", "f", 15)
+    assert told.reference_share == 0.0
+    assert found(reference, REGION, ["f"] + list("abcde") * 100) == {}
+
+
+def test_many_rare_categories_do_not_cry_wolf():
+    """Four hundred categories of which a reference of 1,000 lacks some by chance: in 200 windows of
+    the same traffic no fault, though many of their values are of what it lacks."""
+    names = tuple(f"c{place}" for place in range(400))
+    many = Feature(name="many", type="category", meaning="rare ones", categories=names)
+    dice = np.random.default_rng(3)
+    reference = Column.of_reference(many, dice.choice(np.array(names, dtype=object), 1000))
+    lacking = sum(count == 0 for count in reference.counts[:-1])
+    assert lacking > 20
+    for _ in range(200):
+        assert found(reference, many, dice.choice(np.array(names, dtype=object), 500)) == {}

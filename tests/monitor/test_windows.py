@@ -1,7 +1,9 @@
 """The fold of decisions into windows: restarts in the middle of one, detectors included."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import orjson
@@ -199,3 +201,87 @@ def test_another_background_closes_the_window(place):
     assert run(windows, quiet, decisions[:150]) == []
     (report,) = run(windows, replace(quiet, background="0" * 64), decisions[150:])
     assert report["n"] == 150
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_another_artifact_under_the_same_name_starts_anew(place, restart):
+    """What was learned of the old one is forgotten with its last window: detectors, baseline,
+    slices, windows running, groups. Numbers go on, and the first report of the new one says so."""
+    artifacts, model = place
+    known = model.monitor | {"baseline": "rolling"}
+    first = replace(model, monitor=known)
+    version = replace(model.versions["v1"], artifact=other_artifact(artifacts))
+    second = replace(first, versions={"v1": version})
+    windows = Windows(artifacts, {})
+    run(windows, first, stream(model, 600))
+    (before,) = windows.to_json().values()
+    assert before["state"]["baseline"]["slots"]
+    assert before["state"]["blocks"]
+    assert before["state"]["sequence"]["seen"] == 600
+    if restart:
+        windows = Windows(artifacts, orjson.loads(orjson.dumps(windows.to_json())))
+    said = run(windows, second, stream(model, 600))
+    third, fourth = (one for one in said if isinstance(one, dict))
+    assert [one["id"][-1] for one in (third, fourth)] == ["3", "4"]
+    assert [one["anew"] for one in (third, fourth)] == [True, False]
+    assert third["artifact"] == fourth["artifact"] == version.artifact
+    assert third["words"][0].startswith(f"The first window of artifact {version.artifact[:12]}")
+    (after,) = windows.to_json().values()
+    assert after["state"]["sequence"]["seen"] == 600
+    assert sum(slot["n"] for slot in after["state"]["baseline"]["slots"].values()) < 600
+    assert sum(sum(block["race"]["x"]) for block in after["state"]["blocks"]) == 600
+
+
+def other_artifact(artifacts):
+    """The same model under another digest: a card with one more space is another artifact."""
+    with TemporaryDirectory() as folder:
+        copied = Path(shutil.copytree(MODELS / "v1", Path(folder) / "v1"))
+        card = copied / "card.yaml"
+        card.write_text(card.read_text() + "\n")
+        return artifacts.add_folder(copied)
+
+
+@pytest.mark.parametrize("begins", [200, 330])
+def test_a_stuck_feature_is_told_before_its_drift(place, begins):
+    """Stuck in the midst of a window at a high value: its detector alarms, which is kept back until
+    the window's quality is known. No drift of the feature is ever told, only that it is stuck."""
+    artifacts, model = place
+    decisions = stream(model, 1200)
+    lvr = [f.name for f in model.versions["v1"].card.features].index("lvr")
+    stuck = [
+        one
+        if at < begins
+        else replace(one, values=(*one.values[:lvr], 0.95, *one.values[lvr + 1 :]))
+        for at, one in enumerate(decisions)
+    ]
+    told = run(Windows(artifacts, {}), model, stuck)
+    sightings = {one.cause for one in told if not isinstance(one, dict)}
+    assert "sequence/feature/lvr" not in sightings
+    reports = [one for one in told if isinstance(one, dict)]
+    opened = {cause for one in reports for cause in one["opened"]}
+    assert "quality/lvr/stuck" in opened
+    assert not {"sequence/feature/lvr", "feature/lvr"} & opened
+    alarms = [
+        a
+        for one in reports
+        for s in one["sequences"]
+        for a in s["alarms"]
+        if s["cause"] == "feature/lvr"
+    ]
+    assert any(alarm["confirmed"] for alarm in alarms)
+
+
+def test_what_is_kept_back_is_told_at_the_windows_end(place):
+    """A shift among whose values five in a row are equal is no stuck feature: it is told."""
+    artifacts, model = place
+    decisions = stream(model, 900, moved=0.12)
+    lvr = [f.name for f in model.versions["v1"].card.features].index("lvr")
+    same = [
+        replace(one, values=(*one.values[:lvr], 0.9, *one.values[lvr + 1 :]))
+        if 200 <= at < 595 and at % 10 >= 4
+        else one
+        for at, one in enumerate(decisions)
+    ]
+    told = run(Windows(artifacts, {}), model, same)
+    reports = [one for one in told if isinstance(one, dict)]
+    assert any("sequence/feature/lvr" in one["opened"] for one in reports)

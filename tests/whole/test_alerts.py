@@ -2,6 +2,7 @@
 
 import base64
 import hmac
+import subprocess
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -189,6 +190,18 @@ def test_a_window_names_its_decisions_and_they_it(gateway):
     told = gateway.api(f"/api/v1/decisions/{report['first_id']}")
     assert report["id"] in [one["name"] for one in told["windows"]]
     assert gateway.api("/api/v1/decisions", window="mortgage/v1/stable/999")["decisions"] == []
+    window = gateway.api(f"/api/v1/windows/{report['id']}")
+    assert window["report"] == report
+    assert (window["first_decision"], window["counts"]["decisions"]) == (
+        report["first_id"], report["n"]
+    )  # fmt: skip
+    assert window["artifact"] == report["artifact"] != ""
+    assert sum(window["counts"]["outcomes"].values()) == report["n"]
+    assert "decisions?window=" in window["decisions"]
+    path = f"http://{gateway.admin}/api/v1/windows/mortgage/v1/stable/999"
+    assert (httpx2.get(path).status_code, "999" in httpx2.get(path).json()["error"]) == (404, True)
+    said = subprocess.run(gateway.command("monitor", report["id"]), capture_output=True, text=True)
+    assert f"decisions --window {report['id']}" in " ".join(said.stdout.split()), said
 
 
 def test_a_backtest_says_what_other_settings_would_have_said(gateway):
