@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from gateway.condition import Condition, compile_conditions
 from gateway.declaration import MILLION
@@ -47,7 +47,6 @@ class Rollout:
     target: str
     weight_ppm: int
     holdout_ppm: int
-    control: Literal["equal", "rest"]
     shadow_ppm: int
     noise_ppm: int
 
@@ -61,7 +60,6 @@ class Rollout:
             target=told["to"],
             weight_ppm=told["weight_ppm"],
             holdout_ppm=told.get("holdout_ppm", 0),
-            control=told.get("control", "equal"),
             shadow_ppm=told.get("shadow_ppm", 0),
             noise_ppm=told.get("noise_ppm", 0),
         )
@@ -72,15 +70,13 @@ class Rollout:
             raise ValueError("weight_ppm and holdout_ppm are more than all buckets")
         if rollout.source == rollout.target:
             raise ValueError(f"from and to are both {rollout.source}")
-        if rollout.control not in ("equal", "rest"):
-            raise ValueError(f"control: {rollout.control!r} is neither equal nor rest")
         return rollout
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name, "attempt": self.attempt, "from": self.source, "to": self.target,
             "weight_ppm": self.weight_ppm, "holdout_ppm": self.holdout_ppm,
-            "control": self.control, "shadow_ppm": self.shadow_ppm, "noise_ppm": self.noise_ppm,
+            "shadow_ppm": self.shadow_ppm, "noise_ppm": self.noise_ppm,
         }  # fmt: skip
 
     def salt(self, model: str, rule: str) -> bytes:
@@ -90,8 +86,6 @@ class Rollout:
     @property
     def evidence_ppm(self) -> int:
         """Width of the canary's slice `[0, e)` that is compared with the control."""
-        if self.control == "rest":
-            return self.weight_ppm
         left = MILLION - self.holdout_ppm - max(HALF, self.weight_ppm)
         return max(0, min(self.weight_ppm, left))
 
@@ -101,9 +95,7 @@ class Rollout:
         start = max(HALF, weight)
         found = (
             Interval(0, weight, self.target, "canary"),
-            Interval(start, start + self.evidence_ppm, self.source, "control")
-            if self.control == "equal"
-            else Interval(weight, below, self.source, "control"),
+            Interval(start, start + self.evidence_ppm, self.source, "control"),
             Interval(below, MILLION, self.source, "holdout"),
         )
         return tuple(interval for interval in found if interval.low < interval.high)

@@ -26,7 +26,7 @@ from gateway.split import Rollout
 from gateway.table import Model, compile_table, make_document
 
 CONFIG = Path(__file__).parents[1] / "headworks.yaml"
-UNDER = Rollout("v2", 1, "v1", "v2", 50_000, 10_000, "equal", 1_000_000, 20_000)
+UNDER = Rollout("v2", 1, "v1", "v2", 50_000, 10_000, 1_000_000, 20_000)
 TURNS = 5
 
 

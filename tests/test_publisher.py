@@ -98,7 +98,7 @@ def test_what_is_not_taken_changes_nothing(
 
 def test_an_edit_of_a_rollouts_rule_shows_both(client: TestClient, revisions: Revisions) -> None:
     """409 with what is in force and what was wanted."""
-    trees = Rollout("trees", 1, "v1", "v2", 1000, 0, "equal", 0, 0)
+    trees = Rollout("trees", 1, "v1", "v2", 1000, 0, 0, 0)
     revisions.change(
         lambda document: set_rollout(document, "mortgage", "all", trees),
         author="rollout", reason="step", origin="rollout",

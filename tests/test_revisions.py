@@ -34,7 +34,7 @@ models:
       - {name: pilot, when: {header: {x-tenant: pilot}}, split: {v3: 100%}}
       - {name: everyone, split: {v1: 100%}, salt: pepper}
 """
-TREES = Rollout("trees", 1, "v1", "v2", 50_000, 10_000, "equal", 1_000_000, 20_000)
+TREES = Rollout("trees", 1, "v1", "v2", 50_000, 10_000, 1_000_000, 20_000)
 
 
 class Place:
@@ -325,12 +325,12 @@ def test_a_rollout_that_ends_gives_its_rule_back(place: Place) -> None:
 def test_a_rollout_wants_what_it_names(place: Place) -> None:
     """Versions that exist, a stable one that has all of the split, and a rule for itself."""
     with pytest.raises(ValueError, match="no version 'v9'"):
-        place.roll(Rollout("trees", 1, "v1", "v9", 0, 0, "equal", 0, 0))
+        place.roll(Rollout("trees", 1, "v1", "v9", 0, 0, 0, 0))
     with pytest.raises(ValueError, match="wants all of the split, not v1 1000000 ppm"):
-        place.roll(Rollout("trees", 1, "v3", "v2", 0, 0, "equal", 0, 0))
+        place.roll(Rollout("trees", 1, "v3", "v2", 0, 0, 0, 0))
     place.roll(TREES)
     with pytest.raises(Owned):
-        place.roll(Rollout("other", 1, "v1", "v3", 0, 0, "equal", 0, 0))
+        place.roll(Rollout("other", 1, "v1", "v3", 0, 0, 0, 0))
 
 
 def test_a_document_that_does_not_compile_gets_no_name(place: Place) -> None:

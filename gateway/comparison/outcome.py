@@ -67,6 +67,9 @@ class Comparison:
             "disagree": len(differing),
             "reasons": dict(reasons),
             "directions": dict(directions),
+            "turned": [place for place, row in enumerate(self.rows) if row.direction][
+                :DIFFERING_AT_MOST
+            ],
             "differing": [
                 [place, round(row.severity, DIGITS), row.reason]
                 for place, row in differing[:DIFFERING_AT_MOST]

@@ -44,6 +44,7 @@ from gateway.trouble import Trouble
 
 EXIT_JOURNAL = 74
 TICK_S = 0.1
+SECOND_NS = 10**9
 SWAP_AGAIN_S = 5.0
 JOURNAL_AGAIN_S = 1.0
 log = logging.getLogger("headworks.worker")
@@ -223,8 +224,9 @@ class Worker:
         self.metrics.tell()
 
     async def _tick(self) -> None:
-        """Ten times a second the table, once a second everything else."""
-        count, loop = 0, asyncio.get_running_loop()
+        """Ten times a second the table, once a second everything else: as soon as one is over,
+        since rollouts wait at the end of a block for every worker's mark."""
+        second, loop = 0, asyncio.get_running_loop()
         while True:
             try:
                 if self._swap_after <= asyncio.get_running_loop().time() and self.tables.changed():
@@ -233,11 +235,11 @@ class Worker:
                 if self.handler.live is not None:
                     for backend in self.handler.live.backends.values():
                         backend.tick()
-                if count % 10 == 0:
+                if (now := self.clock.steady() // SECOND_NS) != second:
+                    second = now
                     self._each_second()
             except Exception:
                 log.exception("a tick failed; the next one tries again")
-            count += 1
             due = loop.time() + TICK_S
             await asyncio.sleep(TICK_S)
             self.shadow.sampling.note(loop.time() - due)

@@ -71,7 +71,10 @@ class Attempt:
         self.author = str(created["by"])
         self.plan: Plan = replace(self.settings.plan(self.author), digest=created["digest"])
         self.stage = Stage()
-        self.judging = Judging(self.settings, self.settings.from_, self.settings.to)
+        shadowing = frozenset(n for n, step in enumerate(self.plan.steps) if step.shadow_ppm)
+        self.judging = Judging(
+            self.settings, self.settings.from_, self.settings.to, shadowing or None
+        )
         self.block_ns = round(self.settings.evidence.block * BILLION)
         self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns, answers)
         self.finding: Finding | None = None
@@ -108,8 +111,7 @@ class Attempt:
         return Rollout(
             name=self.name, attempt=self.number, source=self.settings.from_,
             target=self.settings.to, weight_ppm=step.weight_ppm,
-            holdout_ppm=self.settings.holdout, control=self.settings.control,
-            shadow_ppm=step.shadow_ppm, noise_ppm=step.noise_ppm,
+            holdout_ppm=self.settings.holdout, shadow_ppm=step.shadow_ppm, noise_ppm=step.noise_ppm,
         ).to_json()  # fmt: skip
 
     def ends_with(self) -> str:

@@ -51,7 +51,7 @@ class GroupCounts:
 
 @dataclass(frozen=True, slots=True)
 class ArmCounts:
-    """One side of the comparison in one block. Costs are in the model's own currency."""
+    """One side of the comparison in one block."""
 
     exchanges: int = 0
     bad_exchanges: int = 0
@@ -68,7 +68,6 @@ class ArmCounts:
     right: int = 0
     wrong: int = 0
     """Labels that came in this block, of decisions of first exchanges."""
-    cost: float = 0.0
     tokens: int = 0
 
 
@@ -121,9 +120,6 @@ class Block:
     control: ArmCounts = ArmCounts()
     pairs: PairCounts = PairCounts()
     late: int = 0
-    lost: int = 0
-    """Exchanges known to have happened of which no record came. Nobody knows any: an exchange
-    whose record is not durable is not answered (or its model waives that)."""
 
     def to_json(self) -> dict[str, Any]:
         return {"format": FORMAT, **_plain(self)}
@@ -209,7 +205,7 @@ def _value(name: str, value: Any, where: str) -> Any:
             and all(map(_count, value))
         ):
             return tuple(value)
-    elif name in ("cost", "degraded_s"):
+    elif name == "degraded_s":
         if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
             return float(value)
     elif _count(value):
@@ -275,7 +271,6 @@ def added(one: ArmCounts, other: ArmCounts) -> ArmCounts:
         scores=_bins_added(one.scores, other.scores),
         right=one.right + other.right,
         wrong=one.wrong + other.wrong,
-        cost=one.cost + other.cost,
         tokens=one.tokens + other.tokens,
     )
 

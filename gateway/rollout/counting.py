@@ -55,6 +55,8 @@ class Counting:
         asked = {guard.by for guard in attempt.settings.guards}
         keys = tuple(key for key in model.monitor["groups"] if key in asked)
         copies = next((one for one in rule.shadows if one.version == attempt.target), None)
+        if leaf.get("decisions_at") is not None:
+            leaf["decisions"] = orjson.loads(self._bodies.read(record["id"], leaf["decisions_at"]))
         if record["arm"] == "shadow":
             if copies is None or copies.conditions:
                 return  # of chosen exchanges: no sample of all
@@ -62,8 +64,6 @@ class Counting:
             if pair is not None:
                 attempt.tally.take_pair(pair)
             return
-        if leaf.get("decisions_at") is not None:
-            leaf["decisions"] = orjson.loads(self._bodies.read(record["id"], leaf["decisions_at"]))
         assert rule.rollout is not None
         seen = observe(leaf, context, rule.rollout, card, keys)
         if seen is None:

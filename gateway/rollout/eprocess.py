@@ -257,9 +257,12 @@ class Bounded:
     logs: tuple[float, ...] = (0.0,) * len(FRACTIONS)
     fractions: tuple[float, ...] = FRACTIONS
 
-    def after(self, x: float, mean: float, low: float) -> Bounded:
+    def after(self, x: float, mean: float, low: float, times: int = 1) -> Bounded:
+        """`times`: so many bets, one after the other, that all came out at x."""
         edge = (x - mean) / (mean - low)
-        logs = (log + math.log1p(part * edge) for log, part in zip(self.logs, self.fractions))
+        logs = (
+            log + times * math.log1p(part * edge) for log, part in zip(self.logs, self.fractions)
+        )
         return Bounded(tuple(logs), self.fractions)
 
     def log_e(self) -> float:

@@ -83,14 +83,8 @@ def _schema(settings: RolloutSettings, versions: Mapping[str, Any]) -> Iterator[
 
 def _unanswerable(settings: RolloutSettings, versions: Mapping[str, Any]) -> Iterator[Found]:
     """Settings that would be taken and never act: no record could answer what they ask."""
-    if settings.control == "rest":
-        yield "control", "rest: what is compared is a slice as wide as the canary's; leave it out"
     cards = [versions[name]["card"] for name in (settings.from_, settings.to)]
     for guard in settings.guards:
-        if guard.metric == "cost":
-            yield "guards", f"{guard.name}: no record says a cost; `tokens` can be compared"
-        if guard.metric == "label_correct" and guard.of_pairs:
-            yield "guards", f"{guard.name}: labels are of answers that were given, not of shadows'"
         if guard.metric == "score" and None in cards:
             yield "guards", f"{guard.name}: without a card of both versions there are no scores"
         if guard.metric in OF_OUTCOMES and not all(one and _outcome(one) for one in cards):

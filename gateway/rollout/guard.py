@@ -247,8 +247,9 @@ def _missing(
     if guard.of_pairs and (short := _coverage(settings.health, counts)) is not None:
         return short
     if min(found.units) < least and guard.by is None:
-        counted = "labels" if guard.metric == "label_correct" else "units"
-        what = "pairs" if guard.of_pairs else f"{counted} in each arm"
+        labelled = guard.metric == "label_correct"
+        what = "labels" if labelled else "pairs" if guard.of_pairs else "units"
+        what += "" if guard.of_pairs else " in each arm"
         return f"{min(found.units)} of {least} {what}"
     return None
 
@@ -328,7 +329,8 @@ def _coverage(health: HealthSettings, counts: Counts) -> str | None:
     share, least = counts.compared / counts.eligible, health.shadow_coverage.below / MILLION
     if share >= least:
         return None
-    return f"{share:.1%} of the shadows were compared, at least {least:.1%} is wanted"
+    told = math.floor(share * 1000) / 10  # never the share that is wanted
+    return f"{told:.1f}% of the shadows were compared, at least {least:.1%} is wanted"
 
 
 def _ailments(health: HealthSettings, counts: Counts, block: Block) -> tuple[Ailment, ...]:

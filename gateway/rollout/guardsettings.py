@@ -18,7 +18,7 @@ from gateway.declaration import Duration, Name, Section, Share
 
 Metric = Literal[
     "bad_ratio", "latency", "disagree", "flips", "positive_rate_gap", "score", "label_correct",
-    "cost", "tokens",
+    "tokens",
 ]  # fmt: skip
 Stat = Literal[
     "p50", "p90", "p95", "p99", "mean", "ks_to_reference", "psi_to_reference",
@@ -30,7 +30,7 @@ Action = Literal["rollback", "hold", "warn"]
 _TOLERANCE = re.compile(r"^(?:x(\d+(?:\.\d+)?)|([+-]\d+(?:\.\d+)?)(pp)?)$")
 _FOR = re.compile(r"^(\d+) blocks?$")
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-RELATIVE = ("latency", "cost", "tokens")
+RELATIVE = ("latency", "tokens")
 """Metrics that are compared as a ratio, `x1.15`; the others as a difference, `+0.2pp`."""
 
 
@@ -84,7 +84,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "score_shift": {"metric": "score", "stat": "ks_to_reference", "worse_than": "+0.03",
                     "on_fail": "hold"},
     "accuracy": {"metric": "label_correct", "worse_than": "-0.5pp"},
-    "cost": {"metric": "cost", "worse_than": "x1.1", "on_fail": "hold"},
     "tokens": {"metric": "tokens", "worse_than": "x1.1", "on_fail": "hold"},
 }  # fmt: skip
 """What a guard of this name is where the file says nothing else."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.rollout import guard
@@ -22,10 +23,14 @@ TIMED = {"arm_degraded": "the canary was short of endpoints for {value:.0f} s"}
 
 
 class Judging:
-    def __init__(self, settings: JudgeSettings, source: str = "", target: str = "") -> None:
-        """`source`, `target`: what the versions are called in sentences."""
+    def __init__(
+        self, settings: JudgeSettings, source: str = "", target: str = "",
+        shadowing: frozenset[int] | None = None,
+    ) -> None:  # fmt: skip
+        """`source`, `target`: what the versions are called in sentences. `shadowing`: the steps
+        that copy, in which copies can be missed and come back; None: any may."""
         self.plan = guard.Plan(settings)
-        self.names = (source, target)
+        self.names, self.shadowing = (source, target), shadowing
         self.state: guard.State | None = None
         self.blocks = self.late = 0
         self.canary = self.control = ArmCounts()
@@ -37,6 +42,9 @@ class Judging:
         self.late += block.late
         self.canary = added(self.canary, block.canary)
         self.control = added(self.control, block.control)
+        if self.shadowing is not None and block.step not in self.shadowing:
+            sound = tuple(one for one in judgement.ailments if one.name != "shadow_coverage")
+            judgement = replace(judgement, ailments=sound)
         return finding(block.ended, judgement)
 
     def verdicts(self) -> list[dict[str, Any]]:

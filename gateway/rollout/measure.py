@@ -29,7 +29,7 @@ GROUP_AT_LEAST = 50
 
 Pair = tuple[int, int]
 Sides = tuple[tuple[int, int], tuple[int, int]]
-RateOf = Literal["bad", "wrong", "noise", "pair_labels"]
+RateOf = Literal["bad", "wrong", "noise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,6 @@ class Rate:
                 return _labelled(canary), _labelled(control)
             case "noise":
                 return (pairs.triples, pairs.n10), (pairs.triples, pairs.n01)
-            case "pair_labels":
-                return (
-                    (pairs.labels, pairs.only_primary_right),
-                    (pairs.labels, pairs.only_shadow_right),
-                )
 
     def joined(self, one: Pair, other: Pair) -> Pair:
         return one[0] + other[0], one[1] + other[1]
@@ -105,29 +100,26 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class PerUnit:
-    """Logarithm of cost or tokens per unit. Sample: (units, total)."""
-
-    field: Literal["cost", "tokens"]
+class Tokens:
+    """Logarithm of tokens per unit. Sample: (units, total)."""
 
     empty = (0, 0)
 
-    def take(self, block: Block) -> tuple[tuple[int, float], tuple[int, float]]:
+    def take(self, block: Block) -> Sides:
         canary, control = block.canary, block.control
-        return ((canary.units, getattr(canary, self.field)),
-                (control.units, getattr(control, self.field)))  # fmt: skip
+        return (canary.units, canary.tokens), (control.units, control.tokens)
 
-    def joined(self, one: tuple[int, float], other: tuple[int, float]) -> tuple[int, float]:
+    def joined(self, one: Pair, other: Pair) -> Pair:
         return one[0] + other[0], one[1] + other[1]
 
-    def is_full(self, canary: tuple[int, float], control: tuple[int, float], blocks: int) -> bool:
+    def is_full(self, canary: Pair, control: Pair, blocks: int) -> bool:
         return (min(canary[0], control[0]) >= PER_UNIT_AT_LEAST
                 and min(canary[1], control[1]) > 0)  # fmt: skip
 
-    def size(self, sample: tuple[int, float]) -> int:
+    def size(self, sample: Pair) -> int:
         return sample[0]
 
-    def value(self, sample: tuple[int, float]) -> float:
+    def value(self, sample: Pair) -> float:
         return math.log(sample[1] / sample[0])
 
 
@@ -253,7 +245,7 @@ class Behind:
         return sample[1] / sample[0]
 
 
-Measure = Rate | Latency | PerUnit | Distance | Gap | Behind
+Measure = Rate | Latency | Tokens | Distance | Gap | Behind
 
 
 def factor(one: int, other: int) -> float:

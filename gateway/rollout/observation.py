@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.card import Card
 from gateway.protocol.dialects import dialect_of
+from gateway.rollout.predictions import ROWS_MAX
 from gateway.rollout.slices import Side, side
 from gateway.split import Rollout
 
@@ -111,7 +112,8 @@ class Pair:
     """A shadow's answer beside its primary's. `triple`: where the primary was asked twice, whether
     the shadow alone differed and whether the second answer alone did. `gained`, `lost`: rows that
     only the shadow decides favourably, and that only the primary does; `favourable`: rows that the
-    primary does."""
+    primary does. `primary`: the exchange it copies; `outcomes`: by row, whether the primary's and
+    the shadow's was favourable, None where no outcome is told; for labels that come later."""
 
     at: int
     unit: str | None
@@ -123,6 +125,8 @@ class Pair:
     lost: int
     groups: tuple[str, ...]
     favourable: int = 0
+    primary: str = ""
+    outcomes: tuple[tuple[bool, bool] | None, ...] = ()
 
 
 def observe_pair(
@@ -141,7 +145,8 @@ def observe_pair(
     told = said.get("directions") or ({said["direction"]: 1} if "direction" in said else {})
     groups = _groups(context.get("groups", ()), keys)
     gained, lost = _directions(told, card)
-    shadows = sum(bool(_favourable(one["outcome"], card)) for one in leaf.get("decisions", ()))
+    favoured = [_favourable(one["outcome"], card) for one in leaf.get("decisions", ())]
+    shadows = sum(map(bool, favoured))
     return Pair(
         at=record["at"],
         unit=None if record.get("unit") == "exchange" else context.get("unit"),
@@ -153,6 +158,23 @@ def observe_pair(
         lost=lost,
         groups=groups[0] if len(set(groups)) == 1 else (),
         favourable=max(0, min(said["rows"] - gained, shadows - gained + lost)) if ours else 0,
+        primary=str(record.get("primary", "")),
+        outcomes=_outcomes(favoured, said) if ours else (),
+    )
+
+
+def _outcomes(
+    favoured: list[bool | None], said: Mapping[str, Any]
+) -> tuple[tuple[bool, bool] | None, ...]:
+    """By row (primary, shadow): a row that turned was decided otherwise by the primary."""
+    if said["kind"] != "decision" or said["rows"] != len(favoured):
+        return ()
+    turned = said.get("turned") if len(favoured) > 1 else [0] * ("direction" in said)
+    if turned is None:  # of a release that did not say it
+        return ()
+    return tuple(
+        None if good is None else (good != (row in turned), good)
+        for row, good in enumerate(favoured[:ROWS_MAX])
     )
 
 

@@ -1,7 +1,8 @@
 """What each guard asks, as a fold over blocks: begin, after each block, and what it has found.
 
-Five questions for nine metrics: arms compared by one measure, scores against a reference, each
-group's gap, a shadow's share of disagreement, each group's share of flips in a shadow.
+Six questions for eight metrics: arms compared by one measure, scores against a reference, each
+group's gap, a shadow's share of disagreement, each group's share of flips in a shadow, who of a
+shadow's pairs was right.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from gateway.rollout.block import Block, PairGroup
 from gateway.rollout.comparison import Comparison, Rules
 from gateway.rollout.eprocess import Peak, log_mean_exp
 from gateway.rollout.guardsettings import QUANTILES, GuardSettings
-from gateway.rollout.measure import Behind, Distance, Gap, Latency, Measure, PerUnit, Rate
+from gateway.rollout.measure import Behind, Distance, Gap, Latency, Measure, Rate, Tokens
 from gateway.rollout.wager import Wager
 
 REFERENCE_AT_LEAST = 1000
@@ -365,7 +366,38 @@ class EachGroupOfPairs:
         return _grouped(told, Wager.read)
 
 
-Question = Arms | Scores | EachGroup | Share | EachGroupOfPairs
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Who was right by the labels of a shadow's pairs: McNemar's test of the pairs of which one
+    alone was, with a tolerance. A labelled pair is 1 (the primary alone), -1 or 0, and each is bet
+    upon: labels come in files, and a file of ten thousand is no single look.
+    """
+
+    margin: float
+
+    def begin(self) -> Wager:
+        return Wager()
+
+    def after(self, state: Wager, block: Block, evidence: bool) -> Wager:
+        pairs = block.pairs
+        if not evidence or not pairs.labels:
+            return state
+        worse, better = pairs.only_primary_right, pairs.only_shadow_right
+        seen = {1.0: worse, -1.0: better, 0.0: pairs.labels - worse - better}
+        return state.after_each(seen, mean=self.margin, low=-1.0, high=1.0)
+
+    def found(self, state: Wager, *, shown: bool) -> Found:
+        mean = state.total / state.units if state.units and shown else None
+        return Found(state.worse, state.safe, (state.units, state.units), mean)
+
+    def to_json(self, state: Wager) -> dict[str, Any]:
+        return state.to_json()
+
+    def read(self, told: Mapping[str, Any]) -> Wager:
+        return Wager.read(told)
+
+
+Question = Arms | Scores | EachGroup | Share | EachGroupOfPairs | Right
 
 
 def question(
@@ -377,6 +409,8 @@ def question(
     margin = _margin(guard)
     if guard.metric == "positive_rate_gap" and guard.of_pairs:
         return EachGroupOfPairs(str(guard.by), margin, guard.min_per_group)
+    if guard.metric == "label_correct" and guard.of_pairs:
+        return Right(margin)
     rules = Rules(_measure(guard, margin), margin, alpha, beta, guard.independent)
     if guard.metric == "positive_rate_gap":
         return EachGroup(str(guard.by), rules, guard.min_per_group)
@@ -400,11 +434,11 @@ def _measure(guard: GuardSettings, margin: float) -> Measure:
         case "disagree":
             return Rate("noise", margin)
         case "label_correct":
-            return Rate("pair_labels" if guard.of_pairs else "wrong", margin)
+            return Rate("wrong", margin)
         case "latency":
             return Latency(QUANTILES.get(str(guard.statistic)))
-        case "cost" | "tokens":
-            return PerUnit(guard.metric)
+        case "tokens":
+            return Tokens()
         case "score":
             return Distance(str(guard.statistic), ())
         case _:

@@ -111,9 +111,6 @@ class RolloutSettings(JudgeSettings):
     mode: Literal["act", "observe"] = Field(
         "act", description="observe: judge and say, but leave every move to people."
     )
-    control: Literal["equal", "rest"] = Field(
-        "equal", description="What `to` is compared with: a slice as wide, or all of `from`."
-    )
     holdout: Share = Field(
         10_000, le=500_000, description="Stays on `from` to the end, for the bake to compare with."
     )

@@ -10,7 +10,7 @@ from gateway.rollout.guardsettings import GuardSettings
 from gateway.rollout.outlook import Outlook
 
 WHAT = {
-    "bad_ratio": "answers that fail", "label_correct": "wrong answers", "cost": "the mean cost",
+    "bad_ratio": "answers that fail", "label_correct": "wrong answers",
     "tokens": "the mean number of tokens", "score": "the distance of scores from the reference",
 }  # fmt: skip
 

@@ -277,11 +277,19 @@ class Tally:
 
     def take_label(self, at: int, identity: str, row: int, good: bool) -> None:
         """What became of a decision, told at `at`: right or wrong counts in the block open then."""
-        found = self.answers.settle(identity, row, good) if self.answers is not None else None
+        if self.answers is None:
+            return
+        found = self.answers.settle(identity, row, good)
         if found is not None:
             arm: ArmCount = getattr(self.block_at(at), found[0])
             arm.right += found[1]
             arm.wrong += not found[1]
+        both = self.answers.settle_pair(identity, row, good)
+        if both is not None:
+            pairs = self.block_at(at).pairs
+            pairs.add("labels")
+            pairs.add("only_primary_right", both[0] > both[1])
+            pairs.add("only_shadow_right", both[1] > both[0])
 
     def take_eligible(self, at: int) -> None:
         """A primary whose shadow should be compared: it is given a little time for it."""
@@ -302,6 +310,8 @@ class Tally:
         pairs.add("units")
         pairs.add("disagreements", not seen.agree)
         pairs.add("flips", seen.flipped)
+        if self.answers is not None:
+            self.answers.add_pair(seen.primary, seen.outcomes)
         for key in seen.groups:
             pairs.take_group(key, seen)
 

@@ -39,6 +39,21 @@ class Wager:
             self.units + units, self.total + total, self.looked + 1,
         )  # fmt: skip
 
+    def after_each(
+        self, seen: Mapping[float, int], *, mean: float, low: float, high: float
+    ) -> Wager:
+        """Bets on single values of one block, in whatever order: `seen` says how often each x came.
+        Right if what one of them is says nothing of the next."""
+        above, below = self.above, self.below
+        for x, times in seen.items():
+            above = above.after(x, mean, low, times)
+            below = below.after(-x, -mean, -high, times)
+        return Wager(
+            above, below, self.worse.at(above.log_e()), self.safe.at(below.log_e()),
+            self.units + sum(seen.values()),
+            self.total + sum(x * times for x, times in seen.items()), self.looked + 1,
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -119,7 +119,7 @@ def test_rows_are_compared_one_by_one() -> None:
         "agree": False, "kind": "decision", "rows": 4, "severity": 0.5, "reason": "flip",
         "direction": "deny>approve", "disagree": 2, "reasons": {"flip": 2, "jitter": 1},
         "directions": {"approve>deny": 1, "deny>approve": 1},
-        "differing": [[1, 0.25, "flip"], [2, 0.5, "flip"]],
+        "differing": [[1, 0.25, "flip"], [2, 0.5, "flip"]], "turned": [1, 2],
     }  # fmt: skip
     assert told(answer((0.1, 0.2)), answer((0.1,)))["reason"] == "rows"
 

@@ -25,7 +25,7 @@ BLOCK = Block(
         exchanges=120, bad_exchanges=3, latency_all=histogram.of([900.0, 5000.0, 5000.0]),
         units=80, bad_units=2, latency=histogram.of([900.0, 5000.0]),
         groups={"race=black": GroupCounts(10, 1, 12, 7)}, scores=(1, 0, 4), right=3, wrong=1,
-        cost=0.25, tokens=900, degraded_s=1.5,
+        tokens=900, degraded_s=1.5,
     ),
     control=ArmCounts(exchanges=118, units=82, latency=histogram.of([800.0])),
     pairs=PairCounts(eligible=50, compared=49, units=40, disagreements=3, flips=1, triples=2, n10=1,
@@ -68,7 +68,9 @@ def test_an_empty_block_is_short():
         ({"canary": {"groups": {"a=b": {"units": 1, "bad_units": 4}}}}, "canary.groups.a=b"),
         ({"canary": {"groups": {str(n): {} for n in range(65)}}}, "canary.groups: an object"),
         ({"canary": 3}, "canary: not an object"),
-        ({"canary": {"cost": float("nan")}}, "canary.cost"),
+        ({"canary": {"degraded_s": float("nan")}}, "canary.degraded_s"),
+        ({"canary": {"cost": 1.5}}, "canary.cost: no such field"),
+        ({"lost": 1}, "lost: no such field"),
         ({"pairs": {"triples": 1, "n10": 1, "n01": 1}}, "pairs: n10 and n01"),
         ({"pairs": {"eligible": 1, "compared": 2}}, "pairs.compared: more than"),
     ],
@@ -96,7 +98,7 @@ def test_arms_add_up():
     arm = BLOCK.canary
     assert arm == added(arm, ArmCounts()) == added(ArmCounts(), arm)
     twice = added(arm, arm)
-    assert (160, 4, 0.5, 1800) == (twice.units, twice.bad_units, twice.cost, twice.tokens)
+    assert (160, 4, 1800) == (twice.units, twice.bad_units, twice.tokens)
     assert GroupCounts(20, 2, 24, 14) == twice.groups["race=black"]
     assert (2, 0, 8) == twice.scores
     assert 4 == histogram.size(twice.latency)
@@ -106,10 +108,10 @@ counts = st.integers(0, 10**12)
 
 
 @settings(deadline=None)
-@given(units=counts, bad=counts, cost=st.floats(0, 1e15), number=counts)
-def test_large_counts_survive(units, bad, cost, number):
+@given(units=counts, bad=counts, span=st.floats(0, 1e15), number=counts)
+def test_large_counts_survive(units, bad, span, number):
     """No count is rounded on its way through JSON."""
-    arm = ArmCounts(units=max(units, bad), bad_units=min(units, bad), cost=cost)
+    arm = ArmCounts(units=max(units, bad), bad_units=min(units, bad), degraded_s=span)
     block = replace(BLOCK, canary=arm, number=number)
     assert block == Block.decode(block.encode())
 

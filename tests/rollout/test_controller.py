@@ -163,6 +163,36 @@ def test_labels_join_the_evidence(site):
     assert not list((site.state / "rollouts").glob("*.answers"))
 
 
+def test_labels_of_a_shadow_s_pairs_join_the_evidence(site):
+    """By the primary's id, of pairs of which one alone was right; all in one file, over a
+    governor's death. Nobody is exposed, and the shadow that is less often right is taken back."""
+    guard = "{name: accuracy, phase: shadow, worse_than: -1pp}"
+    text = FILE.replace("guards: [errors]", f"guards: [{guard}]")
+    site.start(text.replace("steps:\n", "steps:\n  - {shadow: 100%, min: 60s, max: 90s}\n"))
+
+    def answer(version: str, n: int) -> Answer:
+        return Answer(score=0.9 if n % 2 else 0.1) if version == "v1" else Answer(score=0.1)
+
+    site.serve(6, answer, 60)
+    labels = [(identity, 0, "deny" if n % 3 else "approve")
+              for n, (identity, *_) in enumerate(site.answered)]  # fmt: skip
+    site.die()
+    site.open()
+    site.feedback([*labels, *labels[:50]])
+    site.serve(2, answer, 10)
+    counts = [one["block"]["pairs"] for one in site.leaves("evidence")]
+    assert sum(one.get("labels", 0) for one in counts) == len(labels)
+    denied = [n for n in range(len(labels)) if (n + 1) % 2]  # by v1; v2 approves everybody
+    right = sum(labels[n][2] == "deny" for n in denied)
+    assert sum(one.get("only_primary_right", 0) for one in counts) == right
+    assert sum(one.get("only_shadow_right", 0) for one in counts) == len(denied) - right
+    last = site.leaves("rollout")[-1]
+    assert (last["phase"], last["why"]) == ("rolled_back", "worse by the evidence: accuracy")
+    assert "points of wrong answers against v1" in last["verdicts"][0]["words"]
+    assert not any(version == "v2" for _, version, _ in site.answered)
+    assert recompute(site.state, site.keys, "trees").problems == []
+
+
 @pytest.mark.parametrize(
     ("guard", "sick"),
     [

@@ -24,6 +24,7 @@ from gateway.rollout.eprocess import (
     odds_sums,
     rho_for,
 )
+from gateway.rollout.wager import Wager
 
 
 def log_fraction(value):
@@ -190,6 +191,29 @@ def test_bounded_is_fair_for_any_law(mean, points, weight):
     chance = (mean - low) / (high - low) * weight
     after = [math.exp(Bounded().after(x, mean, 0.0).log_e()) for x in (low, high)]
     assert (1 - chance) * after[0] + chance * after[1] <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.01, 0.1])
+def test_labels_of_pairs_are_mcnemar_s(margin):
+    """Each labelled pair is one fair bet, in whatever order; without a tolerance pairs that are
+    both right or both wrong say nothing, and the rest is a mixture over p of (p, 1 - p) coins."""
+    worse, better, alike = (1 + margin) / 2 * 0.2, (1 - margin) / 2 * 0.2, 0.8
+    mean = worse - better
+    parts = {1.0: worse, -1.0: better, 0.0: alike}
+    gained = {x: math.exp(Bounded().after(x, mean, -1.0).log_e()) for x in parts}
+    assert sum(share * gained[x] for x, share in parts.items()) == pytest.approx(1)
+    one = Wager().after_each({1.0: 7, -1.0: 3, 0.0: 40}, mean=margin, low=-1.0, high=1.0)
+    other = Wager()
+    for x, times in ((0.0, 40), (-1.0, 3), (1.0, 7)):
+        for _ in range(times):
+            other = other.after_each({x: 1}, mean=margin, low=-1.0, high=1.0)
+    assert one.above.logs == pytest.approx(other.above.logs)
+    assert one.below.logs == pytest.approx(other.below.logs)
+    assert (one.units, one.total) == (other.units, other.total) == (50, 4)
+    if not margin:
+        coins = [10 * math.log(2) + 7 * math.log(p) + 3 * math.log(1 - p)
+                 for p in ((1 + part) / 2 for part in eprocess.FRACTIONS)]  # fmt: skip
+        assert one.above.log_e() == pytest.approx(log_mean_exp(coins))
 
 
 def test_sample_ratio_is_fair():

@@ -10,7 +10,7 @@ import pytest
 from gateway.rollout.observation import observe, observe_pair
 from gateway.split import Rollout
 
-ROLLOUT = Rollout("r", 1, "v1", "v2", 100_000, 0, "equal", 0, 0)
+ROLLOUT = Rollout("r", 1, "v1", "v2", 100_000, 0, 0, 0)
 
 
 def leaf(protocol: str, operation: str, **more: Any) -> dict[str, Any]:
@@ -46,12 +46,34 @@ def test_what_the_primary_favoured_is_told_by_its_shadow() -> None:
     """Of a shadow's own outcomes, less what it alone favours, with what it alone does not."""
     card = SimpleNamespace(outputs=SimpleNamespace(outcome=SimpleNamespace(adverse="deny")))
     shadow = leaf("v2", "infer", version="v2", arm="shadow", primary="p")
-    shadow["comparison"] = {"agree": False, "rows": 4, "directions": {"approve>deny": 2}}
+    said = {"agree": False, "kind": "decision", "rows": 4, "directions": {"approve>deny": 2}}
+    shadow["comparison"] = said | {"turned": [0, 1]}
     shadow["decisions"] = [{"outcome": word} for word in ("deny", "deny", "approve", "approve")]
     context = {"groups": [{"race": "black"}]}
     pair = observe_pair(shadow, context, "v2", card, ("race",))  # type: ignore[arg-type]
     assert pair is not None
     assert (0, 2, 4, ("race=black",)) == (pair.gained, pair.lost, pair.favourable, pair.groups)
+
+
+@pytest.mark.parametrize(
+    ("told", "outcomes"),
+    [
+        ({"rows": 2, "turned": [1]}, ((False, False), (False, True))),
+        ({"rows": 2, "turned": []}, ((False, False), (True, True))),
+        ({"rows": 2, "directions": {"deny>approve": 1}}, ()),  # of a release that did not say which
+        ({"rows": 3, "turned": []}, ()),
+        ({"rows": 2, "turned": [], "kind": "json"}, ()),
+    ],
+)
+def test_who_decided_what_of_a_pair(told, outcomes) -> None:
+    """By row, for labels that come later: the shadow's outcome, and the primary's by who turned."""
+    card = SimpleNamespace(outputs=SimpleNamespace(outcome=SimpleNamespace(adverse="deny")))
+    shadow = leaf("v2", "infer", version="v2", arm="shadow", primary="p")
+    shadow["comparison"] = {"agree": False, "kind": "decision"} | told
+    shadow["decisions"] = [{"outcome": "deny"}, {"outcome": "approve"}]
+    pair = observe_pair(shadow, {}, "v2", card, ())  # type: ignore[arg-type]
+    assert pair is not None
+    assert (pair.primary, pair.outcomes) == ("p", outcomes)
 
 
 def test_a_triple_is_read_from_the_leaf_that_completes_it() -> None:

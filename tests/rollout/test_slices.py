@@ -22,7 +22,7 @@ def test_both_sides_are_mirrors(weight, holdout):
 @pytest.mark.parametrize(("weight", "holdout"), PLANS)
 def test_the_table_sends_them_where_they_are_compared(weight, holdout):
     """The table has the canary's buckets on the new version and the control's on stable."""
-    rollout = Rollout("r", 1, "v1", "v2", weight, holdout, "equal", 0, 0)
+    rollout = Rollout("r", 1, "v1", "v2", weight, holdout, 0, 0)
     for bucket in range(0, 1_000_000, 997):
         which = side(bucket, weight, holdout)
         at = next((i for i in rollout.intervals() if i.low <= bucket < i.high), None)

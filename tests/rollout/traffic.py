@@ -24,7 +24,7 @@ def arm(rng, *, units=100, bad=0.01, slower=1.0, favourable=(0.6, 0.6), shift=0.
         exchanges=n, bad_exchanges=bad_units, units=n, bad_units=bad_units,
         latency=histogram.of(rng.lognormal(9, 0.5, n) * slower), groups=groups,
         scores=tuple(np.bincount((scores * 20).astype(int), minlength=20).tolist()),
-        right=labels - wrongs, wrong=wrongs, cost=float(rng.gamma(n + 1, 0.01)),
+        right=labels - wrongs, wrong=wrongs,
         tokens=int(rng.poisson(300 * n)),
     )  # fmt: skip
 

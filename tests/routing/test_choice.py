@@ -161,7 +161,7 @@ def test_the_digest_is_kept_of_what_a_rollout_owns_alone():
     """Its first bits are the bucket; without a rollout there is none, nor of what is forced."""
     found = model("v1: 100%")
     plain = found.rules[0]
-    owned = replace(plain, salt=SALT, rollout=Rollout("r", 1, "v1", "v2", 1, 0, "equal", 0, 0))
+    owned = replace(plain, salt=SALT, rollout=Rollout("r", 1, "v1", "v2", 1, 0, 0, 0))
     headers = {b"x-applicant": b"user-42"}
     assert choose(found, plain, headers, "e").unit_digest is None
     chosen = choose(found, owned, headers, "e")

@@ -65,7 +65,7 @@ def rolled(weight: int, attempt: int = 1) -> tuple[Model, Rule]:
                    "priority": "default", "when": {"header": {}, "path": None, "caller": []},
                    "sticky": {"max_age": 60, "by": "cookie"}}],
     }}}  # fmt: skip
-    made = Rollout("trees", attempt, "v1", "v2", weight, 0, "equal", 0, 0)
+    made = Rollout("trees", attempt, "v1", "v2", weight, 0, 0, 0)
     set_rollout(document, "mortgage", "one", made)
     told = document["models"]["mortgage"]
     return MODEL, compile_rule("mortgage", told, told["rules"][0])

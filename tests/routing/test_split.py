@@ -13,10 +13,10 @@ from gateway.split import Copied, Interval, Rollout, copied, shared
 PPM = st.integers(0, MILLION)
 
 
-def rollout(weight: int, holdout: int = 0, control: str = "equal", shadow: int = 0) -> Rollout:
+def rollout(weight: int, holdout: int = 0, shadow: int = 0) -> Rollout:
     return Rollout.read(
         {"name": "trees", "attempt": 1, "from": "v1", "to": "v2", "weight_ppm": weight,
-         "holdout_ppm": holdout, "control": control, "shadow_ppm": shadow}
+         "holdout_ppm": holdout, "shadow_ppm": shadow}
     )  # fmt: skip
 
 
@@ -45,14 +45,6 @@ def rollout(weight: int, holdout: int = 0, control: str = "equal", shadow: int =
         (rollout(600_000), [("canary", 0, 600_000), ("control", 600_000, MILLION)]),
         (rollout(990_000, 10_000), [("canary", 0, 990_000), ("holdout", 990_000, MILLION)]),
         (rollout(MILLION), [("canary", 0, MILLION)]),
-        (
-            rollout(50_000, 10_000, "rest"),
-            [
-                ("canary", 0, 50_000),
-                ("control", 50_000, 990_000),
-                ("holdout", 990_000, MILLION),
-            ],
-        ),
     ],
 )
 def test_published_slices(made: Rollout, slices: list[tuple[str, int, int]]) -> None:
@@ -62,11 +54,11 @@ def test_published_slices(made: Rollout, slices: list[tuple[str, int, int]]) -> 
         assert item.version == ("v2" if item.arm == "canary" else "v1")
 
 
-@given(PPM, PPM, st.sampled_from(["equal", "rest"]))
-def test_slices_lie_apart_and_in_order(weight: int, holdout: int, control: str) -> None:
+@given(PPM, PPM)
+def test_slices_lie_apart_and_in_order(weight: int, holdout: int) -> None:
     """No bucket has two arms; canary and holdout have their whole shares."""
     assume(weight + holdout <= MILLION)
-    made = rollout(weight, holdout, control)
+    made = rollout(weight, holdout)
     ends = [(item.low, item.high) for item in made.intervals()]
     assert ends == sorted(ends)
     assert all(one[1] <= other[0] for one, other in zip(ends, ends[1:], strict=False))
@@ -109,7 +101,6 @@ def test_a_growing_weight_takes_nobody_out_of_the_canary(one: int, other: int, h
         ({"weight_ppm": -1}, "weight_ppm: -1"),
         ({"weight_ppm": 990_001, "holdout_ppm": 10_000}, "more than all buckets"),
         ({"to": "v1"}, "from and to are both v1"),
-        ({"control": "some"}, "neither equal nor rest"),
     ],
 )
 def test_what_no_rollout_can_be(wrong: dict[str, object], words: str) -> None:
@@ -121,7 +112,7 @@ def test_what_no_rollout_can_be(wrong: dict[str, object], words: str) -> None:
 
 def test_a_rollout_is_read_as_it_was_written() -> None:
     """What the table says of it, both ways."""
-    made = rollout(50_000, 10_000, "rest", 250_000)
+    made = rollout(50_000, 10_000, 250_000)
     assert Rollout.read(made.to_json()) == made
 
 
