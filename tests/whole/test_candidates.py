@@ -27,7 +27,7 @@ steps:
   - {weight: 100%, bake: 6s}
 holdout: 20%
 """
-ERRORS = "[errors]"
+ERRORS, SPEED = "[errors]", "[{name: latency_p95, worse_than: x1.5}]"
 ALL = "[errors, {name: latency_p95, worse_than: x1.5}, {name: flips, max: 10%, on_fail: rollback}]"
 BY_RACE = "[{name: fairness, by: race, min_per_group: 50, on_fail: rollback}]"
 FLIPS = "worse by the evidence: flips", "would be decided otherwise by candidate"
@@ -37,7 +37,7 @@ STOPPED = {
     "other_order": (ALL, "[latency_p95]", *FLIPS),
     "biased": (BY_RACE, "[fairness]", "worse by the evidence: fairness",
                "the disadvantage of race=black"),
-    "slower": (ALL, "[latency_p95]", "worse by the evidence: latency_p95",
+    "slower": (SPEED, "[latency_p95]", "worse by the evidence: latency_p95",
                "p95 latency of candidate is"),
     "bursts": (ERRORS, "[errors]", "of the canary's answers failed", ""),
 }  # fmt: skip
