@@ -1,9 +1,9 @@
 """Whole gateways for the tests of this folder; each is ended, whatever happened."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
+from disk_image import mount_image
 from gateway_process import GatewayProcess
 
 
@@ -20,14 +20,6 @@ def make_gateway(tmp_path):
     for gateway in made:
         if gateway.process is not None and gateway.process.poll() is None:
             gateway.kill_all()
-
-
-def mount_image(image: Path, folder: Path) -> None:
-    """An image as a folder, with whatever a crash left replayed; skips where it is not allowed."""
-    folder.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"mount is not permitted here: {done.stderr.strip()}")
 
 
 @pytest.fixture

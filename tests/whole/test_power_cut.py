@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import mount_image
+from disk_image import mount_image
 from gateway_process import Clients, GatewayProcess
 from test_crashes import assert_all_found_once, assert_receipts_agree
 
