@@ -44,7 +44,7 @@ CARD = Card.model_validate({
     "artifact": {"sha256": "1" * 64},
     "features": [_feature(name) for name in NAMES],
     "outputs": {
-        "score": {"tensor": "p", "meaning": "a sum of three features"},
+        "score": {"tensor": "p", "kind": "quantity", "meaning": "a sum of three features"},
         "outcome": {"below": "approve", "at_or_above": "deny", "adverse": "deny",
                     "threshold": THRESHOLD},
     },

@@ -34,7 +34,7 @@ CARD = Card.model_validate({
         for i in range(FEATURES)
     ],
     "outputs": {
-        "score": {"tensor": "p", "meaning": "a sum of three features"},
+        "score": {"tensor": "p", "kind": "quantity", "meaning": "a sum"},
         "outcome": {"below": "approve", "at_or_above": "deny", "adverse": "deny",
                     "threshold": THRESHOLD},
     },
