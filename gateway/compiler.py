@@ -32,6 +32,7 @@ MODULES = (
     "gateway.dataplane.fallback",
     "gateway.dataplane.handler",
     "gateway.dataplane.headers",
+    "gateway.dataplane.heads",
     "gateway.dataplane.inline",
     "gateway.dataplane.inprocess",
     "gateway.dataplane.limits",
