@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -35,10 +35,14 @@ class SystemClock:
         return time.time_ns()
 
 
+ENDS: Final = tuple(f".{milliseconds:03d}Z" for milliseconds in range(1000))
+
+
 def isoformat(nanoseconds: int) -> str:
     """UTC with milliseconds, as every page and record of ours prints a time."""
-    seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    return f"{_to_the_second(seconds)}.{rest // 1_000_000:03d}Z"
+    milliseconds = nanoseconds // 1_000_000
+    seconds = milliseconds // 1000
+    return _to_the_second(seconds) + ENDS[milliseconds - 1000 * seconds]
 
 
 @lru_cache(maxsize=8)

@@ -22,6 +22,7 @@ from pathlib import Path
 from gateway.compiled import FOLDER, MANIFEST, PACKAGE, digest
 
 MODULES = (
+    "gateway.clock",
     "gateway.condition",
     "gateway.dataplane.account",
     "gateway.dataplane.backend",
@@ -31,16 +32,20 @@ MODULES = (
     "gateway.dataplane.fallback",
     "gateway.dataplane.handler",
     "gateway.dataplane.headers",
+    "gateway.dataplane.heads",
     "gateway.dataplane.inline",
     "gateway.dataplane.inprocess",
     "gateway.dataplane.limits",
+    "gateway.dataplane.live",
     "gateway.dataplane.local",
+    "gateway.dataplane.probes",
     "gateway.dataplane.remote",
     "gateway.dataplane.request",
     "gateway.dataplane.response",
     "gateway.dataplane.retry",
     "gateway.dataplane.sequence",
     "gateway.dataplane.server",
+    "gateway.dataplane.shadow",
     "gateway.dataplane.single",
     "gateway.dataplane.turn",
     "gateway.dataplane.upload",
@@ -63,6 +68,7 @@ MODULES = (
     "gateway.routing.identity",
     "gateway.routing.place",
     "gateway.split",
+    "gateway.table",
     "gateway.telemetry.metrics",
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Arm = Literal["stable", "canary", "control", "shadow", "forced", "holdout", "fallback", "explain"]
@@ -35,28 +35,41 @@ class Context:
 NO_CONTEXT = Context()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Choice:
-    """Which version answers, and why: enough to say it again from the record."""
+    """Which version answers, and why: enough to say it again from the record. `unit_digest`, of a
+    rule that a rollout owns: the 64 bits whose first ones are the bucket, in hex. Whoever knows the
+    unit can make it, so it is only ever sealed."""
 
     version: str
     arm: Arm
     rule: str
     unit_kind: str
     bucket_ppm: int
-    unit_digest: str | None = None
-    """Of a rule that a rollout owns: the 64 bits whose first ones are the bucket, in hex. Whoever
-    knows the unit can make it, so it is only ever sealed."""
+    unit_digest: str | None
+
+    def __init__(
+        self, version: str, arm: Arm, rule: str, unit_kind: str, bucket_ppm: int,
+        unit_digest: str | None = None,
+    ) -> None:  # fmt: skip
+        """Written out, here and below, since one that a dataclass makes is never compiled."""
+        self.version, self.arm, self.rule = version, arm, rule
+        self.unit_kind, self.bucket_ppm, self.unit_digest = unit_kind, bucket_ppm, unit_digest
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Reply:
     """What a version answered, whole. `trailers`: gRPC's metadata behind the message."""
 
     status: int
     headers: Headers
     body: bytes
-    trailers: Headers = field(default_factory=list)
+    trailers: Headers | None
+
+    def __init__(
+        self, status: int, headers: Headers, body: bytes, trailers: Headers | None = None
+    ) -> None:
+        self.status, self.headers, self.body, self.trailers = status, headers, body, trailers
 
 
 VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}

@@ -177,8 +177,15 @@ def instruction_table(counts: dict[str, Any]) -> str:
         figures = sorted(count["rounds"])
         middle = figures[len(figures) // 2]
         spread_ = (figures[-1] - figures[0]) / middle
-        title = SCENARIOS[count["scenario"]].title
-        rows.append([title, count.get("form", ""), number(middle), f"{spread_:.1%}"])
+        scenario, comma, more = count["scenario"].partition(",")
+        rows.append(
+            [
+                SCENARIOS[scenario].title + comma + more,
+                count.get("form", ""),
+                number(middle),
+                f"{spread_:.1%}",
+            ]
+        )
     words = (
         "User-space instructions a request of one worker under callgrind, one connection, a commit "
         "each\n(`scripts/benchmark --instructions`): a regression shows here on a noisy machine."

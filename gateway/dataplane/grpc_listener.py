@@ -78,7 +78,7 @@ class Listener(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
         if account.error is not None:
             code = CODES.get(reply.status, 2)
         await context.send_initial_metadata(_metadata(_initial(reply) + ours))
-        context.set_trailing_metadata(_metadata(reply.trailers))
+        context.set_trailing_metadata(_metadata(reply.trailers or []))
         if code:
             context.set_code(_CODES[code])
             context.set_details(reply.body.decode("utf-8", "replace"))

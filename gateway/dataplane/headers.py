@@ -6,7 +6,6 @@ A proxy passes what it does not know. Names come in lower case from the server's
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import compress
 
 from gateway.exchange import NEVER_KEPT, Headers
 
@@ -98,18 +97,15 @@ def _is_returned(name: bytes) -> bool:
 
 
 def kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[str, str]]:
-    """Headers for the record, without secrets. Decoded all at once: none holds a line end."""
-    if dropped:
-        headers = [item for item in headers if item[0].lower() not in dropped]
-    if not headers:
-        return []
-    names, values = zip(*headers)
-    texts = b"\n".join(values).decode("latin-1").split("\n")
-    try:
-        shown = [*map(_kept_as.__getitem__, names)]
-    except KeyError:
-        shown = [_learn(name) for name in names]
-    return list(compress(zip(shown, texts), shown))
+    """Headers for the record, without secrets."""
+    found: list[tuple[str, str]] = []
+    for name, value in headers:
+        shown = _kept_as.get(name)
+        if shown is None:
+            shown = _learn(name)
+        if shown and not (dropped and name.lower() in dropped):
+            found.append((shown, value.decode("latin-1")))
+    return found
 
 
 NAMES_MAX = 256

@@ -55,7 +55,14 @@ def upstream_fields(
     headers: Headers, left_out: frozenset[bytes], exchange: str, trace: bytes, traffic: bytes | None
 ) -> bytes:
     """A caller's headers (names in lower case) as they go on, with our id and the trace."""
-    lines = [start + value for name, value in headers if (start := _start(name, left_out))]
+    starts = _starts(left_out)
+    lines: list[bytes] = []
+    for name, value in headers:
+        start = starts.get(name)
+        if start is None:
+            start = _learn(name, left_out, starts)
+        if start:
+            lines.append(start + value)
     lines.append(b"x-headworks-id: " + exchange.encode())
     lines.append(b"traceparent: " + trace)
     if traffic is not None:
@@ -74,11 +81,22 @@ def line(name: bytes, value: bytes) -> bytes:
     return made
 
 
-@lru_cache(maxsize=1024)
-def _start(name: bytes, left_out: frozenset[bytes]) -> bytes:
-    """How a header of this name begins its line; empty: it goes no further."""
+NAMES_MAX: Final = 1024
+
+
+@lru_cache(maxsize=64)
+def _starts(left_out: frozenset[bytes]) -> dict[bytes, bytes]:
+    """How a header's line begins, by its name; empty: it goes no further. Filled with what comes,
+    up to `NAMES_MAX`."""
+    return {}
+
+
+def _learn(name: bytes, left_out: frozenset[bytes], starts: dict[bytes, bytes]) -> bytes:
     passes = meaning(name) is None and is_passed(name) and name not in left_out
-    return name + b": " if passes else b""
+    start = name + b": " if passes else b""
+    if len(starts) < NAMES_MAX:
+        starts[name] = start
+    return start
 
 
 def request_head(

@@ -31,6 +31,7 @@ from typing import Any, Final, cast
 
 import httptools
 
+from gateway.dataplane.heads import KnownHead, find_known, remember
 from gateway.dataplane.limits import ClientLimits
 from gateway.dataplane.response import CONTROLS
 from gateway.dataplane.turn import STATUS_LINES, Turn
@@ -139,6 +140,10 @@ class Protocol(asyncio.Protocol):
         if self._refused:
             return
         in_head = self._in_head
+        between = self._is_between()
+        if between and (known := find_known(data)) is not None and self._allows(known):
+            self._take_known(known, data)
+            return
         self._read_bytes = self._head_bytes + len(data)
         if in_head:
             self._head_bytes = self._read_bytes
@@ -161,6 +166,25 @@ class Protocol(asyncio.Protocol):
                 self._refuse_size()
             elif not self._awaits or self._awaits == "idle":
                 self._await("head", self.limits.head_s)
+        elif between and self.turn is not None and self.turn.whole and not self.waiting:
+            remember(data, self.turn)
+
+    def _is_between(self) -> bool:
+        """The next byte is the first one of a message, and no request is under way."""
+        return self.turn is None and self._in_head and not (self._begun or self._head_bytes)
+
+    def _allows(self, known: KnownHead) -> bool:
+        limits = self.limits
+        return len(known.headers) <= limits.headers and known.size <= limits.head_bytes
+
+    def _take_known(self, known: KnownHead, data: bytes) -> None:
+        turn = Turn(self, known.method, known.path, known.query, known.headers, known.first,
+                    True, False)  # fmt: skip
+        self._rest()
+        if known.length:
+            turn.push(data[known.size :])
+        turn.finish()
+        self._start(turn)
 
     def eof_received(self) -> None:
         """Half a connection is none: it closes."""

@@ -29,13 +29,17 @@ SALT_BYTES = 16
 _COMMITMENT = b"headworks commitment v1\n"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Part:
     """Bytes as they were, or the first of them: `length` and `sha256` are of the whole."""
 
     length: int
     sha256: bytes
     kept: bytes
+
+    def __init__(self, length: int, sha256: bytes, kept: bytes) -> None:
+        """Written out, since one that a dataclass makes is never compiled."""
+        self.length, self.sha256, self.kept = length, sha256, kept
 
     @classmethod
     def of(cls, body: bytes, keep: int) -> Part:
