@@ -120,7 +120,7 @@ class SingleRow:
             or list(map(len, data)) != self._lengths
         ):
             return False
-        return all([group.fill(data) for group in self._groups])
+        return all(group.fill(data) for group in self._groups)
 
 
 def _fits(datatype: str, sizes: list[Any]) -> bool:
