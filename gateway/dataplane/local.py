@@ -64,6 +64,7 @@ async def _infer_single(session: Session, model: Model, asked: Asked) -> Reply |
     outputs, feeds = session.outputs, asked.feeds
     try:
         if session.slow(1):
+            feeds = {name: array.copy() for name, array in feeds.items()}  # the next row is read
             computed = await asyncio.to_thread(session.compute, outputs, feeds, 1)
         else:
             computed = session.compute(outputs, feeds, 1)

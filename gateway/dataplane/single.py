@@ -8,8 +8,10 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -17,42 +19,47 @@ import orjson
 
 from gateway.protocol.tensor import DTYPES
 
-BOUNDS: Final = {"FP32": 3.4e38, "FP64": 1e308, "INT64": 2**63}
-"""Numbers lie between the bound and its negative, both left out, so that none becomes an infinity
-or overflows."""
 KINDS: Final[Mapping[str, frozenset[type]]] = {
     "FP32": frozenset((float, int)), "FP64": frozenset((float, int)),
     "INT64": frozenset((int,)), "BYTES": frozenset((str,)),
 }  # fmt: skip
+CODES: Final = {"FP32": "f", "FP64": "d", "INT64": "q"}
+"""As `struct` writes them: rounded as numpy does, and an error instead of an infinity."""
+FIELDS: Final = itemgetter("name", "datatype", "shape", "data")
 KEYS: Final = 4
-"""Name, datatype, shape and data: a tensor that says more is left to the general way."""
+"""A tensor that says more than those is left to the general way."""
 
 
 class Group:
-    """Inputs of one type and shape: their arrays are made at once."""
+    """Inputs of one type and shape: one block of memory, written at once for each request."""
 
-    __slots__ = ("bound", "dtype", "kinds", "names", "places", "shape")
+    __slots__ = ("_flat", "_kinds", "_pack", "arrays", "places")
 
-    def __init__(self, datatype: str, shape: list[int]) -> None:
-        self.dtype, self.kinds, self.bound = (
-            DTYPES[datatype], KINDS[datatype], BOUNDS.get(datatype)
-        )  # fmt: skip
-        self.shape = (-1, *shape)
-        self.names: list[str] = []
-        self.places: list[int] = []
+    def __init__(self, datatype: str, shape: Sequence[int], places: list[int]) -> None:
+        self.places, self._kinds = places, KINDS[datatype]
+        self.arrays = np.zeros((len(places), *shape), DTYPES[datatype])
+        self._flat: Any = self.arrays.reshape(-1)
+        code = CODES.get(datatype)
+        self._pack = struct.Struct(f"={self.arrays.size}{code}").pack_into if code else None
 
-    def arrays(self, data: list[list[Any]]) -> Any:
-        """One a name; None where a value is not of the type. `data`: of all inputs, by place."""
+    def fill(self, data: Sequence[list[Any]]) -> bool:
+        """False where a value is not of the type. `data`: of all inputs, by place."""
         values = list(chain.from_iterable([data[place] for place in self.places]))
-        if not self.kinds.issuperset(map(type, values)):
-            return None
-        if self.bound is not None and not -self.bound < min(values) <= max(values) < self.bound:
-            return None
-        return np.array(values, self.dtype).reshape(self.shape)
+        if not self._kinds.issuperset(map(type, values)):
+            return False
+        if self._pack is None:
+            for place, value in enumerate(values):
+                self._flat[place] = value
+            return True
+        try:
+            self._pack(self._flat, 0, *values)
+        except (struct.error, OverflowError):
+            return False
+        return True
 
 
 class Asked:
-    """The arrays by name, and the request's own id."""
+    """The arrays by name, which hold the row until the next one is read; the request's own id."""
 
     __slots__ = ("feeds", "id")
 
@@ -61,22 +68,23 @@ class Asked:
 
 
 class SingleRow:
-    """Reads requests for one graph."""
+    """Reads requests for one graph, in one thread: always into the same arrays."""
 
     def __init__(self, types: Mapping[str, str], dims: Mapping[str, list[Any]]) -> None:
         """By input: its datatype, and its sizes (no int: any)."""
-        self._names = list(dims) if all(_fits(types[name], dims[name]) for name in dims) else []
-        shapes = [[1, *dims[name][1:]] for name in self._names]
-        self._datatypes = [types[name] for name in self._names]
+        names = list(dims) if all(_fits(types[name], dims[name]) for name in dims) else []
+        shapes = [[1, *dims[name][1:]] for name in names]
+        self._names, self._datatypes = tuple(names), tuple(types[name] for name in names)
         self._shapes = orjson.dumps(shapes)
         self._lengths = [math.prod(shape) for shape in shapes]
         self._lists, self._keys = [list] * len(shapes), [KEYS] * len(shapes)
-        groups: dict[tuple[Any, ...], Group] = {}
+        alike: dict[tuple[Any, ...], list[int]] = {}
         for place, (datatype, shape) in enumerate(zip(self._datatypes, shapes)):
-            group = groups.setdefault((datatype, *shape), Group(datatype, shape))
-            group.names.append(self._names[place])
-            group.places.append(place)
-        self._groups = list(groups.values())
+            alike.setdefault((datatype, *shape), []).append(place)
+        self._groups = [Group(kind[0], kind[1:], places) for kind, places in alike.items()]
+        self._feeds: dict[str, Any] = {}
+        for group in self._groups:
+            self._feeds.update(zip([names[place] for place in group.places], group.arrays))
 
     def read(self, body: bytes) -> Asked | None:
         """None: not of this kind."""
@@ -92,34 +100,27 @@ class SingleRow:
         if not self._names or not (identity is None or type(identity) is str):
             return None
         try:
-            feeds = self._feeds(document["inputs"])
+            taken = self._take(document["inputs"])
         except (KeyError, TypeError):  # no object, a name that is none or unknown
             return None
-        return None if feeds is None else Asked(feeds, identity)
+        return Asked(self._feeds, identity) if taken else None
 
-    def _feeds(self, inputs: list[Any]) -> dict[str, Any] | None:
-        names = [item["name"] for item in inputs]
-        if names != self._names:
-            known = dict(zip(names, inputs))
-            if len(inputs) != len(self._names):
-                return None
-            inputs = [known[name] for name in self._names]
-        data = [item["data"] for item in inputs]
+    def _take(self, inputs: list[Any]) -> bool:
+        if list(map(len, inputs)) != self._keys:
+            return False
+        rows = list(map(FIELDS, inputs))
+        if tuple([row[0] for row in rows]) != self._names:
+            known = {row[0]: row for row in rows}
+            rows = [known[name] for name in self._names]
+        _, datatypes, shapes, data = zip(*rows)
         if (
-            [len(item) for item in inputs] != self._keys
-            or [item["datatype"] for item in inputs] != self._datatypes
-            or orjson.dumps([item["shape"] for item in inputs]) != self._shapes
+            datatypes != self._datatypes
+            or orjson.dumps(shapes) != self._shapes
             or list(map(type, data)) != self._lists
             or list(map(len, data)) != self._lengths
         ):
-            return None
-        feeds: dict[str, Any] = {}
-        for group in self._groups:
-            arrays = group.arrays(data)
-            if arrays is None:
-                return None
-            feeds.update(zip(group.names, arrays))
-        return feeds
+            return False
+        return all(group.fill(data) for group in self._groups)
 
 
 def _fits(datatype: str, sizes: list[Any]) -> bool:

@@ -8,6 +8,7 @@ is an error of the disk; nobody retries it.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,7 @@ class AioSyncer:
         operation.set_callback(lambda _: done(_outcome(operation)))
         try:
             taken = self._context.submit(operation)
-        except (ValueError, SystemError) as error:
+        except (ValueError, OverflowError, SystemError) as error:
             raise OSError(str(error)) from error
         if taken != 1:
             raise OSError("the kernel took no asynchronous fdatasync")
@@ -43,7 +44,19 @@ class AioSyncer:
             self._context.poll()
         except BlockingIOError:
             pass  # several completions may be told by one wake-up
-        self._context.process_events()  # one is under way at a time: it takes all there are
+        while self._is_interrupted():  # a wake-up that is not looked at never comes again
+            pass
+
+    def _is_interrupted(self) -> bool:
+        """Take all completions there are; True where a signal, or who attaches to the process, came
+        instead: the kernel says EINTR even to those who do not wait, and caio a SystemError."""
+        try:
+            self._context.process_events()
+        except SystemError as error:
+            if error.args[:1] != (errno.EINTR,):
+                raise
+            return True
+        return False
 
     def close(self) -> None:
         self._loop.remove_reader(self._context.fileno)
