@@ -28,11 +28,12 @@ from load.page import write as write_page
 from load.processes import Running, free_ports
 from load.results import Results, commit, machine, read
 from load.scenario import CONCURRENCY, KEY, SCENARIOS
+from load.tables import ALONE
 from load.trial import ROOT, Bench, Contender, Plan, Sample
 
 MAIN = "json-200"
 VARIANTS = {"headworks": "Headworks", "bounded": "Headworks, bounded",
-            "receipts": "Headworks, receipts"}  # fmt: skip
+            "receipts": "Headworks, receipts", ALONE: "Headworks, workers alone"}  # fmt: skip
 SOURCE = {"source": "Headworks, from source"}
 PEER_NAMES = ("", *peers.PEERS)
 PATIENCE_S = 90.0
@@ -135,8 +136,9 @@ class Field:
             paths = headworks.paths(made["models"], name)
             if paths:
                 self.contenders[name] = Contender(
-                    name, title, running, data, paths, {"authorization": f"Bearer {KEY}"}, True
-                )
+                    name, title, running, data, paths, {"authorization": f"Bearer {KEY}"}, True,
+                    ("governor", "analyst") if name == ALONE else (),
+                )  # fmt: skip
         running.wait_until_ready(f"http://127.0.0.1:{data}/-/ready", PATIENCE_S)
         running.freeze()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from load.figures import Spread
-from load.tables import AT, MAIN, Samples, cpu_path, number, per_second, ranged, share
+from load.tables import ALONE, AT, MAIN, Samples, cpu_path, number, per_second, ranged, share
 
 WORKER_MIB = 120
 
@@ -39,20 +39,19 @@ def goals(samples: Samples) -> Iterator[Goal]:
     envoy = samples.ratio(ours, ("envoy", MAIN), AT, cpu_path)
     yield judge(f"CPU, {main}, {AT} connections, of Envoy's: bar", envoy, most=1.5, unit=" ×")
     yield judge("the same: aim", envoy, most=1.0, unit=" ×")
-    mlserver = samples.ratio(ours, ("mlserver", MAIN), AT, per_second)
-    yield judge("requests/s, of MLServer's with an empty model", mlserver, least=5, unit=" ×")
-    for peer, title, least in (("portkey", "Portkey", 15), ("litellm", "LiteLLM", 80)):
-        chat = samples.ratio(("headworks", "chat"), (peer, "chat"), AT, per_second)
-        words = f"requests/s, chat body, of {title}'s"
-        if chat is None:  # rounds of two scenarios have the same numbers
-            chat = samples.ratio(ours, (peer, "chat"), AT, per_second)
-            words = f"requests/s, {main}, of {title}'s with a chat body"
-        yield judge(words, chat, least=least, unit=" ×")
+    for name, how in (("headworks", ""), (ALONE, ", workers alone")):
+        mlserver = samples.ratio((name, MAIN), ("mlserver", MAIN), AT, per_second)
+        words = f"requests/s, of MLServer's with an empty model{how}"
+        yield judge(words, mlserver, least=5, unit=" ×")
+        for peer, title, least in (("portkey", "Portkey", 15), ("litellm", "LiteLLM", 80)):
+            chat = samples.ratio((name, "chat"), (peer, "chat"), AT, per_second)
+            yield judge(f"requests/s, chat body, of {title}'s{how}", chat, least=least, unit=" ×")
     hop = samples.ratio(("headworks", "onnx"), ours, AT, cpu_path)
     yield judge("CPU, ONNX in the process, of our own HTTP hop", hop, most=1.0, unit=" ×")
-    for kind, most in (("p50", 0.5), ("p99", 2.0)):
-        added = samples.added("headworks", kind)
-        yield judge(f"added {kind} at half of saturation", added, most=most, unit=" ms")
+    for name, how in (("headworks", ""), (ALONE, ", workers alone")):
+        for kind, most in (("p50", 0.5), ("p99", 2.0)):
+            added = samples.added(name, kind)
+            yield judge(f"added {kind} at half of saturation{how}", added, most=most, unit=" ms")
     tail = samples.ratio(ours, ("envoy", MAIN), 256, share("p99"))
     yield judge("p99 at 256 connections, of Envoy's", tail, most=3, unit=" ×")
     chunks = samples.ratio(("headworks", "sse"), ("envoy", "sse"), AT, per_second)

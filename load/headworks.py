@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from load.scenario import CHAT_PATH, KEY, infer_path
+from load.tables import ALONE
 
 ROOT = Path(__file__).parents[1]
 LIMITS = {"in_flight": 1024, "pending": 512, "connections": 256}
@@ -125,6 +126,8 @@ def paths(models: Mapping[str, Any], variant: str) -> dict[str, str]:
     found["sse"] = CHAT_PATH if "chat" in models else infer_path("stream")
     if "chat" in models:
         found["chat"] = CHAT_PATH
+    if variant == ALONE:
+        return {name: found[name] for name in ("json-200", "chat") if name in found}
     if "mortgage" in models:
         found["onnx"] = infer_path("mortgage")
     return found

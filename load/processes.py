@@ -11,7 +11,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,20 @@ def resident(root: int) -> dict[str, int]:
             size = process.resident
         told[name] = told.get(name, 0) + size
     return told
+
+
+@contextmanager
+def paused(root: int, roles: tuple[str, ...]) -> Iterator[None]:
+    """These roles of a gateway stand still: what the others cost and give with cores to
+    themselves."""
+    still = [p.number for p in tree(root) if role(p.number).split("-")[0] in roles]
+    for number in still:
+        os.kill(number, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for number in still:
+            os.kill(number, signal.SIGCONT)
 
 
 def free_ports(count: int) -> list[int]:

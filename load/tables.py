@@ -9,6 +9,8 @@ from load.figures import Spread, ratios, spread
 from load.trial import Sample
 
 MAIN, AT = "json-200", 32
+ALONE = "alone"
+"""The gateway while governor and analyst stand still, as if they had cores of their own."""
 Figure = Callable[[Sample], float | None]
 
 
@@ -50,7 +52,7 @@ class Samples:
         """In the order of their first sample's place in any round, direct first, ours last."""
         names = {s.contender for s in self.all if s.scenario == scenario and s.requests}
         order = ("direct", "nginx", "envoy", "mlserver", "portkey", "litellm", "headworks",
-                 "bounded", "receipts", "source")  # fmt: skip
+                 ALONE, "bounded", "receipts", "source")  # fmt: skip
         return [name for name in order if name in names]
 
     def concurrencies(self, scenario: str) -> list[int]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from load import wrk
 from load.figures import Latency
 from load.generator import Order
-from load.processes import Running, cpu_by_role, resident, tree
+from load.processes import Running, cpu_by_role, paused, resident, tree
 from load.scenario import CHUNKS, Scenario, request_bytes
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +38,8 @@ class Contender:
     paths: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
     settles: bool = False
+    pauses: tuple[str, ...] = ()
+    """Roles that stand still while the load lasts."""
 
     def request(self, scenario: Scenario) -> bytes:
         host = f"127.0.0.1:{self.port}"
@@ -130,12 +132,13 @@ class Bench:
         root = contender.server.root
         origin_before = {p.number: p.cpu for p in tree(self.origin.root)}
         before, begun = cpu_by_role(root), time.monotonic()
-        if self.wrk_path and not plan.rate and not scenario.stream:
-            outcome, first = self._wrk(contender, scenario, plan), None
-        else:
-            outcome, first = self._own(contender, scenario, plan)
-        wall = time.monotonic() - begun
-        after = cpu_by_role(root)
+        with paused(root, contender.pauses):
+            if self.wrk_path and not plan.rate and not scenario.stream:
+                outcome, first = self._wrk(contender, scenario, plan), None
+            else:
+                outcome, first = self._own(contender, scenario, plan)
+            wall = time.monotonic() - begun
+            after = cpu_by_role(root)
         busy = max(
             (p.cpu - origin_before.get(p.number, 0.0) for p in tree(self.origin.root)), default=0.0
         )
