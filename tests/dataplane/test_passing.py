@@ -369,18 +369,24 @@ def test_a_stop_drains_and_then_cuts(tmp_path: Path) -> None:
 
 
 EVENTS = st.lists(
-    st.sampled_from([b"data: a\n\n", b"data: b\r\n\r\n", b": hm\n\n", b"event: x\ndata: y\n\n"])
-)
+    st.sampled_from([
+        b"data: a\n\n", b"data: b\r\n\r\n", b": hm\n\n", b"event: x\ndata: y\n\n", b"data: c\r\r",
+        b"data: [DONE] no\n\n", b"data: x [DONE]\n\n", b"event: message_stopped\ndata: d\n\n",
+    ])
+)  # fmt: skip
+LAST = st.sampled_from([
+    b"data: [DONE]\n\n", b"data:[DONE] \n\n", b"data: [DONE]\r\n\r\n", b"id: 1\ndata: [DONE]\n\n",
+    b"event: message_stop\ndata: {}\n\n", b"event:response.completed\ndata: {}\n\n",
+])  # fmt: skip
 
 
-@given(EVENTS, st.binary(max_size=30), st.lists(st.integers(1, 20)), st.booleans())
+@given(EVENTS, st.binary(max_size=30), st.lists(st.integers(1, 20)), st.none() | LAST)
 def test_withholding_loses_and_moves_nothing(
-    events: list[bytes], tail: bytes, cuts: list[int], done: bool
+    events: list[bytes], tail: bytes, cuts: list[int], terminal: bytes | None
 ) -> None:
     """However it is cut: what leaves and what waits are the bytes; whole events never wait, the
     terminal one always does."""
-    terminal = b"data: [DONE]\n\n" if done else b""
-    data = b"".join(events) + terminal + tail
+    data = b"".join(events) + (terminal or b"") + tail
     held = Withheld([(b"Content-Type", b"text/event-stream")], None)
     released, at = b"", 0
     for size in [*cuts, len(data)]:
@@ -388,7 +394,7 @@ def test_withholding_loses_and_moves_nothing(
             released += held.release(piece)
         at += size
     assert released + held.rest == data
-    if done:
+    if terminal is not None:
         assert released == b"".join(events)
     else:
         assert released.startswith(b"".join(events))
