@@ -43,7 +43,8 @@ _LAST_LINE: Final = re.compile(rb"\n(?:" + b"|".join(map(re.escape, _LAST_LINES)
 _BLANKS: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
 _BLANK_LINE = re.compile(b"|".join(_BLANKS))
 _TERMINAL = re.compile(
-    rb"(?<![^\r\n])(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed))[ \t]*(?![^\r\n])"
+    rb"(?<![^\r\n])(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed))"
+    rb"[ \t]*(?![^\r\n])"
 )
 """Between two line ends of any kind: MULTILINE knows but one."""
 
