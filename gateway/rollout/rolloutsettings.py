@@ -140,7 +140,7 @@ class RolloutSettings(JudgeSettings):
     @model_validator(mode="before")
     @classmethod
     def guarded(cls, told: Any) -> Any:
-        """Who copies and names no guard has the pairs judged too: nothing else sees wrong answers."""
+        """Who copies and names no guard has the pairs judged: nothing else sees wrong answers."""
         if not isinstance(told, dict) or "guards" in told:
             return told
         steps = told.get("steps")
