@@ -28,6 +28,8 @@ def custody_routes(custody: Custody) -> list[Route]:
 
     async def holds(request: Request) -> Response:
         if request.method == "GET":
+            if custody.holds.damage is not None:
+                return _refused(503, "holds_damaged", custody.holds.damage)
             return JSONResponse(custody.told_holds())
         return await _done(custody, request, custody.change_hold)
 

@@ -84,7 +84,10 @@ class Overload(Section):
         description="Open exchanges of the gateway: above it critical requests are shed, above 90 %"
         " of it default ones, above 70 % batch ones, above 50 % copies for shadows.",
     )  # fmt: skip
-    bodies: Size = Field(512 * 1024**2, description="Request bodies held in memory, all together.")
+    bodies: Size = Field(
+        512 * 1024**2,
+        description="Request bodies held in memory, or kept of those that pass, all together.",
+    )
 
 
 class Telemetry(Section):

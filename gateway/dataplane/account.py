@@ -103,7 +103,7 @@ class Account:
         self.receipt: Receipt | None = None
         self.frugal = False
         # What is let go of after the last byte.
-        self.held_bytes = 0  # room for `request`
+        self.held_bytes = 0  # room for `request`, or for what is kept of `upload`
         self.used: list[Backend] = []
         self.streamed: list[Backend] = []
 
@@ -181,6 +181,8 @@ class Account:
         parts = self.parts()
         header = self.header(kind)
         header["commitment"] = commitment(parts)
+        if self.upload is not None and kind == self.kind:
+            self.upload.tally.forget()  # it may wait long for its commit: not twice in memory
         return header, parts
 
     def note_departure(self, left: str | None, sent: int) -> None:

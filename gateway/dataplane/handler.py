@@ -267,7 +267,7 @@ class Handler:
         keep = account.limits["keep"] if account.limits else at_most
         taken = await take_body(body, account.first, self.load, at_most, hold, keep, look)
         if isinstance(taken, Upload):
-            account.upload = taken
+            account.upload, account.held_bytes = taken, taken.kept_bytes
         else:
             account.request, account.held_bytes = taken, len(taken)
 

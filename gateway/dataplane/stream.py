@@ -34,11 +34,19 @@ PARTIAL_BYTES_MAX: Final = 64 * 1024
 LOOK_BYTES: Final = 16 * 1024
 """So much of a stream is digested, kept and metered at once, behind its relaying."""
 _ENDS: Final = (b"[DONE]", b"message_stop", b"response.completed")
+_LAST_LINES: Final = tuple(
+    name + space + word
+    for space in (b"", b" ")
+    for name, word in ((b"data:", b"[DONE]"), *((b"event:", word) for word in _ENDS[1:]))
+)
+_LAST_LINE: Final = re.compile(rb"\n(?:" + b"|".join(map(re.escape, _LAST_LINES)) + rb")")
 _BLANKS: Final = (b"\r\n\r\n", b"\n\n", b"\r\r")
 _BLANK_LINE = re.compile(b"|".join(_BLANKS))
 _TERMINAL = re.compile(
-    rb"^(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed))[ \t]*\r?$", re.MULTILINE
+    rb"(?<![^\r\n])(?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed))"
+    rb"[ \t]*(?![^\r\n])"
 )
+"""Between two line ends of any kind: MULTILINE knows but one."""
 
 
 class Withheld:
@@ -77,17 +85,34 @@ class Withheld:
         return len(data) - 1
 
     def _after_events(self, data: bytes) -> int:
-        """Whole events before the first word that may end a terminal one need no closer look."""
-        words = [found for end in _ENDS if (found := data.find(end)) >= 0]
-        clear = min(words, default=len(data))
-        ends = [before + len(b) for b in _BLANKS if (before := data.rfind(b, 0, clear)) >= 0]
-        at = max(ends, default=0)
-        for blank in _BLANK_LINE.finditer(data, at) if words else ():
+        """Whole events before the first line that may end a terminal one need no closer look."""
+        if data.find(b"\r") < 0:
+            at, looked = self._clear_of_lines(data)
+        else:
+            at, looked = self._clear_of_words(data)
+        for blank in () if looked else _BLANK_LINE.finditer(data, at):
             if _TERMINAL.search(data, at, blank.end()):
                 self._ended = True
                 return at
             at = blank.end()
         return len(data) if len(data) - at > PARTIAL_BYTES_MAX else at
+
+    def _clear_of_lines(self, data: bytes) -> tuple[int, bool]:
+        """The end of the whole events before a last line, and whether there is no such line; of
+        lines that end in one byte, as nearly all do."""
+        if data.startswith(_LAST_LINES):
+            return 0, False
+        found = _LAST_LINE.search(data)
+        clear = len(data) if found is None else found.start() + 1
+        before = data.rfind(b"\n\n", 0, clear)
+        return before + 2 if before >= 0 else 0, found is None
+
+    def _clear_of_words(self, data: bytes) -> tuple[int, bool]:
+        """The same, however lines end: before a word of a last line."""
+        words = [found for end in _ENDS if (found := data.find(end)) >= 0]
+        clear = min(words, default=len(data))
+        ends = [before + len(b) for b in _BLANKS if (before := data.rfind(b, 0, clear)) >= 0]
+        return max(ends, default=0), not words
 
 
 class Look:

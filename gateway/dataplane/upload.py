@@ -60,13 +60,17 @@ class Tally:
         self._kept = [kept]  # in place of the pieces: not twice in memory
         return Part(self.length, self._digest.digest(), kept[:at_most])
 
+    def forget(self) -> None:
+        """The bytes are in their record."""
+        self._kept, self._room = [], 0
+
 
 class Upload:
     """A body on its way: an async iterator of its pieces, taken once.
 
     `length` is None where the client does not say it. `begun`: the first bytes, where they were
-    looked at before the rest came. `failure` is why the body did not become
-    whole, for whoever sees only that the upstream was left.
+    looked at before the rest came. `kept_bytes`: how many of them may be kept. `failure`
+    is why the body did not become whole, for whoever sees only that the upstream was left.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Upload:
         """`whole`: nothing comes behind `begun`."""
         self.length = length
         self.failure: Refusal | None = None
-        self.tally = Tally(keep)
+        self.tally, self.kept_bytes = Tally(keep), keep
         self.begun = begun
         self._body, self._at_most = body, at_most
         self._whole = whole
@@ -113,9 +117,10 @@ async def take_body(
     body: Body, headers: dict[bytes, bytes], load: Load, at_most: int, hold: int | None,
     keep: int, look: int = 0,
 ) -> bytes | Upload:  # fmt: skip
-    """The whole body, for whose bytes the caller gives back room in `load`; or an Upload that keeps
-    its first `keep` bytes, if it is longer than `hold` (None: never); of one whose length is said,
-    `look` bytes have come then. Refused as soon as it is known to be longer than `at_most`."""
+    """The whole body, or an Upload that keeps its first `keep` bytes, if it is longer than `hold`
+    (None: never); of one whose length is said, `look` bytes have come then. The caller gives back
+    room in `load` for the bytes, or for `kept_bytes` of them. Refused as soon as it is known to be
+    longer than `at_most`."""
     hold = at_most if hold is None else hold
     stated = headers.get(b"content-length")
     length = int(stated) if stated is not None else None
@@ -123,7 +128,13 @@ async def take_body(
         words = f"content-length {length}; at most {at_most} bytes are taken"
         raise Refusal("request_too_large", words)
     if length is not None and length > hold:
-        begun, more = await _first(body, look)
+        keep = min(keep, length)
+        _hold(load, keep)
+        try:
+            begun, more = await _first(body, look)
+        except BaseException:
+            load.held_bytes -= keep
+            raise
         return Upload(body, begun, length, at_most, keep, whole=not more)
     held = 0
     try:
@@ -133,8 +144,7 @@ async def take_body(
             chunk, more = await body.receive()
             if held + len(chunk) > at_most:
                 raise too_large(at_most)
-            if not load.hold(len(chunk)):
-                raise Refusal("memory_full", CODES["memory_full"][1])
+            _hold(load, len(chunk))
             held += len(chunk)
             chunks.append(chunk)
     except BaseException:
@@ -144,7 +154,13 @@ async def take_body(
     if not more:
         return whole
     load.held_bytes -= held
+    _hold(load, keep)
     return Upload(body, whole, None, at_most, keep)
+
+
+def _hold(load: Load, size: int) -> None:
+    if not load.hold(size):
+        raise Refusal("memory_full", CODES["memory_full"][1])
 
 
 async def _first(body: Body, size: int) -> tuple[bytes, bool]:

@@ -1,16 +1,19 @@
 """Legal holds: what must neither be dropped nor erased, and the erasures that wait for them.
 
-    state/holds.json     {"format": 1, "holds": [...], "deferred": [...]}, written whole
+    state/holds.json     {"format": 2, "sha256": ..., "told": {"holds": [...], "deferred": [...]}}
 
 A hold is of a model, or of some exchanges by place and key numbers. It is in force before its leaf
 is written, and its release is a leaf before it ends: a crash between leaves more held, never less.
-Several holds of one thing are apart: each ends by itself.
+Several holds of one thing are apart: each ends by itself. `sha256` is of `told` as it stands in the
+file, which is written whole: where it does not fit, what is held is not known (`damage`), and
+nothing may be destroyed. Format 1 had no digest and is read as before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import orjson
 
 from gateway.disk import write_durably
 
-FORMAT = 1
+FORMAT = 2
 HOLDS_MAX = 1000
 DEFERRED_MAX = 10_000
 
@@ -84,37 +87,49 @@ def against(
 
 
 class Holds:
-    """The governor's; every change is durable on return."""
+    """The governor's; every change is durable on return. `damage`: why the file cannot be believed;
+    None where it can. No change is made then."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / "holds.json"
         self.holds: dict[str, Hold] = {}
         self.deferred: dict[str, Deferred] = {}
+        self.damage: str | None = None
         if self._path.exists():
-            self._read(orjson.loads(self._path.read_bytes()))
+            try:
+                self._take(_checked(self._path.read_bytes()))
+            except (ValueError, KeyError, TypeError) as error:
+                self.holds, self.deferred = {}, {}
+                self.damage = f"{self._path} is damaged, restore it from a backup: {error!s:.200}"
 
-    def _read(self, document: dict[str, Any]) -> None:
-        if document["format"] != FORMAT:
-            raise ValueError(f"{self._path} has format {document['format']}; {FORMAT} is known")
-        for told in document["holds"]:
+    def _take(self, told: dict[str, Any]) -> None:
+        for one in told["holds"]:
             exchanges = tuple(
-                HeldExchange(one["id"], one["file"], tuple(one["numbers"]))
-                for one in told.pop("exchanges")
+                HeldExchange(each["id"], each["file"], tuple(each["numbers"]))
+                for each in one.pop("exchanges")
             )
-            self.holds[told["id"]] = Hold(**told, exchanges=exchanges)
-        for told in document["deferred"]:
-            self.deferred[told["id"]] = Deferred(**told | {"numbers": tuple(told["numbers"])})
+            self.holds[one["id"]] = Hold(**one, exchanges=exchanges)
+        for one in told["deferred"]:
+            self.deferred[one["id"]] = Deferred(**one | {"numbers": tuple(one["numbers"])})
 
     def _write(self) -> None:
-        document = {
-            "format": FORMAT,
-            "holds": [asdict(hold) for hold in self.holds.values()],
-            "deferred": [asdict(deferred) for deferred in self.deferred.values()],
-        }
-        write_durably(self._path, orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
+        told = orjson.dumps(
+            {
+                "holds": [asdict(hold) for hold in self.holds.values()],
+                "deferred": [asdict(deferred) for deferred in self.deferred.values()],
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
+        head = b'{"format":%d,"sha256":"%b","told":' % (FORMAT, sha256(told).hexdigest().encode())
+        write_durably(self._path, head + told + b"}")
+
+    def _believed(self) -> None:
+        if self.damage is not None:
+            raise HoldRefused(self.damage)
 
     def hold(self, hold: Hold) -> None:
         """Put a hold in force; its leaf follows. HoldRefused."""
+        self._believed()
         if hold.id in self.holds or len(self.holds) >= HOLDS_MAX:
             raise HoldRefused(f"hold {hold.id}: known already, or one more than {HOLDS_MAX}")
         if (hold.model is None) == (not hold.exchanges):
@@ -124,6 +139,7 @@ class Holds:
 
     def release(self, id: str) -> Hold:
         """End a hold whose release is a leaf already. HoldRefused: there is none."""
+        self._believed()
         if id not in self.holds:
             raise HoldRefused(f"hold {id}: not in force; in force: {', '.join(self.holds) or '-'}")
         found = self.holds.pop(id)
@@ -131,11 +147,14 @@ class Holds:
         return found
 
     def against(self, numbers: Collection[int], files: Collection[str]) -> tuple[Hold, ...]:
-        """The holds that forbid erasing these numbers, whose bodies lie in these files."""
+        """The holds that forbid erasing these numbers, whose bodies lie in these files.
+        HoldRefused where they are not known."""
+        self._believed()
         return against(self.holds.values(), numbers, files)
 
     def defer(self, deferred: Deferred) -> None:
         """Keep an erasure until nothing holds it back; its leaf (`deferred`) follows."""
+        self._believed()
         if len(self.deferred) >= DEFERRED_MAX:
             raise HoldRefused(f"{DEFERRED_MAX} erasures wait already")
         self.deferred[deferred.id] = deferred
@@ -145,3 +164,17 @@ class Holds:
         """Forget a deferred erasure that was carried out."""
         if self.deferred.pop(id, None) is not None:
             self._write()
+
+
+def _checked(data: bytes) -> dict[str, Any]:
+    """What the file says. ValueError where its digest does not fit, or its format is not known."""
+    document: dict[str, Any] = orjson.loads(data)
+    if document["format"] == 1:
+        return document
+    if document["format"] != FORMAT:
+        raise ValueError(f"format {document['format']}; {FORMAT} is known")
+    told = data.partition(b'"told":')[2][:-1]
+    if document["sha256"] != sha256(told).hexdigest():
+        raise ValueError("its digest does not fit")
+    found: dict[str, Any] = orjson.loads(told)
+    return found

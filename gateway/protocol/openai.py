@@ -132,23 +132,25 @@ class Meter:
         self._read(chunk)
 
     def _count(self, start: bytes, end: bytes, chunk: bytes) -> bytes:
-        """Count the like of `start`, a text, `end`; what else there is comes back, in order."""
-        first, *texts = chunk.split(end + start)  # all but the last are whole, one event each
-        if len(texts) > 1 and b"" not in texts:
-            last = texts.pop()
-            if _PLAIN.fullmatch(b"".join(texts)):
-                self._pieces += len(texts)
-                chunk = b"".join((first, end, start, last))
-        first, *parts = chunk.split(start)
-        rest, at_line = [first], not first or first.endswith(b"\n")
-        for part in parts:
-            text = len(part) - len(end)
-            if at_line and part.endswith(end) and _PLAIN.fullmatch(part, 0, text):
-                self._pieces += 1
+        """Count the lines of `start`, a text, `end`; what else there is comes back, in order."""
+        *lines, last = chunk.split(b"\n")
+        lines = [line for line in lines if line]
+        begun, ended = len(start), len(end)
+        texts: list[bytes] = []
+        rest: list[bytes] = []
+        for line in lines:
+            if line.startswith(start) and line.endswith(end):
+                texts.append(line[begun:-ended])
             else:
-                rest += (start, part)
-                at_line = part.endswith(b"\n")
-        return b"".join(rest)
+                rest.append(line)
+        if b"" in texts or not _PLAIN.fullmatch(b"".join(texts)):  # of many together, or one by one
+            rest = [
+                line for line in lines
+                if not (line.startswith(start) and line.endswith(end)
+                        and _PLAIN.fullmatch(line, begun, len(line) - ended))
+            ]  # fmt: skip
+        self._pieces += len(lines) - len(rest)
+        return b"\n".join((*rest, last))
 
     def _read(self, chunk: bytes) -> None:
         for data in self._events.feed(chunk):
@@ -169,7 +171,7 @@ class Meter:
         if self._like is None:
             return False
         start, end = self._like
-        return data.startswith(start.removeprefix(b"data: ")) and data.endswith(end.rstrip(b"\n"))
+        return data.startswith(start.removeprefix(b"data: ")) and data.endswith(end)
 
     def _learn(self, like: tuple[bytes, bytes] | None) -> None:
         if like is not None:
@@ -220,7 +222,7 @@ def _like(data: bytes, event: dict[str, Any]) -> tuple[bytes, bytes] | None:
             return None
     except orjson.JSONDecodeError:
         return None
-    return b"data: " + before + b'"', b'"' + behind + b"\n\n"
+    return b"data: " + before + b'"', b'"' + behind
 
 
 def _error_word(error: Any) -> str:

@@ -49,6 +49,8 @@ class Custody:
 
     def resume(self) -> None:
         """Complete what leaves say and a crash, or a restored backup, left undone."""
+        if self.holds.damage is not None:
+            log.critical("nothing is erased or retired: %s", self.holds.damage)
         sweep(self.state / "ledger" / "models")
         for index, leaf in self._root_leaves(self.erasure.position, b'"kind":"erasure"'):
             self._mend()
@@ -127,6 +129,7 @@ class Custody:
                 f"nothing is erased: an index of bodies is damaged, and the ledger, too: {error}"
             )
             raise Refused(503, "index_damaged", words) from None
+        self._check_holds()
         numbers = self.sealer.subjects.all_of(self._numbers(asked))
         plan = self.erasure.plan(numbers, self._exports())
         if plan.empty:
@@ -175,6 +178,24 @@ class Custody:
             for record in [leaf["record"]]
         ]
 
+    def _check_holds(self) -> None:
+        """Whatever a leaf put under hold and none released has to be known, or nothing may go: a
+        file of holds may rot, be lost, or come from an old backup."""
+        if self.holds.damage is not None:
+            raise Refused(503, "holds_damaged", self.holds.damage)
+        try:
+            held = {leaf["record"]["id"] for _, leaf in self._root_leaves(0, b'"kind":"hold"')}
+            if held <= self.holds.holds.keys():
+                return
+            for _, leaf in self._root_leaves(0, b'"kind":"release"'):
+                held.discard(leaf["record"]["id"])
+        except (LedgerDamaged, Gone) as error:
+            words = f"nothing may be destroyed: what is held cannot be read: {error}"
+            raise Refused(503, "holds_damaged", words) from None
+        if unknown := held - self.holds.holds.keys():
+            words = f"hold {min(unknown)} of the ledger is not in holds.json: restore it"
+            raise Refused(503, "holds_damaged", words)
+
     def told_holds(self) -> dict[str, Any]:
         """Holds in force and erasures that wait for their release."""
         return {
@@ -192,6 +213,7 @@ class Custody:
     def change_hold(self, asked: Mapping[str, Any], by: str) -> dict[str, Any]:
         """`action`: hold (a model, or decisions) or release (a hold)."""
         reason, action = _reason(asked), asked.get("action")
+        self._check_holds()
         if action == "hold":
             return self._hold(asked.get("model"), asked["exchanges"], reason, by)
         if action == "release":
@@ -250,6 +272,11 @@ class Custody:
         logs = [self._log(name) for name in self.sealer.ledger.logs if name != ROOT]
         found = due(logs, body_files(self.state), self.holds.holds.values(), now, rules)
         if not (found.bodies or found.logs):
+            return
+        try:
+            self._check_holds()
+        except Refused as error:
+            log.critical("nothing is retired: %s", error)
             return
         try:
             self._mend()

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from origins import Line, Origin, origin, silent
 from world import World, remote, request, running, soon, until
 
+from gateway.dataplane.limits import Load
 from gateway.dataplane.response import is_stream
 from gateway.dataplane.stream import Withheld
 from gateway.dataplane.upload import PIECES_MAX, Tally
 from gateway.journal.record import Part
+from gateway.settings import Overload
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -84,6 +86,35 @@ def test_a_long_body_passes_without_being_held(world: World, stated: bool) -> No
             await until(world.idle)
 
     world.run(story(), 60)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_what_is_kept_of_passing_bodies_has_room_with_the_held_ones(
+    world: World, stated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """overload.bodies bounds it too; room is given back, and the bytes are in the record."""
+
+    async def story() -> None:
+        body = os.urandom(1_000_000)
+        sent = request(body) if stated else chunked([body[:400_000], body[400_000:]])
+        async with origin(digesting) as seen:
+            await world.serve(remote(seen.url, "limits: {hold: 1KiB, keep: 300KiB}\n"))
+            handler = world.worker.handler
+            for room, status in (("1MiB", 200), ("299KiB", 503)):
+                monkeypatch.setattr(handler, "load", Load(Overload(bodies=room), 1))  # type: ignore[arg-type]
+                client = await world.connect()
+                sending = asyncio.ensure_future(flood(client, sent))
+                reply = await soon(client.answer())
+                assert reply.status == status
+                told = await world.record_of(reply)
+                assert told.header["error"] == (None if status == 200 else "memory_full")
+                assert told.request.kept == (body[: 300 << 10] if status == 200 else b"")
+                client.leave()
+                await soon(sending)
+                await until(world.idle)
+                assert handler.load.held_bytes == 0
+
+    world.run(story())
 
 
 def test_a_passing_body_ends_at_its_limit(world: World) -> None:
@@ -338,18 +369,24 @@ def test_a_stop_drains_and_then_cuts(tmp_path: Path) -> None:
 
 
 EVENTS = st.lists(
-    st.sampled_from([b"data: a\n\n", b"data: b\r\n\r\n", b": hm\n\n", b"event: x\ndata: y\n\n"])
-)
+    st.sampled_from([
+        b"data: a\n\n", b"data: b\r\n\r\n", b": hm\n\n", b"event: x\ndata: y\n\n", b"data: c\r\r",
+        b"data: [DONE] no\n\n", b"data: x [DONE]\n\n", b"event: message_stopped\ndata: d\n\n",
+    ])
+)  # fmt: skip
+LAST = st.sampled_from([
+    b"data: [DONE]\n\n", b"data:[DONE] \n\n", b"data: [DONE]\r\n\r\n", b"id: 1\ndata: [DONE]\n\n",
+    b"event: message_stop\ndata: {}\n\n", b"event:response.completed\ndata: {}\n\n",
+])  # fmt: skip
 
 
-@given(EVENTS, st.binary(max_size=30), st.lists(st.integers(1, 20)), st.booleans())
+@given(EVENTS, st.binary(max_size=30), st.lists(st.integers(1, 20)), st.none() | LAST)
 def test_withholding_loses_and_moves_nothing(
-    events: list[bytes], tail: bytes, cuts: list[int], done: bool
+    events: list[bytes], tail: bytes, cuts: list[int], terminal: bytes | None
 ) -> None:
     """However it is cut: what leaves and what waits are the bytes; whole events never wait, the
     terminal one always does."""
-    terminal = b"data: [DONE]\n\n" if done else b""
-    data = b"".join(events) + terminal + tail
+    data = b"".join(events) + (terminal or b"") + tail
     held = Withheld([(b"Content-Type", b"text/event-stream")], None)
     released, at = b"", 0
     for size in [*cuts, len(data)]:
@@ -357,7 +394,7 @@ def test_withholding_loses_and_moves_nothing(
             released += held.release(piece)
         at += size
     assert released + held.rest == data
-    if done:
+    if terminal is not None:
         assert released == b"".join(events)
     else:
         assert released.startswith(b"".join(events))

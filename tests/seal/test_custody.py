@@ -10,11 +10,14 @@ from gateway.journal import record
 from gateway.journal.directory import JournalFolder
 from gateway.journal.writer import open_journal
 from gateway.ledger.bodies import body_files, index_path
+from gateway.ledger.holds import HeldExchange
 from gateway.ledger.log import LedgerReader
 from gateway.seal.custody import Custody, Refused
 
 PEOPLE = ("annalee", "bob")
 ASKED = {"exchanges": [], "reason": "asked by letter"}
+CASE = {"reason": "case 7"}
+HELD = HeldExchange("id-0", "m/2026-11-27", (1,))
 
 
 def write_journal(folder, count: int) -> None:
@@ -52,6 +55,37 @@ def ciphertexts(state, number: int) -> list[bytes]:
     data = (state / "bodies" / f"{file}.bodies").read_bytes()
     head = (1).to_bytes(4, "little") + number.to_bytes(8, "little")
     return [piece[:40] for piece in data.split(head)[1:]]
+
+
+@pytest.mark.parametrize("what", ["bits", "gone", "old", "short"])
+def test_what_is_held_is_held_though_its_file_rotted(tmp_path, custody, what):
+    """Nothing is erased, released or held until the file is restored, and then as before. What a
+    leaf holds is missed in a file that is whole but too old, or gone."""
+    path, sealer = tmp_path / "holds.json", custody.sealer
+    before = ciphertexts(tmp_path, 1)
+    custody.change_hold({"action": "hold", "model": None, "exchanges": [HELD], **CASE}, "tester")
+    old = path.read_bytes()
+    hold = custody.change_hold({"action": "hold", "exchanges": [HELD], **CASE}, "tester")["hold"]
+    whole = path.read_bytes()
+    kept = {tuple(Custody(sealer).holds.holds.values())}
+    rotten = {"bits": [whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :]
+                       for at in range(len(whole))],
+              "gone": [None], "old": [old], "short": [whole[:-1], b""]}[what]  # fmt: skip
+    for data in rotten:
+        path.unlink() if data is None else path.write_bytes(data)
+        damaged = Custody(sealer)
+        if tuple(damaged.holds.holds.values()) in kept:  # white space, or the case of a digit
+            continue
+        for act in ({"action": "release", "hold": hold}, {"action": "hold", "exchanges": [HELD]}):
+            with pytest.raises(Refused) as refused:
+                damaged.change_hold({**act, **CASE}, "tester")
+            assert (refused.value.status, refused.value.code) == (503, "holds_damaged")
+        with pytest.raises(Refused) as refused:
+            damaged.erase({"token": 1, **ASKED}, "tester")
+        assert refused.value.code == "holds_damaged"
+    assert ciphertexts(tmp_path, 1) == before
+    path.write_bytes(whole)
+    assert Custody(sealer).erase({"token": 1, **ASKED}, "tester")["deferred"] is True
 
 
 @pytest.mark.parametrize("what", ["entry", "cut", "gone"])
