@@ -29,7 +29,7 @@ from gateway.rollout.lifecycle import (
     make,
 )
 from gateway.rollout.predictions import Predictions
-from gateway.rollout.rolloutsettings import BILLION, RolloutSettings
+from gateway.rollout.rolloutsettings import BILLION, RolloutSettings, settings_of
 from gateway.rollout.tally import Tally
 from gateway.rollout.units import Units
 from gateway.split import Rollout
@@ -66,7 +66,7 @@ class Attempt:
     ) -> None:
         """`units`: None where nothing is counted any more."""
         self.created = dict(created)
-        self.settings = RolloutSettings.model_validate(created["file"])
+        self.settings = settings_of(created)
         self.name, self.number = str(created["rollout"]), int(created["attempt"])
         self.author = str(created["by"])
         self.plan: Plan = replace(self.settings.plan(self.author), digest=created["digest"])

@@ -48,7 +48,7 @@ from gateway.rollout.lifecycle import (
 )
 from gateway.rollout.narrowing import Narrowings, take_back
 from gateway.rollout.predictions import Predictions
-from gateway.rollout.rolloutsettings import RolloutSettings
+from gateway.rollout.rolloutsettings import settings_of
 from gateway.rollout.units import Units
 from gateway.seal.sealer import Sealer
 from gateway.split import Rollout
@@ -172,7 +172,7 @@ class Rollouts:
         self, created: Mapping[str, Any], units: int = 0, answers: int = 0
     ) -> tuple[Units, Predictions | None]:
         name = f"{created['rollout']}.{created['attempt']}"
-        asked = waits_for_labels(RolloutSettings.model_validate(created["file"])) is not None
+        asked = waits_for_labels(settings_of(created)) is not None
         kept = Predictions(self.folder, name, answers) if asked else None
         return Units(self.folder, self.keys, name, units), kept
 

@@ -27,7 +27,7 @@ from gateway.rollout.chronicle import Chronicle, Told
 from gateway.rollout.counting import Counting
 from gateway.rollout.lifecycle import Decision, Held, Move, Phase, is_approved, is_legal
 from gateway.rollout.predictions import Predictions
-from gateway.rollout.rolloutsettings import RolloutSettings
+from gateway.rollout.rolloutsettings import settings_of
 from gateway.rollout.units import Units
 from gateway.table import TableStore
 
@@ -101,7 +101,7 @@ def _attempt_of(leaf: Told) -> int:
 def _judge_again(report: Report, leaves: list[Told]) -> None:
     """Blocks to verdicts, verdicts to moves."""
     created = leaves[0].record
-    digest = RolloutSettings.model_validate(created["file"]).digest
+    digest = settings_of(created).digest
     if digest != created["digest"]:
         report.wrong("the file in the ledger does not have the digest that was approved, or its "
                      "defaults are others in this release")  # fmt: skip

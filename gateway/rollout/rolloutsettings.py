@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
@@ -88,6 +88,15 @@ Steps = tuple[Annotated[StepSettings, BeforeValidator(_step)], ...]
 Guards = tuple[GuardSettings, ...]
 
 
+WITHOUT_SHADOW = ("errors", "latency_p95")
+
+
+def _copies(step: object) -> bool:
+    if isinstance(step, dict):
+        return step.get("shadow") is not None
+    return isinstance(step, str) and step.startswith("shadow")
+
+
 class RolloutSettings(JudgeSettings):
     """Everything in a rollout's file."""
 
@@ -100,8 +109,9 @@ class RolloutSettings(JudgeSettings):
         min_length=1, max_length=STEPS_MAX, description="Shadow first, then growing weights."
     )
     guards: Guards = Field(
-        ("errors", "latency_p95"), min_length=1, max_length=16, validate_default=True,
-        description="Questions asked of the evidence, by name.",
+        min_length=1, max_length=16,
+        description="Questions asked of the evidence, by name; absent: errors, latency_p95 and, "
+        "where a step is shadow, disagreement.",
     )  # fmt: skip
     owner: str = Field("", max_length=100, description="Who answers for it.")
     reason: str = Field("", max_length=500, description="Why; the ledger keeps it.")
@@ -126,6 +136,16 @@ class RolloutSettings(JudgeSettings):
     alerts: tuple[str, ...] = Field(
         (), max_length=50, description="Causes of alerts that count, by their first words; all."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def guarded(cls, told: Any) -> Any:
+        """Who copies and names no guard has the pairs judged: nothing else sees wrong answers."""
+        if not isinstance(told, dict) or "guards" in told:
+            return told
+        steps = told.get("steps")
+        copies = any(map(_copies, steps if isinstance(steps, list | tuple) else ()))
+        return {**told, "guards": [*WITHOUT_SHADOW, *(["disagreement"] if copies else [])]}
 
     @model_validator(mode="after")
     def makes_sense(self) -> RolloutSettings:
@@ -200,3 +220,8 @@ def _most(told: StepSettings, least: float) -> int | None:
     if told.max is not None:
         return round(told.max * BILLION)
     return round(PATIENCE * least * BILLION) if told.bake is None and least else None
+
+
+def settings_of(created: Mapping[str, Any]) -> RolloutSettings:
+    """Of the leaf that created a rollout. Leaves say their guards; before that two were meant."""
+    return RolloutSettings.model_validate({"guards": WITHOUT_SHADOW, **created["file"]})

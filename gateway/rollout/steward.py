@@ -86,7 +86,8 @@ class Steward:
         settings, tree, problems = check_document(text, shown, RolloutSettings)
         if settings is None:
             raise Refused(422, "bad_rollout", f"{len(problems)} problems", problems)
-        return settings, orjson.loads(orjson.dumps(tree, default=str))
+        told = {"guards": [guard.name for guard in settings.guards], **tree}
+        return settings, orjson.loads(orjson.dumps(told, default=str))
 
     def _check(self, settings: RolloutSettings, shown: str, person: Person) -> None:
         """Whether it can be run here and now; nothing is changed if not."""

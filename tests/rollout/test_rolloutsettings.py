@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from gateway.rollout.lifecycle import Phase
-from gateway.rollout.rolloutsettings import RolloutSettings
+from gateway.rollout.rolloutsettings import RolloutSettings, settings_of
 
 SIX = """\
 rollout: mortgage-v2
@@ -34,9 +34,26 @@ def test_six_lines_are_a_whole_rollout():
     assert [step.weight_ppm for step in steps] == [0, 10_000, 10_000, 500_000, 990_000]
     assert [step.least_ns // MINUTE for step in steps] == [30, 10, 0, 120, 24 * 60]
     assert [bool(step.require) for step in steps] == [
-        "disagreement" in settings.guards, False, False, True, False,
+        True, False, False, True, False,
     ]  # fmt: skip
     assert steps[2].approval == "sre"
+
+
+@pytest.mark.parametrize("step", ["shadow 30m", {"shadow": "50%", "min": "30m"}])
+def test_who_copies_and_names_no_guard_has_the_pairs_judged(step):
+    """Labels in another order have neither errors nor latency: only pairs stop them."""
+    settings = read(SIX, steps=[step, "50% 1h", "100% 1h"])
+    assert [one.name for one in settings.guards] == ["errors", "latency_p95", "disagreement"]
+    assert settings.plan("ana").steps[0].require == {"disagreement"}
+    alone = read(SIX, steps=["50% 1h", "100% 1h"])
+    assert [one.name for one in alone.guards] == ["errors", "latency_p95"]
+    assert [one.name for one in read(SIX, guards=["errors"]).guards] == ["errors"]
+
+
+def test_a_leaf_that_names_no_guards_means_the_two_of_its_time():
+    """Leaves of before keep their meaning, hence their digest; newer ones name their guards."""
+    old = settings_of({"file": yaml.safe_load(SIX)})
+    assert old.digest == read(SIX, guards=["errors", "latency_p95"]).digest
 
 
 def test_sugar_means_the_same():

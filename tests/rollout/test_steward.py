@@ -71,6 +71,13 @@ def test_widening_may_need_two(site):
     assert (site.stage.phase, site.entry(), site.split()) == ("aborted", None, [["v1", 1_000_000]])
 
 
+def test_the_leaf_names_the_guards(site):
+    """What a file leaves to the defaults is written down: defaults may change, leaves may not."""
+    site.start(FILE.replace("guards: [errors]\n", ""))
+    created = site.rollouts.attempts["trees"].created
+    assert created["file"]["guards"] == ["errors", "latency_p95"]
+
+
 def test_exposing_people_takes_the_role(site):
     """Who is no sre may pause and abort, and neither start, resume nor promote."""
     with pytest.raises(Refused, match="'sre' is wanted"):
