@@ -44,6 +44,7 @@ from gateway.monitor.inference import (
     Readings,
     is_decided,
     is_judged,
+    is_refused,
     read_inference,
     segments_of,
 )
@@ -284,6 +285,8 @@ class Analyst:
                 self._judge(number, leaf, found, said.get(number))
             elif is_judged(leaf) and (found := self._read(leaf)).why is None:  # a text
                 self._watch(number, leaf, found, None)
+            elif is_refused(leaf) and (found := self._read(leaf)).contradicts_card:
+                self._count_readable(number, leaf["record"], found)
             self._count_segments(number, leaf, inferences.get(number))
         return len(leaves)
 

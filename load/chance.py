@@ -170,13 +170,10 @@ def _off(rates: list[float], wanted: int) -> list[str]:
 
 
 def _hazard(seed: int, size: int, wanted: int) -> float:
-    """Alarms a decision. Two features stand for all twelve, which are of one law."""
+    """Alarms a decision."""
     panel = panel_of(CARD, reference_of(seed, size), 0.25, wanted)
     told = 0.0
     for track, at in zip(panel.tracks, panel.source.tolist()):
-        standing = {"feature/x0": 6, "feature/x7": 6, "score": 1, "outcome": 1}.get(track.cause)
-        if standing is None:
-            continue
         edges = panel.places[at].edges
         cuts = [0.0, *stats.norm.cdf([THRESHOLD] if edges is None else edges), 1.0]
         shares = np.diff(cuts)
@@ -184,7 +181,7 @@ def _hazard(seed: int, size: int, wanted: int) -> float:
             values = sign * np.array(track.scores)
             order = np.argsort(values)
             law = Law(tuple(values[order].tolist()), tuple(shares[order].tolist()))
-            told += standing / expected_run(law, panel.slack, threshold, LATTICE)
+            told += 1 / expected_run(law, panel.slack, threshold, LATTICE)
     return told
 
 

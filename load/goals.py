@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from load.figures import Spread
+from load.scenario import CONCURRENCY, SCENARIOS
 from load.tables import ALONE, AT, MAIN, Samples, cpu_path, number, per_second, ranged, share
 
 WORKER_MIB = 120
+SHORT = tuple(name for name in SCENARIOS if name != "binary-1m")
+LONG = max(CONCURRENCY)
+"""So many bodies are held together: what bounds them is a setting, `overload.bodies`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ def goals(samples: Samples) -> Iterator[Goal]:
     yield judge("p99 at 256 connections, of Envoy's", tail, most=3, unit=" ×")
     chunks = samples.ratio(("headworks", "sse"), ("envoy", "sse"), AT, per_second)
     yield judge(f"SSE chunks/s, {AT} streams, of Envoy's", chunks, least=0.5, unit=" ×")
-    worker = samples.memory("headworks").get("worker")
-    size = Spread(worker, worker, worker) if worker else None
-    yield judge("memory of a worker", size, most=WORKER_MIB, unit=" MiB")
+    for words, scenarios in (("", SHORT), (f", {LONG} bodies of 1 MB at once", ("binary-1m",))):
+        worker = samples.memory("headworks", scenarios).get("worker")
+        size = Spread(worker, worker, worker) if worker else None
+        yield judge(f"memory of a worker{words}", size, most=WORKER_MIB, unit=" MiB")

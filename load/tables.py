@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from load.figures import Spread, ratios, spread
+from load.scenario import SCENARIOS
 from load.trial import Sample
 
 MAIN, AT = "json-200", 32
@@ -85,11 +86,13 @@ class Samples:
             default=0.0,
         )
 
-    def memory(self, contender: str) -> dict[str, float]:
-        """Largest seen, MiB by role."""
+    def memory(
+        self, contender: str, scenarios: Container[str] = tuple(SCENARIOS)
+    ) -> dict[str, float]:
+        """Largest seen after these scenarios, MiB by role."""
         found: dict[str, float] = {}
         for sample in self.all:
-            if sample.contender == contender:
+            if sample.contender == contender and sample.scenario in scenarios:
                 for name, size in sample.memory.items():
                     found[name] = max(found.get(name, 0.0), size / 2**20)
         return found

@@ -15,6 +15,9 @@ Priority = Literal["critical", "default", "batch", "shadow"]
 SHED_ABOVE: Mapping[str, int] = {"critical": 100, "default": 90, "batch": 70, "shadow": 50}
 """Percent of `overload.in_flight` above which a class is refused."""
 
+LULL_BYTES = 32 * 1024**2
+"""Bodies that never took more leave the process's memory as it is."""
+
 
 def divided(whole: int, workers: int) -> int:
     """One worker's share of a limit, rounded up."""
@@ -78,6 +81,7 @@ class Load:
         self.thresholds = {name: max(1, whole * part // 100) for name, part in SHED_ABOVE.items()}
         self.bodies = divided(overload.bodies, workers)
         self.in_flight = self.held_bytes = 0
+        self._most_bytes = 0  # held since the last lull
 
     def sheds(self, priority: str) -> bool:
         """Whether an exchange of this class, already counted in `in_flight`, is one too many."""
@@ -88,7 +92,16 @@ class Load:
         if self.held_bytes + size > self.bodies:
             return False
         self.held_bytes += size
+        if self.held_bytes > self._most_bytes:
+            self._most_bytes = self.held_bytes
         return True
+
+    def is_lull(self) -> bool:
+        """Whether bodies took much memory and take little of that now; once each time."""
+        lull = self._most_bytes > LULL_BYTES and self.held_bytes < self._most_bytes // 8
+        if lull:
+            self._most_bytes = self.held_bytes
+        return lull
 
     def release(self, size: int) -> None:
         self.held_bytes -= size

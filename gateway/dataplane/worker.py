@@ -23,6 +23,7 @@ from gateway.asgi import Server
 from gateway.budget import Reserve, Room, Rung, read_rung, rung_of
 from gateway.clock import SystemClock
 from gateway.dataplane.handler import Handler
+from gateway.dataplane.heap import give_back
 from gateway.dataplane.limits import ClientLimits, Load
 from gateway.dataplane.live import Live, prepare, retire
 from gateway.dataplane.pins import Pins
@@ -251,6 +252,8 @@ class Worker:
         self._record_refusals(self.handler.refusals.due(self.clock.steady()))
         self.shadow.each_second(self.name)
         self._climb()
+        if self.handler.load.is_lull():
+            give_back()
 
     async def _swap(self) -> None:
         """Make the revision in force live; if it does not load, the old one stays."""

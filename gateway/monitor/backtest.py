@@ -20,7 +20,7 @@ from gateway.ledger.bodies import BodyReader
 from gateway.ledger.log import LedgerReader
 from gateway.modelsettings import MonitorSettings
 from gateway.monitor.alerts import Alerts, Happening
-from gateway.monitor.inference import Readings, is_judged, read_inference
+from gateway.monitor.inference import Readings, is_judged, is_refused, read_inference
 from gateway.monitor.report import WindowReport
 from gateway.monitor.worker import Windows
 from gateway.table import TableStore
@@ -121,7 +121,9 @@ def run_backtest(
             record = leaf["record"]
             if leaf["kind"] == "exchange":
                 hear(list(windows.overdue(record["at"])))
-            if record.get("model") != model or record.get("noise") or not is_judged(leaf):
+            if record.get("model") != model or record.get("noise"):
+                continue
+            if not (is_judged(leaf) or is_refused(leaf)):
                 continue
             revision = record["revision"]
             if revision not in models:

@@ -129,6 +129,19 @@ def is_generated(leaf: dict[str, Any]) -> bool:
     )
 
 
+def is_refused(leaf: dict[str, Any]) -> bool:
+    """Whether a leaf is an inference that a version turned down: perhaps it lacks what the card
+    names, and no decision will ever tell of it."""
+    record = leaf["record"]
+    return (
+        leaf["kind"] == "exchange"
+        and record.get("operation") == "infer"
+        and 400 <= record["status"] < 500
+        and record.get("version") is not None
+        and "body" in leaf
+    )
+
+
 def is_judged(leaf: dict[str, Any]) -> bool:
     """Whether what a leaf says may go into windows."""
     return is_decided(leaf) or is_generated(leaf)
@@ -180,6 +193,7 @@ def read_inference(
         found.why = "no_artifact"
     else:
         _read_body(leaf, found, found.version.card, bodies, readings)
+        found.contradicts_card |= record.get("error") == "bad_tensor"
     return found
 
 
@@ -204,7 +218,8 @@ def _read_body(
         return
     found.groups = told["groups"]
     if found.why is not None:
-        _read_faults(leaf, found, card, response, told["response_headers"])
+        if is_decided(leaf):
+            _read_faults(leaf, found, card, response, told["response_headers"])
         return
     found.scores = [decision["score"] for decision in leaf["decisions"]]
     found.outcomes = [decision["outcome"] for decision in leaf["decisions"]]

@@ -145,6 +145,21 @@ def test_an_alert_is_raised_seen_muted_and_over(gateway):
     assert (over["state"], over["number"], over["last"]["event"]) == ("resolved", 1, "resolved")
 
 
+def test_a_caller_whose_requests_are_refused_is_an_alert(gateway):
+    """A form without a feature gets 400 from a model in the process; the fifth is told."""
+    short = orjson.loads(body())
+    short["inputs"].pop()
+    url = f"http://{gateway.data}/v2/models/mortgage/infer"
+    for number in range(5):
+        assert alert(gateway, "quality/schema") is None
+        heads = KEY | {"x-population": "held-out", "x-applicant": f"short-{number}"}
+        answer = httpx2.post(url, content=orjson.dumps(short), headers=heads)
+        assert answer.headers["x-headworks-error"] == "bad_tensor"
+        gateway.wait_settled()
+    told = wait(lambda: alert(gateway, "quality/schema"))
+    assert (told["state"], told["evidence"]["exchanges"]["unreadable"]) == ("open", 5)
+
+
 def test_the_webhook_is_told_once_and_signed(gateway, receiver):
     """What opened and what was not muted, under ids of its own, though the first try failed; the
     end of the muted alert is not sent."""
