@@ -12,6 +12,9 @@ COLOURS = {"green": "green", "yellow": "yellow", "red": "bold red", "ok": "green
            "watch": "yellow", "drift": "bold red", "fault": "bold red",
            "breach": "bold red"}  # fmt: skip
 
+WIDEST = 1000
+"""Of a table that is not to be cut."""
+
 
 def coloured(state: str) -> str:
     return f"[{COLOURS[state]}]{state}[/]" if state in COLOURS else state
@@ -38,11 +41,13 @@ def journals(console: Console, document: dict[str, Any]) -> None:
 
 
 def decisions(console: Console, rows: list[dict[str, Any]]) -> None:
+    """As wide as it has to be, however narrow the window: one decision is asked for by its id."""
     table = Table("decision", "at", "version", "arm", "status", "score", "outcome", box=None)
     for row in rows:
         table.add_row(row["id"], row["at"], f"{row['model']}/{row['version']}", row["arm"],
                       str(row["status"]), _score(row["score"]), row["outcome"])  # fmt: skip
-    console.print(table)
+    table.width = console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    console.print(table, crop=False)
 
 
 def decision(console: Console, document: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ def test_a_denied_application_is_found_with_its_reasons_in_words(gateway):
         "x-request-id": "mine-1"})  # fmt: skip
     identity = answer.headers["x-headworks-id"]
     gateway.wait_settled()
+    assert f" {identity}/0 " in command(gateway, "decisions")[1], "whole, however narrow the window"
     code, text, _ = command(gateway, "decisions", identity)
     hidden = gateway.api(f"/api/v1/decisions/{identity}")
     told = gateway.reveal(identity)
