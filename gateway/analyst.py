@@ -124,8 +124,6 @@ class Analyst:
         self._rebuilding: Rebuild | None = None
         self._rebuilt: asyncio.Future[int] | None = None
         self._followed = False
-        self._prepared: str | None = None
-        self._preparing: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
         """Open the journal, learn what was already said, fill the open windows again."""
@@ -162,7 +160,6 @@ class Analyst:
             if self.tables.changed():
                 self._follow_telemetry()
                 await asyncio.to_thread(self._plan)
-            self._prepare()
             self._mark()
             await self._swap_catalog()
             taken = await asyncio.to_thread(self._take_chunk)
@@ -250,21 +247,12 @@ class Analyst:
             self._spans_to = told
 
     def _plan(self) -> None:
-        """For the revision in force: what workers need to give reasons in their answers."""
+        """For the revision in force: what workers need to give reasons in their answers, and,
+        without waiting for it, what windows will be held against."""
         if (revision := self.tables.current) is not None:
-            self.explanations.plan(self._table(revision))
-
-    def _prepare(self) -> None:
-        """What the windows of the revision in force will be held against is made beside the fold,
-        one revision after the other."""
-        revision = self.tables.current
-        if revision is None or revision == self._prepared:
-            return
-        if self._preparing is not None and not self._preparing.done():
-            return
-        self._prepared = revision
-        made = asyncio.to_thread(self.windows.yardsticks.prepare, self._table(revision))
-        self._preparing = asyncio.ensure_future(made)
+            table = self._table(revision)
+            self.explanations.plan(table)
+            self.windows.yardsticks.follow(table)
 
     def _unsent(self, behind: Place) -> list[Waiting]:
         with closing(self.catalog.cursor()) as cursor:
@@ -464,8 +452,6 @@ class Analyst:
         self.metrics.tell()
         await self.journal.close()
         self.windows.close()
-        if self._preparing is not None:
-            await self._preparing
         self.catalog.close()
 
 

@@ -233,7 +233,7 @@ class Windows:
         return [report]
 
     def close(self) -> None:
-        self.yardsticks.stopping.set()
+        self.yardsticks.close()
         self.family.close()
 
     def to_json(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock
 from typing import Any, Generic, TypeVar
 
@@ -55,15 +56,25 @@ class Yardsticks:
         self._panels: Made[Panel | None] = Made()
         self._attributed: Made[AttributionReference | None] = Made()
         self._unreadable: set[Any] = set()
-        self.stopping = Event()
+        self._stopping = Event()
+        self._beside = ThreadPoolExecutor(1, "yardsticks")
+
+    def follow(self, table: Table) -> None:
+        """Have ready what a revision needs, without waiting for it."""
+        self._beside.submit(self.prepare, table)
+
+    def close(self) -> None:
+        """After the version that is being prepared."""
+        self._stopping.set()
+        self._beside.shutdown(cancel_futures=True)
 
     def prepare(self, table: Table) -> None:
-        """All that the windows of a revision may need, on a thread of its own."""
+        """All that the windows of a revision may need."""
         steps = (self.reference, self.attributions, self.panel, self._learn)
         for model in table.models.values():
             for version in model.versions.values():
-                for step in steps if model.reference is not None else ():
-                    if self.stopping.is_set():
+                for step in steps if version.card is not None and model.reference else ():
+                    if self._stopping.is_set():
                         return
                     try:
                         step(model, version)

@@ -59,6 +59,7 @@ def test_what_was_prepared_is_not_made_again(place, monkeypatch):
 
 
 def test_prepared_or_not_it_is_the_same(place):
+    """Detectors and explained references do not hang on who made them."""
     made, model = prepared(place)
     artifacts, _ = place
     late = Yardsticks(artifacts, Explanations(artifacts))
@@ -91,6 +92,7 @@ def test_whoever_asks_while_it_is_made_waits_for_it():
 
 
 def test_what_fails_is_tried_again_by_the_next():
+    """A file that could not be read is read when it can be."""
     made = Made()
     with pytest.raises(OSError, match="gone"):
         made.get("key", failing)
@@ -101,12 +103,28 @@ def failing():
     raise OSError("gone")
 
 
-def test_preparing_ends_when_the_analyst_does(place, monkeypatch):
+def test_preparing_ends_when_the_analyst_does(place, monkeypatch, caplog):
+    """What waits is left; nothing is begun after the end."""
     artifacts, table = place
     made = Yardsticks(artifacts, Explanations(artifacts))
-    made.stopping.set()
-    monkeypatch.setattr(yardsticks, "read_parquet", None)
-    made.prepare(table)
+    begun, may_end = Event(), Event()
+
+    def slowly(*_):
+        begun.set()
+        assert may_end.wait(60)
+
+    monkeypatch.setattr(made, "reference", slowly)
+    monkeypatch.setattr(made, "attributions", None)
+    made.follow(table)
+    made.follow(table)
+    assert begun.wait(60)
+    ending = Thread(target=made.close)
+    ending.start()
+    assert made._stopping.wait(60)
+    may_end.set()
+    ending.join(60)
+    assert not ending.is_alive()
+    assert caplog.text == ""
 
 
 def test_what_cannot_be_prepared_does_not_end_the_preparing(place, monkeypatch, caplog):
