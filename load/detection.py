@@ -12,7 +12,7 @@ from gateway.monitor import drift
 from gateway.monitor.column import Column
 from gateway.monitor.panel import panel_of
 from gateway.monitor.sequential import advance, begin
-from gateway.monitor.twosample import binned, stability
+from gateway.monitor.twosample import between, deciles, stability
 from gateway.monitor.window import Decision
 from load.pages import Table
 from load.synthetic import (
@@ -105,7 +105,8 @@ def floors(scale: float) -> list[Table]:
         now = np.sort(dice.normal(shift, size=n))
         column = Column(n, 0, 0, 0, 0, 1, then, None, None)
         found = drift.compare(column, replace(column, numbers=now))
-        index = stability(*binned(then, now), 0.01)
+        edges = deciles(then)
+        index = stability(between(edges, then), between(edges, now), 0.01)
         rows.append([
             f"{shift:g} sigma", f"{found.p_value:.1g}", f"{found.effect:.4f}", f"{index.psi:.5f}",
             "yes" if found.p_value < 0.01 and found.effect >= found.floor else "no",

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf, nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gateway.card import Feature
+from gateway.monitor import twosample
 from gateway.protocol.flaw import INFINITE, Converted, Flaw
 
 LEVELS_AT_MOST = 20
@@ -28,6 +30,17 @@ PLAIN = {float, int, type(None)}
 """Types that numpy converts as we do, None to NaN."""
 
 Levels = tuple[str, ...] | tuple[int, ...]
+
+
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+class Figures(NamedTuple):
+    """Of numbers; `quantiles`: at `QUANTILES` percent."""
+
+    mean: float
+    sd: float
+    quantiles: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +69,21 @@ class Column:
     def comparable(self) -> int:
         """Values that a drift test can use."""
         return self.present if self.numbers is None else int(self.numbers.size)
+
+    @cached_property
+    def figures(self) -> Figures | None:
+        """None without numbers. Kept, as `tenths` are: a reference's are asked for each window."""
+        if self.numbers is None or not self.numbers.size:
+            return None
+        found = np.percentile(self.numbers, QUANTILES).tolist()
+        return Figures(float(self.numbers.mean()), float(self.numbers.std()), tuple(found))
+
+    @cached_property
+    def tenths(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Edges between tenths of the numbers, and how many are between them."""
+        assert self.numbers is not None
+        edges = twosample.deciles(self.numbers)
+        return edges, twosample.between(edges, self.numbers)
 
     @classmethod
     def of_reference(cls, feature: Feature, values: NDArray[Any]) -> Column:

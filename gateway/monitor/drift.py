@@ -76,7 +76,8 @@ def compare(reference: Column, window: Column, rules: DriftSettings = RULES) -> 
         statistic, p_value = twosample.cramer_von_mises(then, now)
     else:
         p_value = twosample.window_p_value(distance, then.size, now.size)
-    index = twosample.stability(*twosample.binned(then, now), rules.alpha)
+    edges, counts = reference.tenths
+    index = twosample.stability(counts, twosample.between(edges, now), rules.alpha)
     return Comparison(
         test=rules.test,
         n=now.size,

@@ -27,6 +27,8 @@ Columns = Mapping[str, NDArray[Any]]
 """Feature name -> n values: float64 for number and integer (NaN missing), object for category."""
 
 
+AT_ONCE = 3
+"""Values of a row that are compared as text at once."""
 BINS = 20
 """Bins of a number where counts stand for values."""
 
@@ -121,6 +123,22 @@ def adverse_count(card: Card, scores: NDArray[Any]) -> int | None:
 
 
 def duplicates(rows: Iterable[tuple[object, ...]]) -> int:
-    """Rows that repeat an earlier one in every value; compared as text, since values may be odd."""
-    texts = [repr(row) for row in rows]
-    return len(texts) - len(set(texts))
+    """Rows that repeat an earlier one in every value; compared as text, since values may be odd:
+    some values at a time, for most rows differ from all others in these already."""
+    alike = [list(rows)]
+    for start in range(0, len(alike[0][0]) if alike[0] else 0, AT_ONCE):
+        alike = [
+            some
+            for group in alike
+            for some in parted(group, start, start + AT_ONCE)
+            if len(some) > 1
+        ]
+    return sum(len(some) - 1 for some in alike)
+
+
+def parted(rows: list[tuple[object, ...]], start: int, end: int) -> Iterable[list[Any]]:
+    """Rows by the text of some of their values."""
+    by_text: dict[str, list[Any]] = {}
+    for row in rows:
+        by_text.setdefault(repr(row[start:end]), []).append(row)
+    return by_text.values()

@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
-import numpy as np
-
 from gateway.monitor.attribution import AttributionReport
 from gateway.monitor.bias import GroupsOfKey
-from gateway.monitor.column import Column
+from gateway.monitor.column import QUANTILES, Column
 from gateway.monitor.drift import Drift
 from gateway.monitor.family import FamilyReport
 from gateway.monitor.outcomes import Members
@@ -26,7 +24,6 @@ from gateway.monitor.slices import SliceReport
 DIGITS = 6
 """Significant digits of every fraction in a report."""
 
-QUANTILES = (5, 25, 50, 75, 95)
 UNNAMED = "(other)"
 """Stands for all values that the card, or the reference's integers, do not name."""
 
@@ -178,23 +175,19 @@ def worst(states: Iterable[str]) -> str:
 def summarise(column: Column, at_least: int) -> Summary:
     """Statistics are left out below `at_least` values: a median of one is that one's value."""
     hidden = column.comparable < at_least
-    numbers = None if hidden else column.numbers
+    figures = None if hidden else column.figures
     return Summary(
         n=column.n,
         missing=column.missing,
         wrong_type=column.wrong_type,
         out_of_range=column.out_of_range,
         unseen=column.unseen,
-        mean=None if numbers is None else float(numbers.mean()),
-        sd=None if numbers is None else float(numbers.std()),
-        quantiles=None if numbers is None else quantiles(numbers),
+        mean=figures and figures.mean,
+        sd=figures and figures.sd,
+        quantiles=figures
+        and {f"p{percent}": value for percent, value in zip(QUANTILES, figures.quantiles)},
         shares=None if hidden else shares(column),
     )
-
-
-def quantiles(numbers: np.typing.NDArray[np.float64]) -> dict[str, float]:
-    values = np.percentile(numbers, QUANTILES).tolist()
-    return {f"p{percent}": value for percent, value in zip(QUANTILES, values)}
 
 
 def shares(column: Column) -> dict[str, float] | None:

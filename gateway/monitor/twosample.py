@@ -154,12 +154,12 @@ def independence(reference: NDArray[np.int64], window: NDArray[np.int64]) -> Ind
     Rare categories are pooled until every expected count is at least `EXPECTED_AT_LEAST`; where
     two categories are left and that is still not so, Fisher's exact test answers.
     """
-    table = np.vstack([reference, window]).astype(np.float64)
-    filled = table.sum(axis=0) > 0
+    filled = (reference + window) > 0
     if np.count_nonzero(filled) < 2:
         return Independence("chi_squared", 0.0, 1.0)
-    table = pooled(table[:, filled])
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    table = pooled(np.array([reference[filled], window[filled]], dtype=np.float64))
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    expected = rows[:, None] * columns / rows.sum()
     if expected.min() < EXPECTED_AT_LEAST:
         (seen, rest), (then, others) = table.astype(int).tolist()
         p_value = exact.fisher(seen, seen + rest, then + others, seen + then)
@@ -174,11 +174,11 @@ def pooled(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """The 2 x k table with its rarest columns added up, never below two columns."""
     totals = table.sum(axis=0)
     needed = EXPECTED_AT_LEAST * totals.sum() / max(table.sum(axis=1).min(), 1.0)
-    order = np.argsort(totals, kind="stable")
-    running = np.cumsum(totals[order])
-    rare = int((totals < needed).sum())
+    rare = np.count_nonzero(totals < needed)
     if rare == 0 or totals.size <= 2:
         return table
+    order = np.argsort(totals, kind="stable")
+    running = np.cumsum(totals[order])
     while rare < totals.size - 1 and running[rare - 1] < needed:
         rare += 1
     rare = min(rare, totals.size - 1)
@@ -212,13 +212,12 @@ def smoothed_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.asarray(raised / raised.sum(), dtype=np.float64)
 
 
-def binned(
-    reference: NDArray[np.float64], window: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts of both samples between the deciles of the reference, equal deciles merged."""
-    edges = np.unique(np.quantile(reference, np.arange(1, PSI_BINS) / PSI_BINS))
-    then, now = (
-        np.bincount(np.searchsorted(edges, values, side="left"), minlength=edges.size + 1)
-        for values in (reference, window)
-    )
-    return then, now
+def deciles(reference: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Equal ones merged."""
+    return np.unique(np.quantile(reference, np.arange(1, PSI_BINS) / PSI_BINS))
+
+
+def between(edges: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Counts of values between edges; one that is at an edge lies below it."""
+    places = np.searchsorted(edges, values, side="left")
+    return np.bincount(places, minlength=edges.size + 1).astype(np.int64, copy=False)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as drawn
 from scipy import stats
 
 from gateway.card import Feature
 from gateway.monitor.column import Column
-from gateway.monitor.domain import ROWS_AT_MOST, Domain, tell_apart
+from gateway.monitor.domain import ROWS_AT_MOST, Domain, mann_whitney, tell_apart
 from gateway.monitor.drift import RULES, compare
 
 FEATURES = 12
@@ -61,3 +63,19 @@ def test_what_is_broken_does_not_break_it(value):
     assert np.isfinite(rows).all()
     assert np.abs(rows).max() <= 5.0
     assert rows[0, 1:].tolist() == [1.0, 0.0]
+
+
+@given(
+    drawn.lists(drawn.integers(-9, 9), min_size=2, max_size=40),
+    drawn.lists(drawn.integers(-9, 9), min_size=2, max_size=40),
+)
+def test_the_areas_chance_is_scipys(one, other):
+    """Ties and all; where every value is the same one, nothing differs."""
+    now, then = np.array(one, dtype=float), np.array(other, dtype=float)
+    area, chance = mann_whitney(now, then)
+    if len({*one, *other}) == 1:
+        assert (area, chance) == (0.5, 1.0)
+        return
+    expected = stats.mannwhitneyu(now, then, alternative="greater", method="asymptotic")
+    assert area * now.size * then.size == pytest.approx(expected.statistic)
+    assert chance == pytest.approx(expected.pvalue, rel=1e-9)

@@ -1,5 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as drawn
 
+from gateway.monitor.reference import duplicates
 from gateway.monitor.window import Decision, Window, WindowSettings
 
 SETTINGS = WindowSettings(count=3, at_most_ns=100, minimum=2)
@@ -45,3 +48,13 @@ def test_settings_that_could_never_judge_are_refused(wrong):
     """A minimum above the count, or no time at all, is an error that names the figures."""
     with pytest.raises(ValueError, match="window: "):
         WindowSettings(**{"at_most_ns": 1, **wrong})
+
+
+VALUES = drawn.sampled_from([None, 0.0, -0.0, 1, 1.0, True, "1", float("nan"), 10**400])
+
+
+@given(drawn.lists(drawn.tuples(*[VALUES] * 7), max_size=40))
+def test_repeats_are_rows_of_the_same_text(rows):
+    """However few of their values are looked at first."""
+    texts = [repr(row) for row in rows]
+    assert duplicates(rows) == len(texts) - len(set(texts))
