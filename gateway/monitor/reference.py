@@ -133,7 +133,7 @@ def duplicates(rows: Iterable[tuple[object, ...]]) -> int:
             for some in parted(group, start, start + AT_ONCE)
             if len(some) > 1
         ]
-    return sum(len(some) - 1 for some in alike)
+    return sum(len(some) - 1 for some in alike if some)
 
 
 def parted(rows: list[tuple[object, ...]], start: int, end: int) -> Iterable[list[Any]]:
