@@ -247,9 +247,12 @@ class Analyst:
             self._spans_to = told
 
     def _plan(self) -> None:
-        """For the revision in force: what workers need to give reasons in their answers."""
+        """For the revision in force: what workers need to give reasons in their answers, and,
+        without waiting for it, what windows will be held against."""
         if (revision := self.tables.current) is not None:
-            self.explanations.plan(self._table(revision))
+            table = self._table(revision)
+            self.explanations.plan(table)
+            self.windows.yardsticks.follow(table)
 
     def _unsent(self, behind: Place) -> list[Waiting]:
         with closing(self.catalog.cursor()) as cursor:

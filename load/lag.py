@@ -56,16 +56,14 @@ def wait_analyst(admin: int, seconds: float) -> None:
 
 def watch(generator: subprocess.Popen[bytes], admin: int) -> tuple[list[float], ...]:
     """Lags of windows and of alerts, in seconds, until long after the generator has ended: what is
-    late counts too. What closed before both series had their first verdict does not: then the
-    reference is explained and the detectors are made, once a start."""
+    late counts too, and so do a start's first windows."""
     windows: dict[str, tuple[int, float]] = {}
     alerts: dict[str, tuple[int, float]] = {}
-    newest, warm = time.monotonic(), 0
+    newest = time.monotonic()
     while generator.poll() is None or time.monotonic() - newest < AFTER_S:
         before = len(windows)
         series = asked(admin, "monitor/mortgage", "series") or []
         at = time.time_ns()
-        warm = warm or (at if len(series) > 1 else 0)
         for latest in (one["latest"] for one in series):
             windows.setdefault(latest["id"], (latest["closed_at"], float(at)))
         for one in asked(admin, "alerts", "alerts") or ():
@@ -75,8 +73,7 @@ def watch(generator: subprocess.Popen[bytes], admin: int) -> tuple[list[float], 
             newest = time.monotonic()
         time.sleep(ASK_S)
     return tuple(
-        [(seen - closed) / 1e9 for closed, seen in some.values() if warm and closed > warm]
-        for some in (windows, alerts)
+        [(seen - closed) / 1e9 for closed, seen in some.values()] for some in (windows, alerts)
     )
 
 

@@ -116,18 +116,24 @@ def compare_ranking(
         return None
     share = float(reversed_share(then, now[None, :])[0])
     n, m = len(window), len(reference.values)
-    comparisons = 2 * len(reference.features) + 4
-    draws = min(DRAWS_AT_MOST, ceil(DRAWS_BEYOND * comparisons / rules.alpha))
-    chance = null(reference, rounded(n * m / (n + m)), draws)
+    chance = chances(reference, n, rules)
     return Comparison(
         test="kendall_bootstrap",
         n=n,
         reference_n=m,
         statistic=1 - 2 * share,
-        p_value=float((1 + np.count_nonzero(chance >= share - 1e-12)) / (1 + draws)),
+        p_value=float((1 + np.count_nonzero(chance >= share - 1e-12)) / (1 + chance.size)),
         effect=share,
         floor=rules.ranking,
     )
+
+
+def chances(reference: AttributionReference, n: int, rules: DriftSettings) -> Floats:
+    """What shares a window of n rows shows without drift."""
+    comparisons = 2 * len(reference.features) + 4
+    draws = min(DRAWS_AT_MOST, ceil(DRAWS_BEYOND * comparisons / rules.alpha))
+    m = len(reference.values)
+    return null(reference, rounded(n * m / (n + m)), draws)
 
 
 def reversed_share(then: Floats, now: Floats) -> Floats:

@@ -21,7 +21,7 @@ from gateway.card import Card
 from gateway.modelsettings import DriftSettings
 from gateway.monitor import drift, twosample
 from gateway.monitor.drift import Comparison, Drift
-from gateway.monitor.places import Floats, Places
+from gateway.monitor.places import Floats, Integers, Places
 from gateway.monitor.reference import Reference
 from gateway.monitor.window import Decision
 
@@ -71,16 +71,36 @@ class Baseline:
         return Baseline(data["places"], slots)
 
 
-def counted(
-    decisions: Sequence[Decision], card: Card, reference: Reference, kind: Kind
-) -> dict[tuple[str, int], tuple[int, dict[str, Floats]]]:
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where the values of decisions fall, by cause: -1 is nowhere. `widths`: of so many places."""
+
+    decisions: Sequence[Decision]
+    bins: Mapping[str, Integers]
+    widths: Mapping[str, int]
+
+    @staticmethod
+    def of(decisions: Sequence[Decision], card: Card, reference: Reference) -> Placed:
+        by_feature = list(zip(*(decision.values for decision in decisions)))
+        scores = [decision.score for decision in decisions]
+        bins = {
+            place.cause: place.of(scores if place.cause == "score" else by_feature[at])
+            for place, at in zip(reference.places, reference.placed)
+        }
+        widths = {place.cause: width(place) for place in reference.places}
+        words = card.outputs.outcome
+        if words is not None:
+            told = [-1 if d.outcome is None else d.outcome == words.adverse for d in decisions]
+            bins["outcome"], widths["outcome"] = np.array(told, dtype=np.int64), 2
+        return Placed(decisions, bins, widths)
+
+
+def counted(placed: Placed, kind: Kind) -> dict[tuple[str, int], tuple[int, dict[str, Floats]]]:
     """By slot and period: how many decisions, and where their values fall."""
-    slots: dict[tuple[str, int], list[Decision]] = {}
-    for decision in decisions:
-        slots.setdefault(_slot(decision.at, kind), []).append(decision)
-    return {
-        slot: (len(some), _tally(some, card, reference)) for slot, some in sorted(slots.items())
-    }
+    slots: dict[tuple[str, int], list[int]] = {}
+    for row, decision in enumerate(placed.decisions):
+        slots.setdefault(_slot(decision.at, kind), []).append(row)
+    return {slot: (len(rows), _tally(placed, rows)) for slot, rows in sorted(slots.items())}
 
 
 def _slot(at: int, kind: Kind) -> tuple[str, int]:
@@ -90,20 +110,11 @@ def _slot(at: int, kind: Kind) -> tuple[str, int]:
     return (str(hours % SLOTS[kind]), hours // SLOTS[kind])
 
 
-def _tally(decisions: Sequence[Decision], card: Card, reference: Reference) -> dict[str, Floats]:
-    by_feature = list(zip(*(decision.values for decision in decisions)))
+def _tally(placed: Placed, rows: list[int]) -> dict[str, Floats]:
     found = {}
-    for place, at in zip(reference.places, reference.placed):
-        if place.cause == "score":
-            fell = place.of([decision.score for decision in decisions])
-        else:
-            fell = place.of(by_feature[at])
-        found[place.cause] = np.bincount(fell[fell >= 0], minlength=width(place)).astype(float)
-    words = card.outputs.outcome
-    if words is not None:
-        told = [d.outcome for d in decisions if d.outcome is not None]
-        adverse = told.count(words.adverse)
-        found["outcome"] = np.array([len(told) - adverse, adverse], dtype=float)
+    for cause, bins in placed.bins.items():
+        fell = bins[rows]
+        found[cause] = np.bincount(fell[fell >= 0], minlength=placed.widths[cause]).astype(float)
     return found
 
 

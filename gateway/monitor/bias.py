@@ -100,10 +100,12 @@ def count_groups(
     """Count one window; `members` gives each decision's groups and whether it was adverse."""
     known = {key: dict.fromkeys(v for block in former for v in block.get(key, {})) for key in keys}
     tally: Counter[tuple[str, str, bool]] = Counter()
-    for groups, adverse in members:
-        for key in keys:
-            value = admitted(group_of(groups, key), known[key])
-            tally[key, value, adverse] += 1
+    told = list(members)
+    outcomes = [adverse for _, adverse in told]
+    for key in keys:
+        values = groups_of([groups for groups, _ in told], key)
+        for (value, adverse), n in Counter(zip(values, outcomes)).items():
+            tally[key, admitted(value, known[key]), adverse] += n
     return {
         key: {
             value: (tally[key, value, False], tally[key, value, True])
@@ -123,6 +125,17 @@ def group_of(groups: Mapping[str, str], key: str) -> str:
     """The value of a key or of two together; unknown where one of them is not told."""
     parts = [groups.get(part) or UNKNOWN for part in key.split("+")]
     return UNKNOWN if UNKNOWN in parts else "+".join(parts)
+
+
+def groups_of(groups: Sequence[Mapping[str, str]], key: str) -> list[str]:
+    """`group_of` of each."""
+    parts = [[one.get(part) or UNKNOWN for one in groups] for part in key.split("+")]
+    if len(parts) == 1:
+        return parts[0]
+    names = {
+        told: UNKNOWN if UNKNOWN in told else "+".join(told) for told in set(zip(*parts))
+    }  # fmt: skip
+    return [names[told] for told in zip(*parts)]
 
 
 def admitted(value: str, known: dict[str, None], at_most: int = GROUP_VALUES_AT_MOST) -> str:

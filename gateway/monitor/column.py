@@ -92,20 +92,27 @@ def of_numbers(
 ) -> Column:
     """A column of numbers without NaN; `levels` None means that they are compared as numbers."""
     low, high = single(np.array(bounds or (-inf, inf), dtype=np.float64)).tolist()
-    finite = np.sort(values[np.isfinite(values)])
+    ordered = np.sort(values)
+    finite = ordered[np.isfinite(ordered)]
     finite.flags.writeable = False
-    _, repeats = np.unique(values, return_counts=True)
     return Column(
         n=values.size + missing + wrong_type,
         missing=missing,
         wrong_type=wrong_type,
-        out_of_range=int(((values < low) | (values > high) | np.isinf(values)).sum()),
+        out_of_range=values.size - int(((finite >= low) & (finite <= high)).sum()),
         unseen=0,
-        most_frequent=int(repeats.max(initial=0)),
+        most_frequent=longest_run(ordered),
         numbers=finite,
         levels=levels,
         counts=None if levels is None else counted(finite.tolist(), levels),
     )
+
+
+def longest_run(ordered: NDArray[np.float64]) -> int:
+    """How often the most frequent of sorted values occurs."""
+    ends = np.flatnonzero(ordered[1:] != ordered[:-1])
+    last = ordered.size - 1
+    return int(np.diff(ends, prepend=-1, append=last).max(initial=0)) if ordered.size else 0
 
 
 def read_categories(feature: Feature, values: Sequence[object]) -> Column:

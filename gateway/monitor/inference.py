@@ -252,7 +252,7 @@ def segments_of(
     """By groups, and by the inputs of what was decided, as far as they can be read."""
     keys = tuple(model.monitor["groups"])
     if found is not None and found.why is None and found.version.card is not None:
-        card, reference = found.version.card, windows.reference(model, found.version)
+        card, reference = found.version.card, windows.yardsticks.reference(model, found.version)
         told, rows = found.groups, range(len(found.outcomes))
         return [by_groups(keys, told, row) | by_features(card, reference, found.rows, row)
                 for row in rows]  # fmt: skip

@@ -68,14 +68,15 @@ def judge(
     drifts = attribution.explained(explained(drifts))
     if settings.baseline in baseline.SLOTS:
         drifts = shown_only(drifts)
-    fell = baseline.counted(window.decisions, card, reference, settings.baseline)
+    placed = baseline.Placed.of(window.decisions, card, reference)
+    fell = baseline.counted(placed, settings.baseline)
     moved = since_before(fell, reference, settings, before, broken, drifts) if enough else {}
     fresh = counts_of(window, card, settings, before)
     blocks, begun = bias.keep(before.blocks, before.begun, fresh, window.opened_at)
     keys = bias.with_intersections(settings.groups if card.outputs.outcome is not None else ())
     groups = tuple(bias.judge_key(key, blocks, before.pending, fresh) for key in keys)
     parted, kept, apart = slices.judge(
-        slices.add(before.slices, window.decisions, card, reference, settings.slices),
+        slices.add(before.slices, placed, reference, settings.slices),
         reference, settings.drift, settings.minimum, before.running,
         slices.everywhere(broken, drifts, moved), broken=not found.is_learned_from,
     )  # fmt: skip

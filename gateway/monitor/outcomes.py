@@ -22,7 +22,7 @@ from gateway.monitor.bias import (
     GROUP_AT_LEAST,
     OUTCOME_AT_LEAST,
     GroupState,
-    group_of,
+    groups_of,
     with_intersections,
 )
 from gateway.monitor.performance import actual
@@ -110,17 +110,25 @@ class KeyOutcomes:
     groups: tuple[GroupOutcomes, ...]
 
 
+DAY_NS = 86_400 * 10**9
+
+
 def day_of(at: int) -> str:
     """The UTC day of a time in nanoseconds."""
     return datetime.fromtimestamp(at // 10**9, UTC).date().isoformat()
 
 
 def members(decisions: Iterable[Decision], keys: Sequence[str]) -> tuple[Members, ...]:
-    found = Counter(
-        (day_of(decision.at), key, group_of(decision.groups, key))
-        for decision in decisions
+    told = list(decisions)
+    days = [one.at // DAY_NS for one in told]
+    names = {day: day_of(day * DAY_NS) for day in set(days)}
+    found = {
+        (names[day], key, value): n
         for key in with_intersections(keys)
-    )
+        for (day, value), n in Counter(
+            zip(days, groups_of([one.groups for one in told], key))
+        ).items()
+    }
     return tuple(Members(*place, n) for place, n in sorted(found.items()))
 
 

@@ -18,16 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from gateway.card import Card
 from gateway.modelsettings import DriftSettings
 from gateway.monitor import baseline, drift
-from gateway.monitor.baseline import Baseline
-from gateway.monitor.bias import admitted, group_of
+from gateway.monitor.baseline import Baseline, Placed
+from gateway.monitor.bias import admitted, groups_of
 from gateway.monitor.column import is_missing
 from gateway.monitor.drift import Comparison, Drift
-from gateway.monitor.places import Floats
+from gateway.monitor.places import Floats, Integers
 from gateway.monitor.reference import Reference
-from gateway.monitor.window import Decision
 
 VALUES_AT_MOST = 12
 """Of a key, the first that came; all others are one slice, `(other)`."""
@@ -93,52 +91,64 @@ class SliceReport:
         return f"slice/{self.key}/{self.value}/"
 
 
-def add(
-    before: Slices, decisions: Sequence[Decision], card: Card, reference: Reference,
-    keys: Sequence[str],
-) -> Slices:  # fmt: skip
+def add(before: Slices, placed: Placed, reference: Reference, keys: Sequence[str]) -> Slices:
     """With a window's decisions counted in."""
     former = before.slices if before.places == reference.digest else {}
-    fell = _placed(decisions, card, reference)
+    fell = _with_kinds(placed, reference) if keys else placed
     found: dict[str, dict[str, Slice]] = {}
     for key in keys:
         slices = dict(former.get(key, {}))
         known = dict.fromkeys(slices)
-        values = [admitted(group_of(one.groups, key), known, VALUES_AT_MOST) for one in decisions]
-        for value in dict.fromkeys(values):
-            mine = np.array([one == value for one in values])
+        told = groups_of([one.groups for one in placed.decisions], key)
+        names = {value: admitted(value, known, VALUES_AT_MOST) for value in dict.fromkeys(told)}
+        values = list(dict.fromkeys(names.values()))
+        codes = np.array([values.index(names[value]) for value in names], dtype=np.int64)
+        numbers = {value: number for number, value in enumerate(names)}
+        codes = codes[[numbers[value] for value in told]]
+        sizes = np.bincount(codes, minlength=len(values)).tolist()
+        for value, n, counts in zip(values, sizes, _counted(fell, codes, len(values))):
             old = slices.get(value, Slice())
-            counts = {
-                cause: np.bincount(places[mine & (places >= 0)], minlength=width)
-                + np.array(old.counts.get(cause, 0.0))
-                for cause, (places, width) in fell.items()
-            }
-            told = {cause: tuple(float(c) for c in one.tolist()) for cause, one in counts.items()}
-            slices[value] = Slice(old.n + int(mine.sum()), told, old.past)
+            slices[value] = Slice(old.n + n, _sums(old.counts, counts), old.past)
         found[key] = slices
     return Slices(reference.digest, found)
 
 
-def _placed(
-    decisions: Sequence[Decision], card: Card, reference: Reference
-) -> dict[str, tuple[np.typing.NDArray[np.int64], int]]:
-    """By cause: where each decision falls (-1: nowhere), and how many places there are."""
-    by_feature = list(zip(*(decision.values for decision in decisions)))
-    found = {}
-    for place, at in zip(reference.places, reference.placed):
-        if place.cause == "score":
-            found["score"] = place.of([one.score for one in decisions]), baseline.width(place)
+def _counted(fell: Placed, codes: Integers, values: int) -> list[dict[str, list[int]]]:
+    """By slice, by cause: how many values fell where; all of a key counted in one pass."""
+    widths = np.array(list(fell.widths.values()))
+    starts = np.cumsum(widths) - widths
+    bins = np.stack([fell.bins[cause] for cause in fell.widths])
+    wide = int(widths.sum())
+    places = (bins + starts[:, None] + codes * wide)[bins >= 0]
+    counts = np.bincount(places, minlength=values * wide).reshape(values, wide).tolist()
+    spans = list(zip(fell.widths, starts.tolist(), widths.tolist()))
+    return [{cause: row[at : at + n] for cause, at, n in spans} for row in counts]
+
+
+def _sums(old: Pending, fresh: Mapping[str, list[int]]) -> Pending:
+    return {
+        cause: tuple(float(n + m) for n, m in zip(counts, old[cause], strict=True))
+        if cause in old
+        else tuple(map(float, counts))
+        for cause, counts in fresh.items()
+    }
+
+
+def _with_kinds(placed: Placed, reference: Reference) -> Placed:
+    """And of each feature which values could be read."""
+    at_of = {place.cause: at for place, at in zip(reference.places, reference.placed)}
+    bins, widths = {}, {}
+    for cause, fell in placed.bins.items():
+        bins[cause], widths[cause] = fell, placed.widths[cause]
+        if not cause.startswith("feature/"):
             continue
-        fell = place.of(by_feature[at])
-        kinds = np.where(fell >= 0, 0, [1 if is_missing(v) else 2 for v in by_feature[at]])
-        found[place.cause] = fell, baseline.width(place)
-        found[f"quality/{place.cause.removeprefix('feature/')}"] = kinds, KINDS
-    words = card.outputs.outcome
-    if words is not None:
-        told = [-1 if one.outcome is None else int(one.outcome == words.adverse)
-                for one in decisions]  # fmt: skip
-        found["outcome"] = np.array(told, dtype=np.int64), 2
-    return found
+        kinds = np.zeros(fell.size, dtype=np.int64)
+        for row in np.flatnonzero(fell < 0).tolist():
+            missing = is_missing(placed.decisions[row].values[at_of[cause]])
+            kinds[row] = 1 if missing else 2
+        told = f"quality/{cause.removeprefix('feature/')}"
+        bins[told], widths[told] = kinds, KINDS
+    return Placed(placed.decisions, bins, widths)
 
 
 def judge(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,27 @@ class WindowSettings:
             raise ValueError(f"window: minimum {self.minimum} is not in 1..count ({self.count})")
         if self.at_most_ns <= 0:
             raise ValueError(f"window: at_most {self.at_most_ns} ns is not above zero")
+
+    @staticmethod
+    def of(monitor: Mapping[str, Any]) -> WindowSettings:
+        """A model's settings of monitoring, as a revision has them."""
+        count = monitor["window"]["count"]
+        return WindowSettings(
+            count=count,
+            at_most_ns=int(monitor["window"]["at_most"] * 1e9),
+            minimum=min(100, count),
+            groups=tuple(monitor["groups"]),
+            slices=tuple(dict.fromkeys([*monitor["groups"], *monitor.get("slices", ())]))
+            if monitor.get("baseline") == "rolling"
+            else (),
+            baseline=monitor.get("baseline", "none"),
+            drift=DriftSettings.model_validate(monitor.get("drift", {})),
+        )
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether sequential detectors run: of traffic with a cycle they would alarm each day."""
+        return self.drift.sequential.run > 0 and self.baseline not in ("day", "week")
 
 
 class Window:

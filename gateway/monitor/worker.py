@@ -11,30 +11,22 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gateway.artifacts import Artifacts
 from gateway.card import Card
 from gateway.detectors.foreign import Foreign
-from gateway.explain.rows import take
-from gateway.explain.worker import Explanations, as_columns, read_parquet
-from gateway.modelsettings import DriftSettings
+from gateway.explain.worker import Explanations
 from gateway.monitor.alert import Sighting
-from gateway.monitor.attribution import ROWS_AT_MOST, AttributionReference
-from gateway.monitor.baseline import SLOTS
 from gateway.monitor.familyqueue import FamilyQueue
 from gateway.monitor.feed import Feed
 from gateway.monitor.flaws import level_of, stuck_lately
 from gateway.monitor.judge import judge
-from gateway.monitor.panel import Panel, panel_of
 from gateway.monitor.readability import Readability, count
-from gateway.monitor.reference import Reference
 from gateway.monitor.report import WindowReport
 from gateway.monitor.sequential import Heard
 from gateway.monitor.sightings import heard, unread
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
+from gateway.monitor.yardsticks import Yardsticks, panel_key
 from gateway.table import Model, Version
 
 SERIES_MAX = 1000
@@ -68,7 +60,7 @@ class Series:
     def follow(self, model: Model, version: Version) -> None:
         """What is in force with the decision that comes."""
         if model is not self.model:
-            self.settings = _settings(model)
+            self.settings = WindowSettings.of(model.monitor)
         self.model, self.version = model, version
 
 
@@ -80,15 +72,10 @@ class Windows:
         """`told`: what `to_json` gave at the last commit, or {}. `foreign`: the other family of
         detectors, where it is installed. `explanations`: who explains the decisions that come, and
         so explains the reference; None: attributions are not judged."""
-        self._explanations = explanations
-        self._attributed: dict[tuple[Any, ...], AttributionReference | None] = {}
+        self.yardsticks = Yardsticks(artifacts, explanations)
         self.family = FamilyQueue(foreign)
-        self._artifacts = artifacts
         self._told = told
         self._series: dict[str, Series] = {}
-        self._references: dict[tuple[str, str], Reference] = {}
-        self._unreadable: set[tuple[str | None, str]] = set()
-        self._panels: dict[tuple[Any, ...], Panel | None] = {}
         self.dropped = 0
 
     def replay_from(self) -> int | None:
@@ -150,7 +137,7 @@ class Windows:
         window, card = series.window, series.version.card
         assert window is not None
         assert card is not None
-        reference = self._reference(series.model, series.version)
+        reference = self.yardsticks.whole_reference(series.model, series.version)
         level = level_of(card, series.settings.drift.alpha)
         return stuck_lately(window, cause, card, reference, level)
 
@@ -159,31 +146,15 @@ class Windows:
         assert series.window is not None
         if series.feed is not None and len(series.window) > 1:
             return series.feed
-        rules = series.settings.drift.sequential
-        made_for = (series.version.artifact, series.model.reference, *rules.model_dump().items())
+        key = panel_key(series.model, series.version, series.settings)
+        made_for = (*key, series.settings.is_heard)
         if series.fed_by == made_for:
             return series.feed
         series.fed_by = made_for
-        seasonal = series.settings.baseline in SLOTS
-        frozen = series.model.reference is not None
-        panel = self._panel(series, made_for) if rules.run and frozen and not seasonal else None
-        series.feed = Feed(panel, series.state.sequence, rules.confirm) if panel else None
+        panel = self.yardsticks.panel(series.model, series.version)
+        confirm = series.settings.drift.sequential.confirm
+        series.feed = Feed(panel, series.state.sequence, confirm) if panel else None
         return series.feed
-
-    def _panel(self, series: Series, made_for: tuple[Any, ...]) -> Panel | None:
-        """None where it cannot be made, which must not stop the fold; nor is it tried again."""
-        rules = series.settings.drift.sequential
-        if made_for not in self._panels:
-            self._panels[made_for] = None
-            try:
-                reference = self._reference(series.model, series.version)
-                assert series.version.card is not None
-                self._panels[made_for] = panel_of(
-                    series.version.card, reference, rules.shift, rules.run
-                )
-            except Exception:
-                log.exception("%r: no sequential detectors", series.window)
-        return self._panels[made_for]
 
     def heard_of(
         self, model: Model, version: Version, record: dict[str, Any], *, readable: bool
@@ -227,7 +198,9 @@ class Windows:
                 return None
             told = self._told.get(key)
             state = SeriesState.from_json(told["state"]) if told else SeriesState()
-            series = self._series[key] = Series(None, state, model, version, _settings(model))
+            series = self._series[key] = Series(
+                None, state, model, version, WindowSettings.of(model.monitor)
+            )
             if told and "readability" in told:  # else a former release's
                 series.readability = Readability(**told["readability"])
             if told and (lost := told.get("asked")) is not None:
@@ -242,14 +215,14 @@ class Windows:
         assert window is not None
         said = Heard(series.state.sequence) if series.feed is None else series.feed.heard()
         try:
-            reference = self._reference(series.model, series.version)
+            reference = self.yardsticks.whole_reference(series.model, series.version)
             verdict = self.family.exchange(
                 series.model, series.version, window, series.state.number + 1, reference,
                 series.settings.drift, series.settings.minimum,
             )  # fmt: skip
             report, series.state = judge(
                 window, reference, series.version.card, series.settings, series.state, said,
-                verdict, self._attributions(series),
+                verdict, self.yardsticks.attributions(series.model, series.version),
             )  # fmt: skip
         except Exception:
             log.exception("%r cannot be judged", window)
@@ -259,67 +232,8 @@ class Windows:
             return []
         return [report]
 
-    def _attributions(self, series: Series) -> AttributionReference | None:
-        """The reference's rows explained; None where they cannot be, nor is it tried again."""
-        model, version = series.model, series.version
-        key = (model.reference, version.artifact, model.background)
-        if model.reference is None or self._explanations is None:
-            return None
-        if model.explain["method"] == "off":
-            return None
-        if key not in self._attributed:
-            self._attributed[key] = None
-            try:
-                explainer = self._explanations.explainer(model, version)
-                if explainer is not None:
-                    rows = self._reference(model, version)
-                    chosen = np.unique(np.linspace(0, rows.rows - 1, ROWS_AT_MOST).astype(int))
-                    found = explainer.explain(take(rows.values, chosen))
-                    self._attributed[key] = AttributionReference.of(
-                        found.features, found.values, found.background
-                    )
-            except Exception:
-                log.exception("%s/%s: attributions are not judged", model.name, version.name)
-        return self._attributed[key]
-
-    def reference(self, model: Model, version: Version) -> Reference | None:
-        """None: there is none, or it cannot be read."""
-        key = (model.reference, version.artifact or version.name)
-        if model.reference is None or version.card is None or key in self._unreadable:
-            return None
-        try:
-            return self._reference(model, version)
-        except Exception:
-            log.exception("no reference of %s/%s", model.name, version.name)
-            self._unreadable.add(key)
-            return None
-
-    def _reference(self, model: Model, version: Version) -> Reference:
-        assert version.card is not None
-        if model.reference is None:
-            return Reference.absent(version.card)
-        key = (model.reference, version.artifact or version.name)
-        found = self._references.get(key)
-        if found is None:
-            rows = read_parquet(self._artifacts.whole_file(model.reference))
-            card = version.card
-            known = tuple(one for one in card.features if one.used or one.name in rows)
-            columns = as_columns(card.model_copy(update={"features": known}), rows)
-            scores = self._scores(version, columns)
-            found = Reference.of(card, columns, scores, model.reference)
-            self._references[key] = found
-        return found
-
-    def _scores(self, version: Version, columns: Any) -> NDArray[np.float64] | None:
-        """The version's own scores of the reference rows."""
-        from gateway.explain.scorer import Scorer
-
-        if version.artifact is None or version.card is None:
-            return None
-        model = (self._artifacts.whole(version.artifact) / "model.onnx").read_bytes()
-        return Scorer(version.card, model).scores(columns)
-
     def close(self) -> None:
+        self.yardsticks.close()
         self.family.close()
 
     def to_json(self) -> dict[str, Any]:
@@ -347,21 +261,6 @@ def is_watched(model: Model, version: Version) -> bool:
 
 def _row(identity: str) -> int:
     return int(identity.rpartition("/")[2])
-
-
-def _settings(model: Model) -> WindowSettings:
-    count = model.monitor["window"]["count"]
-    return WindowSettings(
-        count=count,
-        at_most_ns=int(model.monitor["window"]["at_most"] * 1e9),
-        minimum=min(100, count),
-        groups=tuple(model.monitor["groups"]),
-        slices=tuple(dict.fromkeys([*model.monitor["groups"], *model.monitor.get("slices", ())]))
-        if model.monitor.get("baseline") == "rolling"
-        else (),
-        baseline=model.monitor.get("baseline", "none"),
-        drift=DriftSettings.model_validate(model.monitor.get("drift", {})),
-    )
 
 
 def decisions_of(

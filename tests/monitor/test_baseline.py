@@ -8,7 +8,7 @@ import pytest
 from test_judge import CARD, REFERENCE, SETTINGS, columns
 
 from gateway.modelsettings import DriftSettings
-from gateway.monitor.baseline import HOUR_NS, Baseline, compare, counted, learn
+from gateway.monitor.baseline import HOUR_NS, Baseline, Placed, compare, counted, learn
 from gateway.monitor.judge import judge
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window
@@ -97,15 +97,15 @@ def test_a_window_over_two_hours_is_compared_with_both():
     for number in range(3):
         for hour, shift in ((0, 0.0), (1, 3.0)):
             found = decisions(10 * number + hour, shift=shift, at=(24 * number + hour) * HOUR_NS)
-            base = learn(base, REFERENCE, counted(found, CARD, REFERENCE, "day"), "day")
+            base = learn(base, REFERENCE, counted(Placed.of(found, CARD, REFERENCE), "day"), "day")
     at = 72 * HOUR_NS
     both = decisions(50, 250, 0.0, at) + decisions(51, 250, 3.0, at + HOUR_NS)
     rules = DriftSettings()
-    fell = counted(both, CARD, REFERENCE, "day")
+    fell = counted(Placed.of(both, CARD, REFERENCE), "day")
     found = compare(base, REFERENCE, fell, rules, 100)
     assert found["feature/lvr"].p_value > 0.01
     assert compare(Baseline(), REFERENCE, fell, rules, 100) == {}
-    elsewhere = counted(decisions(52, at=at + 5 * HOUR_NS), CARD, REFERENCE, "day")
+    elsewhere = counted(Placed.of(decisions(52, at=at + 5 * HOUR_NS), CARD, REFERENCE), "day")
     assert compare(base, REFERENCE, elsewhere, rules, 100) == {}
 
 
@@ -115,5 +115,5 @@ def test_a_baseline_is_read_as_it_was_written(kind):
     base = Baseline()
     for number in range(5):
         found = decisions(number, at=number * 200 * HOUR_NS)
-        base = learn(base, REFERENCE, counted(found, CARD, REFERENCE, kind), kind)
+        base = learn(base, REFERENCE, counted(Placed.of(found, CARD, REFERENCE), kind), kind)
     assert Baseline.from_json(json.loads(json.dumps(asdict(base)))) == base
