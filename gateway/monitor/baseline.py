@@ -132,14 +132,23 @@ def learn(
         old = slots.get(name, Slot(period))
         periods = max(0, period - old.period)
         decay = ROLLING_DECAY if kind == "rolling" else PERIOD_DECAY**periods
-        kept = {cause: np.array(old.counts.get(cause, 0.0)) * decay for cause in counts}
         slots[name] = Slot(
             period=max(period, old.period),
             n=old.n * decay + n,
             squares=old.squares * decay**2 + n,
-            counts={cause: tuple((kept[cause] + counts[cause]).tolist()) for cause in counts},
+            counts={
+                cause: _sums(old.counts.get(cause), decay, fell.tolist())
+                for cause, fell in counts.items()
+            },
         )
     return Baseline(reference.digest, slots)
+
+
+def _sums(old: tuple[float, ...] | None, decay: float, fresh: list[float]) -> tuple[float, ...]:
+    """A few numbers each: an array would cost ten times as much."""
+    if old is None:
+        return tuple(fresh)
+    return tuple(then * decay + now for then, now in zip(old, fresh, strict=True))
 
 
 def compare(
@@ -161,26 +170,29 @@ def compare(
         variance += (n / total) ** 2 / slot.effective
         for cause, fell in counts.items():
             then = np.array(slot.counts.get(cause, ()), dtype=float)
-            if then.size == fell.size and then.sum():
-                mixed[cause] = mixed.get(cause, 0.0) + n / total * then / then.sum()
+            if then.size == fell.size and (known := then.sum()):
+                mixed[cause] = mixed.get(cause, 0.0) + n / total * then / known
                 now[cause] = now.get(cause, 0.0) + fell
     ordered = {place.cause for place in reference.places if place.edges is not None}
+    sizes = {cause: int(fell.sum()) for cause, fell in now.items()}
     return {
-        cause: _compared(shares / shares.sum(), 1 / variance, now[cause], rules, cause in ordered)
+        cause: _compared(
+            shares / shares.sum(), 1 / variance, now[cause], sizes[cause], rules, cause in ordered
+        )
         for cause, shares in mixed.items()
-        if now[cause].sum() >= minimum
+        if sizes[cause] >= minimum
     }
 
 
 def _compared(
-    shares: Floats, effective: float, now: Floats, rules: DriftSettings, ordered: bool
+    shares: Floats, effective: float, now: Floats, n: int, rules: DriftSettings, ordered: bool
 ) -> Comparison:
-    """Shares known as from a sample of `effective` values, against counts."""
-    n, m = int(now.sum()), max(1, int(effective))
-    then = np.round(shares * m).astype(np.int64)
+    """Shares known as from a sample of `effective` values, against n counts."""
+    m = max(1, int(effective))
     if not ordered:
+        then = np.round(shares * m).astype(np.int64)
         return drift.compare_counts(then, now.astype(np.int64), rules)
-    distance = float(np.abs(np.cumsum(shares) - np.cumsum(now / n)).max())
+    distance = float(np.abs(shares.cumsum() - (now / n).cumsum()).max())
     return Comparison(
         test="kolmogorov_smirnov",
         n=n,

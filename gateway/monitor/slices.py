@@ -36,6 +36,7 @@ KINDS = 3
 PLACE = ("0", 0)
 
 Pending = Mapping[str, tuple[float, ...]]
+Fell = Mapping[tuple[str, int], tuple[int, Mapping[str, Floats]]]
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,12 @@ def judge(
     `everywhere`: by cause, what all the traffic shows of it; `broken`: the window has a fault, and
     is not learned from.
     """
+    full = {f"slice/{key}/{value}/": (one, _arrays(one)) for key, value, one in _each(counted)
+            if one.n >= minimum}  # fmt: skip
     compared = {
-        f"slice/{key}/{value}/{cause}": comparison
-        for key, value, one in _each(counted)
-        if one.n >= minimum
-        for cause, comparison in _compare(one, reference, rules, minimum).items()
+        f"{prefix}{cause}": comparison
+        for prefix, (one, fell) in full.items()
+        for cause, comparison in _compare(one.past, fell, reference, rules, minimum).items()
     }
     judged = drift.verdicts(compared, running, {}, rules)
     after = {key: dict(one) for key, one in counted.slices.items()}
@@ -176,8 +178,10 @@ def judge(
         mine = _suppressed(mine, everywhere)
         told |= {f"{prefix}{cause}": found for cause, found in mine.items()}
         reports.append(_report(key, value, one, mine, running))
-        if one.n >= minimum:
-            past = one.past if broken else _learned(one, reference)
+        if prefix in full:
+            past = one.past
+            if not broken:
+                past = baseline.learn(past, reference, full[prefix][1], "rolling")
             after[key][value] = Slice(past=past)
     return tuple(reports), Slices(counted.places, after), told
 
@@ -190,18 +194,14 @@ def _each(counted: Slices) -> list[tuple[str, str, Slice]]:
     ]
 
 
-def _arrays(one: Slice) -> dict[tuple[str, int], tuple[int, dict[str, Floats]]]:
+def _arrays(one: Slice) -> Fell:
     return {PLACE: (one.n, {cause: np.array(counts) for cause, counts in one.counts.items()})}
 
 
-def _learned(one: Slice, reference: Reference) -> Baseline:
-    return baseline.learn(one.past, reference, _arrays(one), "rolling")
-
-
 def _compare(
-    one: Slice, reference: Reference, rules: DriftSettings, minimum: int
+    past: Baseline, fell: Fell, reference: Reference, rules: DriftSettings, minimum: int
 ) -> dict[str, Comparison]:
-    found = baseline.compare(one.past, reference, _arrays(one), rules, minimum)
+    found = baseline.compare(past, reference, fell, rules, minimum)
     floors = {cause: QUALITY_FLOOR for cause in found if cause.startswith("quality/")}
     if "outcome" in found:
         floors["outcome"] = rules.outcome

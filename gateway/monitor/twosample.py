@@ -6,6 +6,7 @@ are written out because the reference stays sorted from window to window.
 
 from __future__ import annotations
 
+from math import log
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -197,19 +198,18 @@ def stability(reference: NDArray[np.int64], window: NDArray[np.int64], alpha: fl
     Without drift the index is distributed about as (1/n + 1/m) chi-squared with bins - 1 degrees
     of freedom (Yurdakul, 2018), so a fixed band such as 0.1 means another thing at every n.
     """
-    filled = (reference + window) > 0
-    bins = int(filled.sum())
-    if bins < 2:
+    pairs = [
+        (then + PSI_SMOOTHING, now + PSI_SMOOTHING)
+        for then, now in zip(reference.tolist(), window.tolist())
+        if then + now > 0
+    ]
+    if len(pairs) < 2:
         return Stability(0.0, None)
-    then, now = (smoothed_shares(counts[filled]) for counts in (reference, window))
-    scale = 1 / reference.sum() + 1 / window.sum()
-    psi = float(((now - then) * np.log(now / then)).sum())
-    return Stability(psi, float(scale * special.chdtri(bins - 1, alpha)))
-
-
-def smoothed_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    raised = counts + PSI_SMOOTHING
-    return np.asarray(raised / raised.sum(), dtype=np.float64)
+    m, n = map(sum, zip(*pairs))
+    psi = sum((now / n - then / m) * log(now / n / (then / m)) for then, now in pairs)
+    added = PSI_SMOOTHING * len(pairs)
+    scale = 1 / (m - added) + 1 / (n - added)
+    return Stability(psi, float(scale * special.chdtri(len(pairs) - 1, alpha)))
 
 
 def deciles(reference: NDArray[np.float64]) -> NDArray[np.float64]:
