@@ -55,7 +55,7 @@ def speed(scale: float) -> list[Table]:
     for name, (settings, then, stream, card, moves) in cases.items():
         each = []
         for _ in range(3):
-            made = judged(then, settings, iter(stream), card, moves)
+            made = judged(then, settings, iter(stream), card, moves, as_they_come=True)
             next(made)  # thresholds are made with the first
             for _ in range(windows - 1):
                 started = time.process_time()

@@ -68,9 +68,11 @@ def panel_rows(rows: Floats) -> list[Row]:
 
 def judged(
     reference: Reference, settings: WindowSettings, windows: Iterator[list[Decision]],
-    card: Card = CARD, attributed: AttributionReference | None = None,
+    card: Card = CARD, attributed: AttributionReference | None = None, *,
+    as_they_come: bool = False,
 ) -> Iterator[WindowReport]:  # fmt: skip
-    """Reports of one series, sequential detectors included."""
+    """Reports of one series, sequential detectors included. `as_they_come`: these are fed a few
+    decisions at a time, as the analyst does, which says the same and costs more."""
     rules = settings.drift.sequential
     on = rules.run and settings.baseline not in SLOTS
     panel = panel_of(card, reference, rules.shift, rules.run) if on else None
@@ -80,6 +82,8 @@ def judged(
         window = Window("synthetic", "v1", "stable")
         for decision in decisions:
             window.add(decision)
+            if feed is not None and as_they_come:
+                feed.take(window, card, whole=False)
         if feed is not None:
             feed.take(window, card, whole=True)
         heard = feed.heard() if feed is not None else Heard()

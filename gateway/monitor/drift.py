@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from gateway.modelsettings import DriftSettings
 from gateway.monitor import domain, twosample
@@ -160,23 +159,32 @@ def verdicts(
     if not comparisons:
         return {}
     p_values = [comparison.p_value for comparison in comparisons.values()]
-    q_values = stats.false_discovery_control(p_values, method="bh")
     judged = {}
-    for (cause, comparison), q_value in zip(comparisons.items(), q_values):
+    for (cause, comparison), q_value in zip(comparisons.items(), q_values_of(p_values)):
         corrected = comparison.p_value * len(comparisons)
         if rules.correction == "benjamini_hochberg":
-            corrected = float(q_value)
+            corrected = q_value
         significant = corrected < rules.alpha
         seen = significant and comparison.effect >= comparison.floor
         judged[cause] = Drift(
             state=state_after(running.get(cause, 0) + 1 if seen else 0, rules.running),
             comparison=comparison,
             significant=significant,
-            q_value=float(q_value),
+            q_value=q_value,
             running=running.get(cause, 0) + 1 if seen else 0,
             suppressed_by=faults.get(cause, ()),
         )
     return judged
+
+
+def q_values_of(p_values: list[float]) -> list[float]:
+    """Benjamini and Hochberg's: the least rate of false discoveries at which each is one."""
+    found, least = [1.0] * len(p_values), 1.0
+    falling = sorted(range(len(p_values)), key=p_values.__getitem__, reverse=True)
+    for rank, place in zip(range(len(p_values), 0, -1), falling):
+        least = min(least, p_values[place] * (len(p_values) / rank))
+        found[place] = least
+    return found
 
 
 def state_after(running: int, wanted: int) -> DriftState:

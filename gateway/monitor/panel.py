@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import special
 
 from gateway.card import Card
@@ -118,12 +117,19 @@ class Panel:
             bins[:, self.gauges.columns] = self.gauges.of(numbers)
         return bins
 
-    def increments(self, bins: Integers) -> tuple[Integers, NDArray[np.bool_]]:
-        """Rows x tracks: scores, and which were fed."""
-        taken = bins[:, self.source]
-        tracks = np.arange(len(self.tracks))
-        scores: Integers = self.scores[tracks, np.maximum(taken, 0)]
-        return scores, taken >= 0
+    def steps(self, bins: Integers) -> Integers:
+        """Rows x both sides' tracks: by how much each statistic moves; not at all where nothing
+        was fed, for which place -1 stands."""
+        places, sides, table = self._steps
+        found: Integers = table[sides, bins[:, places]]
+        return found
+
+    @cached_property
+    def _steps(self) -> tuple[Integers, Integers, Integers]:
+        slack = round(self.slack * ONE)
+        table = np.concatenate([self.scores, -self.scores]) - slack
+        table = np.concatenate([table, np.zeros_like(table[:, :1])], axis=1)
+        return np.tile(self.source, 2), np.arange(len(table)), table
 
 
 def panel_of(card: Card, reference: Reference, shift: float, run: float) -> Panel:

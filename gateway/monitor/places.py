@@ -64,8 +64,8 @@ class Gauges:
 
     def of(self, values: Sequence[Sequence[object]]) -> Integers:
         """Rows x columns of columns' values, as `Places.of` has each."""
-        numbers = np.stack([numbers_of(column)[0] for column in values], axis=1)
-        numbers = single(numbers)
+        every = [value for column in values for value in column]
+        numbers = single(numbers_of(every)[0].reshape(len(values), -1).T)
         fed = (numbers >= self.low) & (numbers <= self.high) & np.isfinite(numbers)
         fed &= ~(self.whole & fractions(numbers))
         found = np.full(numbers.shape, -1, dtype=np.int64)

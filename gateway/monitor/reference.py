@@ -27,8 +27,6 @@ Columns = Mapping[str, NDArray[Any]]
 """Feature name -> n values: float64 for number and integer (NaN missing), object for category."""
 
 
-AT_ONCE = 3
-"""Values of a row that are compared as text at once."""
 BINS = 20
 """Bins of a number where counts stand for values."""
 
@@ -124,21 +122,16 @@ def adverse_count(card: Card, scores: NDArray[Any]) -> int | None:
 
 def duplicates(rows: Iterable[tuple[object, ...]]) -> int:
     """Rows that repeat an earlier one in every value; compared as text, since values may be odd:
-    some values at a time, for most rows differ from all others in these already."""
+    value by value, for most rows differ from all others in the first already."""
     alike = [list(rows)]
-    for start in range(0, len(alike[0][0]) if alike[0] else 0, AT_ONCE):
-        alike = [
-            some
-            for group in alike
-            for some in parted(group, start, start + AT_ONCE)
-            if len(some) > 1
-        ]
+    for place in range(len(alike[0][0]) if alike[0] else 0):
+        alike = [some for group in alike for some in parted(group, place) if len(some) > 1]
     return sum(len(some) - 1 for some in alike if some)
 
 
-def parted(rows: list[tuple[object, ...]], start: int, end: int) -> Iterable[list[Any]]:
-    """Rows by the text of some of their values."""
+def parted(rows: list[tuple[object, ...]], place: int) -> Iterable[list[Any]]:
+    """Rows by the text of one of their values."""
     by_text: dict[str, list[Any]] = {}
     for row in rows:
-        by_text.setdefault(repr(row[start:end]), []).append(row)
+        by_text.setdefault(repr(row[place]), []).append(row)
     return by_text.values()

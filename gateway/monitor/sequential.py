@@ -92,10 +92,7 @@ def advance_by(
     panel: Panel, state: SequenceState, bins: Integers, confirm: int
 ) -> tuple[SequenceState, tuple[Alarm, ...]]:
     """As `advance`, by where the decisions' values fall."""
-    scores, fed = panel.increments(bins)
-    slack = round(panel.slack * ONE)
-    steps = np.concatenate([scores - slack, -scores - slack], axis=1)
-    steps[~np.concatenate([fed, fed], axis=1)] = 0
+    steps = panel.steps(bins)
     limits = panel.thresholds.reshape(-1)
     statistics, begun, alarmed = (
         np.array(one, dtype=np.int64) for one in (state.statistics, state.begun, state.alarmed)

@@ -218,7 +218,7 @@ def _suppressed(
         flaw = f"quality/{cause.removeprefix('feature/')}"
         if cause.startswith("feature/") and flaw in found and found[flaw].running:
             by = (*by, flaw)
-        told[cause] = replace(one, suppressed_by=by)
+        told[cause] = replace(one, suppressed_by=by) if by else one
     return told
 
 

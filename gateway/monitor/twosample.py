@@ -6,6 +6,7 @@ are written out because the reference stays sorted from window to window.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from math import log
 from typing import Literal, NamedTuple
 
@@ -155,36 +156,36 @@ def independence(reference: NDArray[np.int64], window: NDArray[np.int64]) -> Ind
     Rare categories are pooled until every expected count is at least `EXPECTED_AT_LEAST`; where
     two categories are left and that is still not so, Fisher's exact test answers.
     """
-    filled = (reference + window) > 0
-    if np.count_nonzero(filled) < 2:
+    pairs = [pair for pair in zip(reference.tolist(), window.tolist()) if sum(pair)]
+    if len(pairs) < 2:
         return Independence("chi_squared", 0.0, 1.0)
-    table = pooled(np.array([reference[filled], window[filled]], dtype=np.float64))
-    rows, columns = table.sum(axis=1), table.sum(axis=0)
-    expected = rows[:, None] * columns / rows.sum()
-    if expected.min() < EXPECTED_AT_LEAST:
-        (seen, rest), (then, others) = table.astype(int).tolist()
-        p_value = exact.fisher(seen, seen + rest, then + others, seen + then)
-        return Independence("fisher", None, p_value)
-    statistic = float(((table - expected) ** 2 / expected).sum())
-    return Independence(
-        "chi_squared", statistic, float(special.chdtrc(table.shape[1] - 1, statistic))
-    )
+    pairs = pooled(pairs)
+    m, n = map(sum, zip(*pairs))
+    totals = [then + now for then, now in pairs]
+    if min(m, n) * min(totals) / (m + n) < EXPECTED_AT_LEAST:
+        (then, now), _ = pairs
+        return Independence("fisher", None, exact.fisher(then, m, n, then + now))
+    statistic = 0.0
+    for (then, now), total in zip(pairs, totals):
+        of_then, of_now = m * total / (m + n), n * total / (m + n)
+        statistic += (then - of_then) ** 2 / of_then + (now - of_now) ** 2 / of_now
+    return Independence("chi_squared", statistic, float(special.chdtrc(len(pairs) - 1, statistic)))
 
 
-def pooled(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 2 x k table with its rarest columns added up, never below two columns."""
-    totals = table.sum(axis=0)
-    needed = EXPECTED_AT_LEAST * totals.sum() / max(table.sum(axis=1).min(), 1.0)
-    rare = np.count_nonzero(totals < needed)
-    if rare == 0 or totals.size <= 2:
-        return table
-    order = np.argsort(totals, kind="stable")
-    running = np.cumsum(totals[order])
-    while rare < totals.size - 1 and running[rare - 1] < needed:
+def pooled(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Columns of a 2 x k table, the rarest added up, never below two columns."""
+    rows = [sum(row) for row in zip(*pairs)]
+    needed = EXPECTED_AT_LEAST * sum(rows) / max(min(rows), 1)
+    rare = sum(sum(pair) < needed for pair in pairs)
+    if rare == 0 or len(pairs) <= 2:
+        return pairs
+    ordered = sorted(pairs, key=sum)
+    running = list(accumulate(map(sum, ordered)))
+    while rare < len(pairs) - 1 and running[rare - 1] < needed:
         rare += 1
-    rare = min(rare, totals.size - 1)
-    rest = table[:, order[:rare]].sum(axis=1, keepdims=True)
-    return np.hstack([rest, table[:, order[rare:]]])
+    rare = min(rare, len(pairs) - 1)
+    then, now = map(sum, zip(*ordered[:rare]))
+    return [(then, now), *ordered[rare:]]
 
 
 def total_variation(reference: NDArray[np.int64], window: NDArray[np.int64]) -> float:

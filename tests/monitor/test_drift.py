@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as drawn
 from scipy import stats
 
 from gateway.card import Feature
@@ -87,3 +89,10 @@ def test_outcomes_are_compared_as_two_shares():
     )
     assert found.difference.low < 90 / 500 - 285 / 2380 < found.difference.high
     assert found.effect > found.floor
+
+
+@given(drawn.lists(drawn.sampled_from([0.0, 1e-300, 0.003, 0.01, 0.04, 0.5, 1.0]), min_size=1))
+def test_q_values_are_scipys(p_values):
+    """Benjamini-Hochberg's, ties and ends included."""
+    expected = stats.false_discovery_control(p_values, method="bh")
+    assert drift.q_values_of(p_values) == pytest.approx(expected.tolist(), rel=1e-12)
