@@ -291,7 +291,14 @@ class Analyst:
             elif is_refused(leaf) and (found := self._read(leaf)).contradicts_card:
                 self._count_readable(number, leaf["record"], found)
             self._count_segments(number, leaf, inferences.get(number))
+        self._count_left_out()
         return len(leaves)
+
+    def _count_left_out(self) -> None:
+        windows = self.windows
+        self.metrics.count("headworks_windows_unjudged", by=windows.unjudged)
+        self.metrics.count("headworks_decisions_unwatched", by=windows.unwatched)
+        windows.unjudged = windows.unwatched = 0
 
     def _take(self, number: int, leaf: dict[str, Any]) -> None:
         for table, row in rows_of(number, leaf):

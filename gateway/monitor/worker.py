@@ -76,7 +76,8 @@ class Windows:
         self.family = FamilyQueue(foreign)
         self._told = told
         self._series: dict[str, Series] = {}
-        self.dropped = 0
+        self.unjudged = 0
+        self.unwatched = 0
 
     def replay_from(self) -> int | None:
         """The first leaf that an open window holds; None: there is no open window."""
@@ -101,6 +102,7 @@ class Windows:
             return []
         series = self._find(model, version, arm)
         if series is None:
+            self.unwatched += 1
             return []
         told: list[Told] = []
         if series.window is not None and (
@@ -194,7 +196,6 @@ class Windows:
         series = self._series.get(key)
         if series is None:
             if len(self._series) >= SERIES_MAX:
-                self.dropped += 1
                 return None
             told = self._told.get(key)
             state = SeriesState.from_json(told["state"]) if told else SeriesState()
@@ -226,7 +227,7 @@ class Windows:
             )  # fmt: skip
         except Exception:
             log.exception("%r cannot be judged", window)
-            self.dropped += 1
+            self.unjudged += 1
             # The detectors heard it all the same: a restart goes on from there, as they do.
             series.state = replace(series.state, sequence=said.state)
             return []

@@ -32,19 +32,28 @@ Thing = TypeVar("Thing")
 log = logging.getLogger("headworks.monitor")
 
 
+MADE_MAX = 256
+"""Of each kind; a further one takes the place of the one made first, which is made again if asked
+for: a version that nobody runs any more takes no memory for ever."""
+
+
 class Made(Generic[Thing]):
     """Things by what they are made of. One that could not be made raises, and is tried again."""
 
     def __init__(self) -> None:
-        self._things: dict[Any, Thing] = {}
+        self._things: dict[Any, tuple[Thing]] = {}
         self._making: dict[Any, Lock] = {}
 
     def get(self, key: Any, make: Callable[[], Thing]) -> Thing:
-        if key not in self._things:
-            with self._making.setdefault(key, Lock()):
-                if key not in self._things:
-                    self._things[key] = make()
-        return self._things[key]
+        if (found := self._things.get(key)) is not None:
+            return found[0]
+        with self._making.setdefault(key, Lock()):
+            if (found := self._things.get(key)) is None:
+                found = self._things[key] = (make(),)
+        for former in list(self._things)[:-MADE_MAX]:
+            self._things.pop(former, None)
+            self._making.pop(former, None)
+        return found[0]
 
 
 class Yardsticks:

@@ -65,6 +65,14 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "headworks_not_explained": ("Decisions not explained.", ("reason",)),
     "headworks_windows": ("Monitoring windows judged.", ("model", "version", "state")),
+    "headworks_windows_unjudged": (
+        "Monitoring windows that could not be judged; the log says why.",
+        (),
+    ),
+    "headworks_decisions_unwatched": (
+        "Decisions in no window, since there are too many series.",
+        (),
+    ),
     "headworks_alerts": ("What happened to alerts.", ("model", "event")),
     "headworks_detector_unjudged": (
         "Windows that a detector of another family was not asked of in time.",

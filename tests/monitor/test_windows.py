@@ -105,7 +105,7 @@ def test_a_window_that_cannot_be_judged_was_heard_all_the_same(place, monkeypatc
     monkeypatch.setattr("gateway.monitor.worker.judge", judging)
     whole = Windows(artifacts, {})
     expected = run(whole, model, decisions)
-    assert whole.dropped == 1
+    assert whole.unjudged == 1
     before = Windows(artifacts, {})
     told = run(before, model, decisions[:at])
     after = Windows(artifacts, orjson.loads(orjson.dumps(before.to_json())))
@@ -285,3 +285,18 @@ def test_what_is_kept_back_is_told_at_the_windows_end(place):
     told = run(Windows(artifacts, {}), model, same)
     reports = [one for one in told if isinstance(one, dict)]
     assert any("sequence/feature/lvr" in one["opened"] for one in reports)
+
+
+def test_decisions_of_too_many_series_are_counted(place, monkeypatch):
+    """A series beyond the limit has no window; those there are go on."""
+    artifacts, model = place
+    monkeypatch.setattr("gateway.monitor.worker.SERIES_MAX", 1)
+    windows = Windows(artifacts, {})
+    decisions = stream(model, 302)
+    version = model.versions["v1"]
+    assert not windows.add(model, version, "stable", decisions[0])
+    for decision in decisions[1:3]:
+        assert not windows.add(model, version, "canary", decision)
+    assert windows.unwatched == 2
+    told = run(windows, model, decisions[3:])
+    assert [one["n"] for one in told if isinstance(one, dict)] == [300]

@@ -99,6 +99,20 @@ def test_what_fails_is_tried_again_by_the_next():
     assert made.get("key", lambda: 1) == 1
 
 
+def test_what_was_made_first_makes_room(monkeypatch):
+    """Memory is bounded; what is asked for again is made again, and is what it was."""
+    monkeypatch.setattr(yardsticks, "MADE_MAX", 2)
+    made, told = Made(), []
+
+    def get(key):
+        return made.get(key, lambda: told.append(key) or key.upper())
+
+    assert [get(key) for key in "abbcca"] == list("ABBCCA")
+    assert told == list("abca")
+    assert len(made._things) == 2
+    assert set(made._making) == set(made._things)
+
+
 def failing():
     raise OSError("gone")
 
