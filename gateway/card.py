@@ -22,14 +22,18 @@ class Strict(BaseModel):
 
 
 class ReasonText(Strict):
-    code: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_-]{1,16}$")]
+    code: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_-]{1,16}$")] = Field(
+        description="Its code: at most 16 capitals, digits, `-` and `_`."
+    )
     text: str = Field(min_length=8, description="What is said to the person, as a sentence.")
 
 
 class Change(Strict):
     """How a person can change an actionable feature; what is not actionable is never changed."""
 
-    direction: Literal["decrease", "increase", "either"] = "either"
+    direction: Literal["decrease", "increase", "either"] = Field(
+        "either", description="`decrease`, `increase` or `either`."
+    )
     step: float | None = Field(
         None, gt=0, description="Changes are multiples of it; 1 of an integer, else a hundredth."
     )
@@ -42,12 +46,18 @@ class Change(Strict):
 class Feature(Strict):
     """One input column. `number` and `integer` travel as numbers, `category` as strings."""
 
-    name: Name
-    type: Literal["number", "integer", "category"]
-    meaning: str
-    unit: str = ""
-    range: tuple[float, float] | None = None
-    categories: tuple[str, ...] | None = None
+    name: Name = Field(description="Its name; `tensor` absent: that of the input tensor too.")
+    type: Literal["number", "integer", "category"] = Field(
+        description="`number`, `integer` or `category`."
+    )
+    meaning: str = Field(description="What it is, in words.")
+    unit: str = Field("", description="Unit of a number, as EUR.")
+    range: tuple[float, float] | None = Field(
+        None, description="Least and greatest value; a number or integer needs it."
+    )
+    categories: tuple[str, ...] | None = Field(
+        None, description="All values; a category needs them."
+    )
     tensor: str | None = Field(
         None, description="Input tensor that carries it; its name if absent."
     )
@@ -55,7 +65,9 @@ class Feature(Strict):
     used: bool = Field(True, description="False: received with the request, not read by the model.")
     actionable: bool = Field(False, description="Whether a person can change it.")
     change: Change | None = Field(None, description="How; absent: either way, over its range.")
-    reason: ReasonText | None = None
+    reason: ReasonText | None = Field(
+        None, description="What is told to a person whose outcome it made worse."
+    )
 
     @model_validator(mode="after")
     def kind_fits(self) -> Feature:
@@ -96,19 +108,21 @@ class Feature(Strict):
 class Score(Strict):
     """Which output is the score, and whether it is a probability or a quantity."""
 
-    tensor: str
-    column: int = Field(0, ge=0)
-    kind: Literal["probability", "quantity"] = "probability"
-    meaning: str
+    tensor: str = Field(description="Output tensor, or key of an answer, that carries it.")
+    column: int = Field(0, ge=0, description="Column in that tensor.")
+    kind: Literal["probability", "quantity"] = Field(
+        "probability", description="`probability` or `quantity`."
+    )
+    meaning: str = Field(description="Of what it is the probability, or the quantity.")
 
 
 class OutcomeWords(Strict):
     """The words for a score below the threshold and for one at or above it."""
 
-    below: Name
-    at_or_above: Name
-    adverse: Name
-    threshold: float
+    below: Name = Field(description="Word for a score below the threshold.")
+    at_or_above: Name = Field(description="Word for a score at or above it.")
+    adverse: Name = Field(description="Which of both words is the one that is explained.")
+    threshold: float = Field(description="Where the score divides them.")
 
     @model_validator(mode="after")
     def adverse_is_one_of_both(self) -> OutcomeWords:
@@ -121,32 +135,38 @@ class OutcomeWords(Strict):
 
 
 class Outputs(Strict):
-    score: Score
-    outcome: OutcomeWords | None = None
+    score: Score = Field(description="The score of a row.")
+    outcome: OutcomeWords | None = Field(
+        None, description="What a score decides; absent: no decision follows from it."
+    )
 
 
 class ArtifactFile(Strict):
-    file: str = "model.onnx"
-    sha256: Digest
+    file: str = Field("model.onnx", description="File of the model, beside the card.")
+    sha256: Digest = Field(description="Its SHA-256, in hex; another file is refused.")
 
 
 class Training(Strict):
-    data: dict[str, Any]
-    code_commit: str
-    configuration: dict[str, Any]
-    seed: int
+    data: dict[str, Any] = Field(description="On which data; keys of your own.")
+    code_commit: str = Field(description="With which code.")
+    configuration: dict[str, Any] = Field(description="With which settings; keys of your own.")
+    seed: int = Field(description="With which seed.")
 
 
 class Card(Strict):
-    format: Literal[1]
-    model: Name
-    version: Name
-    summary: str
-    artifact: ArtifactFile | None = None
-    features: tuple[Feature, ...] = Field(min_length=1, max_length=1024)
-    outputs: Outputs
-    training: Training
-    metrics: dict[str, Any]
+    format: Literal[1] = Field(description="1.")
+    model: Name = Field(description="The model's name in the configuration.")
+    version: Name = Field(description="The version's name in it.")
+    summary: str = Field(description="What the version is and does, for a reviewer.")
+    artifact: ArtifactFile | None = Field(
+        None, description="The model that is held; absent: an upstream's alone."
+    )
+    features: tuple[Feature, ...] = Field(
+        min_length=1, max_length=1024, description="The input columns."
+    )
+    outputs: Outputs = Field(description="What the answer means.")
+    training: Training = Field(description="How it was made.")
+    metrics: dict[str, Any] = Field(description="How well it does; keys of your own.")
 
     @model_validator(mode="after")
     def names_are_unique(self) -> Card:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from gateway.card import Card
 from gateway.declaration import duration_text, share_text, size_text
 from gateway.errors import CODES
 from gateway.rollout.guardsettings import DEFAULTS
@@ -60,6 +61,7 @@ def environment_names() -> dict[str, str]:
 def pages() -> dict[str, str]:
     """The pages that are made from code: name below docs/ -> text."""
     return {
+        "card.md": card_page(),
         "configuration.md": configuration_page(),
         "errors.md": errors_page(),
         "metrics.md": metrics_page(),
@@ -123,6 +125,25 @@ def configuration_page() -> str:
         variable = f"`{environment[key]}`" if key in environment else ""
         lines.append(f"| `{key}` | {default} | {field.description} | {variable} |")
     return "\n".join(lines) + "\n"
+
+
+def card_page() -> str:
+    rows = [
+        f"| `{key}` | {'' if section and not field.is_required() else _shown(field)} |"
+        f" {field.description} |"
+        for key, field, section in fields(Card)
+    ]
+    return "\n".join([
+        "# The card of a version",
+        "",
+        "Made from `gateway/card.py` by `scripts/docs`; do not edit. `card.yaml` lies beside",
+        "`model.onnx`, or is named by `models.*.versions.*.card`. Unknown keys are errors;",
+        "`headworks check` says what is wrong with one. `models/mortgage/v1/card.yaml` is one.",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+        *rows,
+    ]) + "\n"  # fmt: skip
 
 
 def rollout_page() -> str:
