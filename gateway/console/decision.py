@@ -209,7 +209,9 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
         f"{record.get('model') or '(unknown)'}; the answer had status {record['status']}."
     ]
     if record["error"]:
-        told.append(f"The gateway refused it: {record['error']}.")
+        told.append(_failed(record))
+    if client := record.get("client"):
+        told.append(f"The client left ({client['left']}) with {client['sent']} bytes of it.")
     if record.get("arm"):
         bucket = (document.get("context") or {}).get("bucket")
         place = "" if bucket is None else f", bucket {bucket} of 1,000,000"
@@ -239,6 +241,12 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
     if document["comparison"] is not None:
         told.append(_compared(document["comparison"]))
     return told
+
+
+def _failed(record: dict[str, Any]) -> str:
+    """A stream that began well cannot be refused any more."""
+    how = "The gateway refused it" if record["status"] >= 400 else "The answer was cut short"
+    return f"{how}: {record['error']}."
 
 
 def _compared(told: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import pytest
 from conftest import DENIED, WINDOW
 from gateway_process import body
 
-from gateway.console.decision import _predictions
+from gateway.console.decision import _predictions, words
 from gateway.journal.record import Part
 from gateway.ledger.log import LedgerReader
 
@@ -78,6 +78,22 @@ def test_what_a_version_without_a_card_said_is_read(record, answer, rows):
     leaf = {"record": {"status": 200, **record}}
     told = {"response_headers": [["content-type", "application/json"]]}
     assert _predictions(leaf, None, Part.of(answer, 999), told, 0) == rows
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "said"),
+    [(504, "upstream_timeout", "The gateway refused it: upstream_timeout."),
+     (200, "upstream_reset", "The answer was cut short: upstream_reset.")])  # fmt: skip
+def test_a_stream_that_began_well_is_told_as_cut(status, error, said):
+    """Its caller had a 200 and a part of it: nothing was refused. Who left is told too."""
+    record = {"wall": "then", "caller": "app", "model": "chat", "status": status, "error": error,
+              "client": {"left": "client_gone", "policy": "drain", "sent": 532}}  # fmt: skip
+    document = {"record": record, "decision": None, "withheld": False, "trace": None,
+                "shadows": [], "comparison": None}  # fmt: skip
+    assert words(document, None)[1:] == [
+        said,
+        "The client left (client_gone) with 532 bytes of it.",
+    ]
 
 
 def record_version(world) -> str:
