@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import numpy as np
 from scipy import stats
 
-from gateway.monitor import bias, proportion, quality
+from gateway.monitor import bias, drift, flaws, proportion, quality
+from gateway.monitor.column import Column
 from load.pages import Table
-from load.synthetic import FEATURES, REFERENCE_ROWS
+from load.synthetic import CARD, FEATURES, REFERENCE_ROWS
 
 
 def missing(scale: float) -> list[Table]:
@@ -17,7 +20,9 @@ def missing(scale: float) -> list[Table]:
     dice = np.random.default_rng(8)
     rows = []
     count = 1000
-    level = 0.01 / (FEATURES * len(quality.KINDS))
+    fixed = flaws.level_of(CARD, drift.RULES.alpha)
+    some = Column(count, 1, 0, 0, 0, 1, np.empty(0), None, None)
+    level = flaws.level_of_counts([(some, some)] * FEATURES, fixed)
     cases = (("missing", 0.01, 0.03), ("missing", 0.01, 0.05), ("missing", 0.01, 0.01),
              ("missing", 0.1, 0.1), ("unseen", 0.0, 0.005), ("unseen", 0.0, 0.0))  # fmt: skip
     for name, before, now in cases:
@@ -36,9 +41,12 @@ def missing(scale: float) -> list[Table]:
             second += "fault" in (begun, after)
         rows.append([name, f"{100 * before:g} %", f"{100 * now:g} %",
                      *(f"{100 * n / repeats:.1f} %" for n in (first, watch, second))])  # fmt: skip
-    note = f"Windows of 1,000, level 0.01 / (12 features, 5 kinds), {repeats} times."
-    levels = {"as it is": level, "shared by features alone": 0.01 / FEATURES,
-              "one test alone": 0.01, "at once (a page)": quality.CERTAIN}  # fmt: skip
+    note = (
+        f"Windows of 1,000, {FEATURES} features of which each lacks values; level "
+        f"{drift.RULES.alpha:g} for all features and kinds of a window. {repeats} times."
+    )
+    levels = {"as it is": level, "were it shared by all kinds, seen or not": fixed,
+              "one test alone": drift.RULES.alpha, "at once (a page)": quality.CERTAIN}  # fmt: skip
     seen = [
         [f"{rows_there:,}", *(f"{100 * seen_by(rows_there, one):.0f} %" for one in levels.values())]
         for rows_there in (REFERENCE_ROWS, 10_000, 50_000)
@@ -56,13 +64,19 @@ def seen_by(
     rows: int, level: float, n: int = 1000, before: float = 0.01, now: float = 0.03
 ) -> float:
     """Power of Fisher's one-sided test, over all that the reference may have shown."""
-    counts = np.arange(n // 12)
     total = 0.0
     for then in range(*(int(stats.binom.ppf(q, rows, before)) for q in (1e-5, 1 - 1e-5))):
-        chance = stats.hypergeom.sf(counts - 1, n + rows, counts + then, n)
-        least = int(counts[np.argmax(chance < level)])
+        least = least_seen(then, rows, level, n)
         total += stats.binom.pmf(then, rows, before) * stats.binom.sf(least - 1, n, now)
     return float(total)
+
+
+def least_seen(then: int, rows: int, level: float, n: int) -> int:
+    """Of `n`, so many are significantly more than `then` of the reference's rows."""
+    return bisect_left(
+        range(n), True,
+        key=lambda now: float(stats.hypergeom.sf(now - 1, n + rows, now + then, n)) < level,
+    )  # fmt: skip
 
 
 def coverage(scale: float) -> list[Table]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gateway.monitor import drift, quality
+from gateway.monitor import drift, flaws, quality
 from gateway.monitor.column import Column, single
 from gateway.monitor.panel import Panel, panel_of
 from gateway.monitor.reference import Reference, score_column
@@ -30,7 +30,9 @@ from load.synthetic import THRESHOLD
 COUNT, BLOCK, STRIDE = 500, 50, 1_000
 COMPARISONS = len(mixed.NAMES) + 3
 """Of a window without attributions: with them there are twice as many, and each has less level."""
-LEVEL = drift.RULES.alpha / (len(mixed.NAMES) * len(quality.KINDS))
+COUNTED = 4 * len(mixed.NAMES) - len(mixed.LEVELS)
+LEVEL = flaws.level_of(mixed.CARD, drift.RULES.alpha) * COUNTED / len(mixed.NAMES)
+"""As `flaws.level_of_counts` has it: of this traffic fewer kinds are ever seen than features."""
 CAUSES = ("feature, score or outcome", "quality", "sequence")
 Columns = dict[str, NDArray[Any]]
 Alarms = NDArray[np.bool_]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gateway.card import Card
@@ -62,11 +62,27 @@ def level_of(card: Card, alpha: float) -> float:
 
 
 def inspected(columns: Mapping[str, Column], reference: Reference, level: float) -> Findings:
-    return {
-        name: quality.inspect(reference.columns[name], column, level)
+    """`level`: the share of each feature and kind; what is told by counts shares theirs anew."""
+    pairs = {
+        name: (reference.columns[name], column)
         for name, column in columns.items()
         if name in reference.columns
     }
+    of_counts = level_of_counts(pairs.values(), level)
+    return {name: quality.inspect(*pair, level, of_counts) for name, pair in pairs.items()}
+
+
+def level_of_counts(pairs: Collection[tuple[Column, Column]], level: float) -> float:
+    """What is counted shares anew what it has together, among what was seen at all; one kind of
+    each category is kept for what the reference lacks of it.
+
+    In as many parts as there are features, at least: a page is two windows running, and a single
+    test at 1 % would make more of those by chance than there may be pages.
+    """
+    tests = [test for pair in pairs for test in quality.counted(*pair)]
+    kept = sum(quality.has_levels(window) for _, window in pairs)
+    seen = sum(test.now + test.then > 0 for test in tests)
+    return level * (len(tests) - kept) / max(1, len(pairs), seen)
 
 
 def stuck_lately(

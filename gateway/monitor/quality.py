@@ -4,14 +4,18 @@ A finding is a `fault` when its share is surely larger than what the reference s
 exact test, one-sided, in two windows running, or in one where chance is out of the question. It
 suppresses the drift alarm of its feature. What the reference never showed, too rare for a fault, is
 a `watch`, and so is what was seen once.
+
+Most of a window's tests can show nothing: where neither reference nor window has a value of a wrong
+type, there is no alarm to be had. What both have together does not depend on how it is spread over
+them, which is all that Fisher's test looks at; so tests without any need no share of the risk
+(Tarone, Biometrics 46, 1990), and the others keep it together, however they depend on one another.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import numpy as np
 from scipy import stats
 
 from gateway.monitor import proportion
@@ -64,23 +68,40 @@ class Finding:
     the step in which scores come."""
 
 
-def inspect(reference: Column, window: Column, alpha: float) -> tuple[Finding, ...]:
-    """What is not `ok` with a feature, each kind at risk `alpha`."""
-    pairs: list[tuple[Kind, int, int, int, int]] = [
-        ("missing", window.missing, window.n, reference.missing, reference.n),
-        ("wrong_type", window.wrong_type, window.n, reference.wrong_type, reference.n),
-        (
-            "out_of_range",
-            window.out_of_range,
-            window.present,
-            reference.out_of_range,
-            reference.present,
-        ),
+class Counted(NamedTuple):
+    """Two shares to be compared: `now` of `n` in the window, `then` of `m` in the reference."""
+
+    kind: Kind
+    now: int
+    n: int
+    then: int
+    m: int
+
+
+def counted(reference: Column, window: Column) -> list[Counted]:
+    """What of a feature is told by counts alone."""
+    n, m, present, then = window.n, reference.n, window.present, reference.present
+    return [
+        Counted("missing", window.missing, n, reference.missing, m),
+        Counted("wrong_type", window.wrong_type, n, reference.wrong_type, m),
+        Counted("out_of_range", window.out_of_range, present, reference.out_of_range, then),
+        Counted("unseen", window.unseen, present, reference.unseen, then),
     ]
-    findings = [excess(*pair, alpha) for pair in pairs if pair[1] > 0]
-    findings.extend(unseen(reference, window, alpha))
-    findings.extend(stuck(reference, window, alpha))
-    return tuple(finding for finding in findings if finding.state != "ok")
+
+
+def inspect(
+    reference: Column, window: Column, alpha: float, of_counts: float
+) -> tuple[Finding, ...]:
+    """What is not `ok` with a feature: what is `counted` at risk `of_counts` each, what else at
+    `alpha`."""
+    findings = [excess(*one, of_counts) for one in counted(reference, window) if one.now > 0]
+    findings += absent(reference, window, alpha)
+    findings += stuck(reference, window, alpha)
+    least: dict[Kind, Finding] = {}
+    for finding in sorted(findings, key=lambda one: one.chance):
+        if finding.state != "ok":
+            least.setdefault(finding.kind, finding)
+    return tuple(least[kind] for kind in KINDS if kind in least)
 
 
 def excess(
@@ -109,23 +130,24 @@ def settled(found: Finding, *, suspected: bool) -> Finding:
     return found
 
 
-def unseen(reference: Column, window: Column, alpha: float) -> list[Finding]:
-    """Categories that the card does not name, taken as one; or one that it names and the reference
-    never shows, each for itself: all of those together a sample may lack by chance. The least
-    likely is told; the risk is shared by all that are looked at."""
-    named: list[tuple[str, int]] = []
-    absent = 0
-    if reference.counts is not None and window.counts is not None and window.numbers is None:
-        places = np.flatnonzero(reference.counts[:-1] == 0).tolist()
-        absent = len(places)
-        told = window.levels or ()
-        named = [(str(told[at]), int(window.counts[at])) for at in places if window.counts[at]]
-    level, n, m = alpha / (1 + absent), window.present, reference.present
-    found = [replace(excess("unseen", count, n, 0, m, level), level=name) for name, count in named]
-    found = [one for one in found if one.state == "fault"]
-    if window.unseen:
-        found.append(excess("unseen", window.unseen, n, reference.unseen, m, level))
-    return sorted(found, key=lambda one: one.chance)[:1]
+def has_levels(column: Column) -> bool:
+    """Whether it is one of categories that the card names."""
+    return column.numbers is None and bool(column.levels)
+
+
+def absent(reference: Column, window: Column, alpha: float) -> list[Finding]:
+    """Categories that the card names and the reference never shows, each for itself: all of those
+    together a sample may lack by chance. Any that the card names may be one, so all share."""
+    if not has_levels(window) or reference.counts is None or window.counts is None:
+        return []
+    told = window.levels or ()
+    n, m, level = window.present, reference.present, alpha / len(told)
+    found = [
+        replace(excess("unseen", count, n, 0, m, level), level=str(name))
+        for name, count, then in zip(told, window.counts.tolist(), reference.counts.tolist())
+        if count and not then
+    ]
+    return [one for one in found if one.state == "fault"]
 
 
 def stuck(reference: Column, window: Column, alpha: float) -> list[Finding]:

@@ -24,6 +24,14 @@ def test_intervals_cover_what_they_promise():
     assert pages.rendered(states).startswith("## States of the four-fifths rule")
 
 
+def test_missing_values_that_triple_are_seen_in_one_window():
+    """1 % to 3 % of 1,000: nine times in ten, give or take chance, in sixty draws; none without."""
+    ((*_, rows), _) = intervals.missing(0.06)
+    told = [sum(float(share.removesuffix(" %")) for share in row[3:5]) for row in rows]
+    assert told[0] * 0.6 >= stats.binom.ppf(UNLIKELY, 60, 0.85)
+    assert max(told[2], told[3]) * 0.6 <= stats.binom.isf(UNLIKELY, 60, 0.01)
+
+
 def test_significance_without_size_is_no_drift():
     """0.05 deviations in 100,000 values: sure, and too small to tell anybody."""
     ((*_, rows),) = detection.floors(0.1)

@@ -159,13 +159,16 @@ def test_a_fault_that_may_be_chance_waits_for_the_next_window():
 
 
 def test_faults_share_their_level_among_features_and_kinds():
-    """Three features, five kinds: 0.01 / 15."""
+    """Four features and the score, five kinds: 0.01 / 25 each. The reference has three of the
+    features: eleven tests that are counted share what they have, in three parts."""
     window = with_missing(2, 4)
-    found = inspected(window.columns(CARD, REFERENCE), REFERENCE, level_of(CARD, 0.01))["lvr"][0]
-    assert 0.01 / 15 > found.chance > 1e-6
+    columns = window.columns(CARD, REFERENCE)
+    assert level_of(CARD, 0.01) == 0.01 / 25
+    found = inspected(columns, REFERENCE, 0.01 / 25)["lvr"][0]
     assert found.state == "fault"
-    tight = inspected(window.columns(CARD, REFERENCE), REFERENCE, found.chance / 2)["lvr"][0]
-    assert tight.state == "watch"
+    for part, state in ((0.999, "watch"), (1.001, "fault")):
+        told = inspected(columns, REFERENCE, found.chance * 3 / 11 * part)["lvr"][0]
+        assert told.state == state
 
 
 def test_few_decisions_are_never_ok():

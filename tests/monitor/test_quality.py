@@ -1,10 +1,15 @@
+from itertools import combinations
+from math import comb
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from gateway.card import Feature
 from gateway.monitor.column import Column
+from gateway.monitor.flaws import inspected, level_of_counts
 from gateway.monitor.quality import excess, inspect, repeated
 from gateway.protocol.row import columns_of_rows
 
@@ -25,7 +30,7 @@ def flags(yes, n):
 
 def found(reference, feature, values):
     window = Column.of_window(feature, values, reference)
-    return {finding.kind: finding for finding in inspect(reference, window, LEVEL)}
+    return {finding.kind: finding for finding in inspect(reference, window, LEVEL, LEVEL)}
 
 
 def test_clean_values_have_no_findings():
@@ -137,3 +142,47 @@ def test_many_rare_categories_do_not_cry_wolf():
     assert lacking > 20
     for _ in range(200):
         assert found(reference, many, dice.choice(np.array(names, dtype=object), 500)) == {}
+
+
+ROWS, TAKEN = 9, 3
+"""Rows of window and reference together, and of the window."""
+
+
+@some.composite
+def features(draw):
+    """One feature's values in all rows: some are missing, some broken, the others all differ."""
+    if draw(some.booleans()):
+        kinds = some.sampled_from(["a", "b", "c", "d", "none of these", 7, None])
+        return REGION, draw(some.lists(kinds, min_size=ROWS, max_size=ROWS))
+    kinds = some.lists(some.sampled_from([None, "x", 7.0, 0.5, 0.5]), min_size=ROWS, max_size=ROWS)
+    return NUMBER, [v if v != 0.5 else at / 100 for at, v in enumerate(draw(kinds))]
+
+
+@settings(max_examples=40, deadline=None)
+@given(some.lists(features(), min_size=1, max_size=3), some.sampled_from([0.01, 0.02, 0.04, 0.06]))
+def test_all_that_is_counted_keeps_its_risk_together(drawn, level):
+    """Without drift any three of nine rows are as likely the window. In no more of all 84 ways than
+    the risk of the family, one alarm or more: whatever the features have in common."""
+    wrong = 0
+    for taken in combinations(range(ROWS), TAKEN):
+        now, then = {}, {}
+        for place, (feature, values) in enumerate(drawn):
+            rest = [value for at, value in enumerate(values) if at not in taken]
+            then[place] = Column.of_window(feature, rest, None)
+            now[place] = Column.of_window(feature, [values[at] for at in taken], then[place])
+        found = inspected(now, SimpleNamespace(columns=then), level)
+        told = [one for some in found.values() for one in some if one.kind != "stuck"]
+        wrong += any(one.state == "fault" for one in told)
+    assert wrong / comb(ROWS, TAKEN) <= 4 * len(drawn) * level
+
+
+def test_what_nothing_shows_takes_no_share():
+    """Of three features two lack values: a share for each feature, not for each kind. Five of
+    twelve kinds seen: a share for each of these."""
+    good = np.linspace(0.1, 0.9, 500).tolist()
+    lacking = Column.of_window(NUMBER, [None, *good[1:]], None)
+    broken = Column.of_window(NUMBER, [None, "x", *good[2:]], None)
+    whole = Column.of_window(NUMBER, good, None)
+    assert level_of_counts([(whole, lacking), (lacking, whole), (whole, whole)], 0.001) == 0.004
+    told = level_of_counts([(whole, broken), (broken, whole), (whole, lacking)], 0.001)
+    assert told == pytest.approx(0.012 / 5)
