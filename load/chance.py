@@ -135,8 +135,8 @@ def runs(scale: float, processes: int) -> list[Table]:
             rates = list(pool.map(_hazard, range(references), *asked))
         calculated.append([f"{size:,}", f"{wanted:,}", f"{references}", *_off(rates, wanted)])
         print(calculated[-1], file=sys.stderr, flush=True)
-    for size, wanted, length, most in ((5_000, 10_000, 100_000, 150), (5_000, 50_000, 250_000, 50)):
-        references = max(4, round(most * scale))
+    for size, wanted, length in ((5_000, 10_000, 100_000), (5_000, 50_000, 250_000)):
+        references = max(4, round(200 * scale))
         asked = ([n] * references for n in (size, wanted, length if scale >= 0.1 else 20_000))
         with ProcessPoolExecutor(processes) as pool:
             found = list(pool.map(_run, range(references), *asked))
