@@ -102,7 +102,8 @@ def main() -> None:
         tables = PARTS[part](asked)
         took = f"{time.monotonic() - begun:,.0f} s, {cpu_seconds() - spent:,.0f} s of processor"
         scale = "" if asked.scale == 1.0 else f" --scale {asked.scale:g}"
-        made = f"`python -m load.monitoring {part}{scale}`, commit {source}: {took}."
+        where = " --alibi FOLDER" if part == "beside" else ""
+        made = f"`python -m load.monitoring {part}{scale}{where}`, commit {source}: {took}."
         print("\n".join(rendered(table) for table in tables) + made, flush=True)
         if asked.write:
             write(PAGE, part, tables, made)
