@@ -9,9 +9,10 @@ import numpy as np
 
 from gateway.monitor import performance
 from gateway.monitor.feed import Feed
-from gateway.monitor.judge import Heard, judge
+from gateway.monitor.judge import judge
 from gateway.monitor.panel import Panel, panel_of
 from gateway.monitor.report import WindowReport
+from gateway.monitor.sequential import Heard
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window
 from load import mixed
@@ -85,8 +86,8 @@ def labels(scale: float) -> list[Table]:
             score = 1 / (1 + np.exp(-3 * np.concatenate(drawn)[:, :3].sum(axis=1)))
             positive = dice.random(score.size) < score
             positive ^= dice.random(score.size) < flipped
-            told = performance.realise(score, positive, 0.5)
-            guess = performance.estimate(score, 0.5)
+            told = performance.realise(score, positive, score >= 0.5)
+            guess = performance.estimate(score, score >= 0.5)
             accuracy.append(told.figures.accuracy)
             estimate.append(guess.accuracy)
             seen += not told.accuracy_interval.low <= guess.accuracy <= told.accuracy_interval.high
