@@ -47,9 +47,13 @@ class Made(Generic[Thing]):
     def get(self, key: Any, make: Callable[[], Thing]) -> Thing:
         if (found := self._things.get(key)) is not None:
             return found[0]
-        with self._making.setdefault(key, Lock()):
-            if (found := self._things.get(key)) is None:
-                found = self._things[key] = (make(),)
+        try:
+            with self._making.setdefault(key, Lock()):
+                if (found := self._things.get(key)) is None:
+                    found = self._things[key] = (make(),)
+        except BaseException:
+            self._making.pop(key, None)  # else what never can be made would leave its lock for ever
+            raise
         for former in list(self._things)[:-MADE_MAX]:
             self._things.pop(former, None)
             self._making.pop(former, None)

@@ -96,6 +96,7 @@ def test_what_fails_is_tried_again_by_the_next():
     made = Made()
     with pytest.raises(OSError, match="gone"):
         made.get("key", failing)
+    assert not made._making
     assert made.get("key", lambda: 1) == 1
 
 
