@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.dataplane.response import HEAD_END
 from gateway.dataplane.turn import Turn
 from gateway.exchange import Headers
 
-HEAD_END: Final = b"\r\n\r\n"
 KNOWN_MAX: Final = 512
 KNOWN_BYTES_MAX: Final = 1024
 READ_EACH_TIME: Final = frozenset(
@@ -38,9 +38,14 @@ _known: dict[bytes, KnownHead] = {}
 def find_known(data: bytes) -> KnownHead | None:
     """Of bytes that begin at the start of a message: their head, if it is known and they are the
     whole request and nothing more."""
-    size = data.find(HEAD_END) + 4
+    size = _head_size(data)
     known = _known.get(data[:size])
     return known if known is not None and size + known.length == len(data) else None
+
+
+def _head_size(data: bytes) -> int:
+    """Of the first head, with its blank line; where none ends here, of no head at all."""
+    return data.find(HEAD_END) + len(HEAD_END)
 
 
 def remember(data: bytes, turn: Turn) -> None:
@@ -48,7 +53,7 @@ def remember(data: bytes, turn: Turn) -> None:
     size = len(data) - turn.size
     if size > KNOWN_BYTES_MAX or not turn.keep_alive or not READ_EACH_TIME.isdisjoint(turn.first):
         return
-    if data.find(HEAD_END) + 4 != size:
+    if _head_size(data) != size:
         return
     if len(_known) >= KNOWN_MAX:
         del _known[next(iter(_known))]
