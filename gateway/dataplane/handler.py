@@ -27,7 +27,7 @@ from gateway.dataplane.sequence import parameters_bytes, sequence_of
 from gateway.dataplane.shadow import Shadow
 from gateway.dataplane.stream import relay
 from gateway.dataplane.turn import Turn
-from gateway.dataplane.upload import Body, Upload, WholeBody, take_body
+from gateway.dataplane.upload import Body, Upload, WholeBody, take_body, take_room
 from gateway.errors import CODES, JournalUnavailable, Refusal
 from gateway.exchange import NO_CONTEXT, Choice, Headers, Reply
 from gateway.feedback import BODY_AT_MOST
@@ -256,8 +256,7 @@ class Handler:
         whole = body.arrived(min(limits["request"], limits["hold"]))
         if whole is None:
             return False
-        if not self.load.hold(len(whole)):
-            raise Refusal("memory_full", CODES["memory_full"][1])
+        take_room(self.load, len(whole))  # 503
         account.request, account.held_bytes = whole, len(whole)
         return True
 

@@ -129,7 +129,7 @@ async def take_body(
         raise Refusal("request_too_large", words)
     if length is not None and length > hold:
         keep = min(keep, length)
-        _hold(load, keep)
+        take_room(load, keep)
         try:
             begun, more = await _first(body, look)
         except BaseException:
@@ -144,7 +144,7 @@ async def take_body(
             chunk, more = await body.receive()
             if held + len(chunk) > at_most:
                 raise too_large(at_most)
-            _hold(load, len(chunk))
+            take_room(load, len(chunk))
             held += len(chunk)
             chunks.append(chunk)
     except BaseException:
@@ -154,11 +154,11 @@ async def take_body(
     if not more:
         return whole
     load.held_bytes -= held
-    _hold(load, keep)
+    take_room(load, keep)
     return Upload(body, whole, None, at_most, keep)
 
 
-def _hold(load: Load, size: int) -> None:
+def take_room(load: Load, size: int) -> None:
     if not load.hold(size):
         raise Refusal("memory_full", CODES["memory_full"][1])
 
