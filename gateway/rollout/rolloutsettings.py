@@ -92,9 +92,11 @@ WITHOUT_SHADOW = ("errors", "latency_p95")
 
 
 def _copies(step: object) -> bool:
-    if isinstance(step, dict):
-        return step.get("shadow") is not None
-    return isinstance(step, str) and step.startswith("shadow")
+    try:
+        told = _step(step)
+    except ValueError:  # told where the steps are read
+        return False
+    return isinstance(told, dict) and told.get("shadow") is not None
 
 
 class RolloutSettings(JudgeSettings):
