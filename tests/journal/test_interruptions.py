@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from gateway.journal.syncer import AioSyncer
 
 ATTACH, DETACH = 16, 17
 SYNCS = """
 import asyncio, os, signal, sys
 import uvloop
+import pytest
+
 from gateway.journal.syncer import AioSyncer
 
 async def main(path):
@@ -78,3 +82,24 @@ def test_commits_go_on_while_their_process_is_stopped_traced_and_interrupted(tmp
         time.sleep(0.002)
     process.returncode = code
     assert code == 0, (tmp_path / "told").read_text()
+
+
+def fill(syncer, descriptor):
+    for _ in range(1000):  # no completion is taken meanwhile
+        syncer.sync(descriptor, lambda _: None)
+
+
+def test_a_queue_that_is_full_is_an_error_of_the_flush(tmp_path):
+    """As any other: who syncs is told at once, and no commit waits for ever."""
+
+    async def main():
+        syncer = AioSyncer(asyncio.get_running_loop())
+        descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        try:
+            with pytest.raises(OSError, match="."):
+                fill(syncer, descriptor)
+        finally:
+            os.close(descriptor)
+            syncer.close()
+
+    asyncio.run(main())
