@@ -142,7 +142,7 @@ def seasons(scale: float) -> list[Table]:
             for report in judged(reference_of(seed), settings_of(baseline=kind), stream()):
                 total += 1
                 alerts += len(report.opened)
-            rows.append([kind, f"{alerts * 10_000 / total:.0f}", f"{total}"])
+        rows.append([kind, f"{alerts * 10_000 / total:.0f}", f"{total}"])
     note = ("Four of twelve features swing by 0.7 sigma over the day and by 0.5 at weekends; "
             "windows of an hour; alerts opened per 10,000 windows.")  # fmt: skip
     return [("A season without drift", note,
