@@ -1,4 +1,4 @@
-"""A rule whose alerts take a share back: which, that each move is a leaf, that people outrule it."""
+"""A rule whose alerts take a share back: which, each by a leaf, and people may outrule it."""
 
 from __future__ import annotations
 
@@ -131,9 +131,13 @@ def test_a_share_goes_back_and_the_leaf_names_the_alert(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [alert("v1", "quality/x/stuck"), alert("v2", "feature/x"), {**alert("v2", "score"), "model": "n"},
-     alert("v2", "score", "resolved")],
-)  # fmt: skip
+    [
+        alert("v1", "quality/x/stuck"),
+        alert("v2", "feature/x"),
+        alert("v2", "score") | {"model": "n"},
+        alert("v2", "score", "resolved"),
+    ],
+)
 def test_other_alerts_move_nothing(site: Site, other: dict[str, Any]) -> None:
     """One of the stable version, of a cause or a model that is not named, and one that is over."""
     site.say(other)
