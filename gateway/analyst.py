@@ -297,8 +297,12 @@ class Analyst:
     def _count_left_out(self) -> None:
         windows = self.windows
         self.metrics.count("headworks_windows_unjudged", by=windows.unjudged)
-        self.metrics.count("headworks_decisions_unwatched", by=windows.unwatched)
-        windows.unjudged = windows.unwatched = 0
+        windows.unjudged = 0
+        rooms = {"windows": windows.room, "pairs": self.pairs.room, "labels": self.outcomes.room}
+        for name, room in rooms.items():
+            self.metrics.count("headworks_series_let_go", name, by=room.gone)
+            self.metrics.count("headworks_series_refused", name, by=room.refused)
+            room.gone = room.refused = 0
 
     def _take(self, number: int, leaf: dict[str, Any]) -> None:
         for table, row in rows_of(number, leaf):
