@@ -78,7 +78,7 @@ def summed(blocks: Iterable[Block]) -> dict[str, dict[tuple[str, int, int], tupl
 class OutcomeBlocks:
     def __init__(self, told: Mapping[str, Any]) -> None:
         """`told`: what `to_json` gave at the last commit, or {}."""
-        self.room = Room(SERIES_MAX, told)
+        self.room = Room("labels", SERIES_MAX, told)
         self._series = {name: Series(one) for name, one in told.items() if name != LET_GO}
 
     def take(

@@ -226,7 +226,7 @@ class Pair:
 class Pairs:
     def __init__(self, told: Mapping[str, Any]) -> None:
         """`told`: what `to_json` gave at the last commit, or {}."""
-        self.room = Room(PAIRS_MAX, told)
+        self.room = Room("pairs", PAIRS_MAX, told)
         self._pairs = {name: Pair(one) for name, one in told.items() if name != LET_GO}
 
     def offer(

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.telemetry.metrics import Metrics
+
 IDLE_NS = 3600 * 10**9
 LET_GO = "let_go"
 """Beside the names of series, which have slashes."""
@@ -21,10 +23,10 @@ LET_GO = "let_go"
 class Room:
     """`number`: where a series begins to count; `gone` and `refused`: since they were told last."""
 
-    def __init__(self, most: int, told: Mapping[str, Any]) -> None:
+    def __init__(self, of: str, most: int, told: Mapping[str, Any]) -> None:
         """`told`: what is kept of series by their names, each with `seen`, and what `to_json` of
         this gave as `let_go`. Of a former release's series nobody knows when they were seen."""
-        self._most = most
+        self.of, self._most = of, most
         self._seen: dict[str, int] = {
             name: one.get("seen", 0) for name, one in told.items() if name != LET_GO
         }
@@ -55,6 +57,11 @@ class Room:
 
     def seen(self, name: str) -> int:
         return self._seen.get(name, 0)
+
+    def tell(self, metrics: Metrics) -> None:
+        metrics.count("headworks_series_let_go", self.of, by=self.gone)
+        metrics.count("headworks_series_refused", self.of, by=self.refused)
+        self.gone = self.refused = 0
 
     def to_json(self) -> dict[str, int]:
         """To be kept beside the series."""

@@ -75,7 +75,7 @@ class Windows:
         so explains the reference; None: attributions are not judged."""
         self.yardsticks = Yardsticks(artifacts, explanations)
         self.family = FamilyQueue(foreign)
-        self.room = Room(SERIES_MAX, told)
+        self.room = Room("windows", SERIES_MAX, told)
         self._told = {key: one for key, one in told.items() if key != LET_GO}
         self._series: dict[str, Series] = {}
         self.unjudged = 0

@@ -19,10 +19,10 @@ CALLS = st.lists(
 def test_the_idlest_goes_and_no_busy_one(calls: list[tuple[str, int]], most: int, at: int) -> None:
     """Never more than there is room for; who goes was silent for an hour, and longer than all that
     stay; who is refused found none such; a restart anywhere changes nothing."""
-    room, now, seen = Room(most, {}), 0, {}
+    room, now, seen = Room("windows", most, {}), 0, {}
     for place, (name, later) in enumerate(calls):
         if place == at:
-            room = Room(most, {one: {"seen": when} for one, when in seen.items()})
+            room = Room("windows", most, {one: {"seen": when} for one, when in seen.items()})
         now += later
         entered, gone = room.enter(name, now)
         if gone is not None:
