@@ -291,7 +291,10 @@ def status_schemas() -> dict[str, Schema]:
         bytes=WHOLE,
         at_most=of(["integer", "null"], "Its budget; null: what the disk has."),
         left=of("number", "Share of budget or filesystem, whichever is less."),
-        bytes_a_day=of("integer", "Its growth over the last hour."),
+        bytes_a_day=of(
+            ["integer", "null"], "Its growth, seen for up to an hour; null: for too short a time."
+        ),
+        measured_s=of("integer", "For how long it was seen, in seconds."),
         full_on=of(["string", "null"], "The day it is full at this growth."),
         rung=of("string", enum=["fine", "warn", "spare", "refuse"]),
     )
