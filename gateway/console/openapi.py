@@ -291,10 +291,8 @@ def status_schemas() -> dict[str, Schema]:
         bytes=WHOLE,
         at_most=of(["integer", "null"], "Its budget; null: what the disk has."),
         left=of("number", "Share of budget or filesystem, whichever is less."),
-        bytes_a_day=of(
-            ["integer", "null"], "Its growth, seen for up to an hour; null: for too short a time."
-        ),
-        measured_s=of("integer", "For how long it was seen, in seconds."),
+        bytes_a_day=of(["integer", "null"], "Its growth; null: seen for less than ten minutes."),
+        measured_s=of("integer", "For how long it was seen: an hour at most."),
         full_on=of(["string", "null"], "The day it is full at this growth."),
         rung=of("string", enum=["fine", "warn", "spare", "refuse"]),
     )
