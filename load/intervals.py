@@ -61,7 +61,8 @@ def missing(scale: float) -> list[Table]:
                                 "fault by the second"], rows),
         ("What an exact test can see of it", "Calculated: the chance that a window of 1,000 with "
          "3 % missing is significantly over a reference with 1 %, by the rows of the reference and "
-         "the level. With a share that is known exactly: the most powerful test there is (Neyman and Pearson).",
+         "the level. With a share that is known exactly: the most powerful test there is (Neyman "
+         "and Pearson).",
          ["reference rows", *levels], seen),
     ]  # fmt: skip
 
