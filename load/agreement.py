@@ -81,6 +81,8 @@ def fairlearn(scale: float, folder: Path | None) -> list[Table]:
             pairs = [(ours[name][group], value) for group, value in told.items()] if isinstance(
                 told, dict) else [(ours[name], told)]  # fmt: skip
             for mine, his in pairs:
+                if mine is None:  # one group is too small for us to be compared
+                    continue
                 furthest[name] = max(furthest[name], abs(mine - his))
                 compared[name] += 1
     names = {"rate": "rate of a group", "opportunity": "favoured among the good, of a group",
@@ -88,7 +90,9 @@ def fairlearn(scale: float, folder: Path | None) -> list[Table]:
     rows = [[names.get(name, name), f"{compared[name]:,}", f"{far:.1e}", "1e-9"]
             for name, far in furthest.items()]  # fmt: skip
     note = (f"{seeds} populations of 2,000 to 20,000 people in two to six groups, fairlearn's "
-            "`MetricFrame` and four of its metrics of the same people.")  # fmt: skip
+            "`MetricFrame` and four of its metrics of the same people. Where a group has fewer "
+            "than 100 people, or 10 of either outcome, we give no figure of them all, and none is "
+            "compared.")  # fmt: skip
     return [("Groups, beside fairlearn", note,
              ["figure", "compared", "furthest apart", "target"], rows)]  # fmt: skip
 
@@ -96,7 +100,7 @@ def fairlearn(scale: float, folder: Path | None) -> list[Table]:
 def _people(seed: int) -> dict[str, Any]:
     dice = np.random.default_rng([seed, 150])
     n, count = int(dice.integers(2_000, 20_001)), int(dice.integers(2, 7))
-    group = dice.choice([f"g{i}" for i in range(count)], n, p=dice.dirichlet([3.0] * count))
+    group = dice.choice([f"g{i}" for i in range(count)], n, p=dice.dirichlet([8.0] * count))
     good = dice.random(n) < dice.uniform(0.2, 0.9)
     place = np.array([int(name[1:]) for name in group])
     score = good * dice.uniform(0.2, 1.5) + dice.normal(size=n) + dice.normal(size=count)[place] / 3
@@ -114,14 +118,17 @@ def _ours(people: dict[str, Any]) -> Figures:
     gaps = [max(-(rate.difference or 0.0) for rate in rates) for rates in (
         [one.opportunity for one in found], [one.mistaken for one in found])]  # fmt: skip
     rivals = [one.rivalry for one in groups if one.rivalry is not None]
+    small = any(one.state == "insufficient" for one in groups)
+    few = [any(one.state == "insufficient" for one in rates) for rates in (
+        [one.opportunity for one in found], [one.mistaken for one in found])]  # fmt: skip
     return {
         "rate": {one.value: one.rate for one in groups},
         "opportunity": {one.value: one.opportunity.share for one in found},
         "mistaken": {one.value: one.mistaken.share for one in found},
-        "ratio": min(one.ratio for one in rivals),
-        "difference": max(-one.difference for one in rivals),
-        "equal opportunity": gaps[0],
-        "equalised odds": max(gaps),
+        "ratio": None if small else min(one.ratio for one in rivals),
+        "difference": None if small else max(-one.difference for one in rivals),
+        "equal opportunity": None if few[0] else gaps[0],
+        "equalised odds": None if any(few) else max(gaps),
     }
 
 
@@ -145,8 +152,8 @@ def shap(scale: float, folder: Path | None) -> list[Table]:
             for name, far in furthest.items()]  # fmt: skip
     note = (f"Sizes drawn from {len(seeds)} seeds: 5 to 80 trees, depth 2 to 6 or up to 127 "
             "leaves, eight features; 15 % of the values missing where the exporter can; 50 "
-            "background rows, 100 rows each. shap: interventional `TreeExplainer`. Difference relative to 1 "
-            "and the sum of a row's attributions.")  # fmt: skip
+            "background rows, 100 rows each. shap: interventional `TreeExplainer`. Difference "
+            "relative to 1 and the sum of a row's attributions.")  # fmt: skip
     return [("Attributions, beside shap", note,
              ["exported from", "ensembles", "furthest apart", "not read as trees", "target"],
              rows)]  # fmt: skip
