@@ -69,11 +69,14 @@ class Attempt:
         self.settings = settings_of(created)
         self.name, self.number = str(created["rollout"]), int(created["attempt"])
         self.author = str(created["by"])
-        self.plan: Plan = replace(self.settings.plan(self.author), digest=created["digest"])
+        edition = created.get("edition", 1)
+        self.plan: Plan = replace(
+            self.settings.plan(self.author, edition), digest=created["digest"]
+        )
         self.stage = Stage()
         shadowing = frozenset(n for n, step in enumerate(self.plan.steps) if step.shadow_ppm)
         self.judging = Judging(
-            self.settings, self.settings.from_, self.settings.to, shadowing or None
+            self.settings, self.settings.from_, self.settings.to, shadowing or None, edition
         )
         self.block_ns = round(self.settings.evidence.block * BILLION)
         self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns, answers)
