@@ -126,9 +126,9 @@ def check(
 
 
 def warnings(checked: Any) -> list[dict[str, Any]]:
-    """What is odd about rules without being wrong."""
+    """What is odd about rules and monitoring without being wrong."""
     from gateway.revision.drafts import compile_draft
-    from gateway.routing.lint import oddities
+    from gateway.routing.lint import oddities, unwatched
 
     table = compile_draft(checked)
     return [
@@ -138,6 +138,12 @@ def warnings(checked: Any) -> list[dict[str, Any]]:
          "words": f"rule {model.rules[oddity.rule].name!r} {oddity.words}"}
         for name, model in table.models.items()
         for oddity in oddities(model, table.callers)
+    ] + [
+        {"file": checked.path.name, "line": checked.line_of(("models", name, "monitor")),
+         "key": f"models.{name}.monitor",
+         "words": "without `reference` no window of it closes: no drift, no quality, no groups"}
+        for name in unwatched(table)
+        if "monitor" in checked.settings.models[name].model_fields_set
     ]  # fmt: skip
 
 

@@ -24,6 +24,8 @@ from load import scenario
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 LAST_CHUNK = b"0\r\n\r\n"
+BACKLOG = 2048
+"""Who connects 256 times at once is not kept waiting a second for a lost SYN."""
 LARGE = range(8_000, 100_000)
 """Lengths of requests that get the large answer."""
 
@@ -120,7 +122,6 @@ def listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listening.bind(("127.0.0.1", port))
-    listening.listen(2048)
     return listening
 
 
@@ -129,7 +130,7 @@ async def serve(port: int) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
-    server = await loop.create_server(Origin, sock=listen(port))
+    server = await loop.create_server(Origin, sock=listen(port), backlog=BACKLOG)
     await stopped.wait()
     server.close()
 

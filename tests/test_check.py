@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.check import Checked, check
+from gateway.cli import warnings
 from gateway.dataplane.limits import effective
 
 ROOT = Path(__file__).parents[1]
@@ -269,3 +270,36 @@ models:
     (found,) = checked(tmp_path, text).problems
     assert found.key == "models.mortgage.monitor.slices"
     assert problem in found.allowed
+
+
+@pytest.mark.parametrize(
+    ("monitor", "told"),
+    [
+        ("monitor: {groups: [race]}", [7]),
+        ("monitor: {reference: ./sample.parquet}", []),
+        ("", []),
+    ],
+)
+def test_monitoring_that_has_nothing_to_compare_with_is_told(
+    tmp_path: Path, monitor: str, told: list[int]
+) -> None:
+    """`monitor` without a sample of a card's features closes no window, at its line. A model whose
+    versions have no card, or that does not ask for monitoring, is no mistake."""
+    shutil.copy(ROOT / "models/mortgage/reference.parquet", tmp_path / "sample.parquet")
+    text = f"""
+models:
+  mortgage:
+    versions: {{v1: {{artifact: {MODELS}/v1}}}}
+    rules: [{{name: all, split: {{v1: 100%}}}}]
+    compare: {{kind: json}}
+    {monitor}
+  remote:
+    versions: {{v1: {{upstream: 'http://127.0.0.1:1'}}}}
+    rules: [{{name: all, split: {{v1: 100%}}}}]
+    monitor: {{groups: [race]}}
+"""
+    found = checked(tmp_path, text)
+    assert found.problems == []
+    odd = warnings(found)
+    assert [one["line"] for one in odd] == told
+    assert all(one["key"] == "models.mortgage.monitor" for one in odd)

@@ -6,6 +6,7 @@ their labels came: performance by the day of the label would mix easy cases with
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,10 @@ _LABEL = f"""LEFT JOIN {_IN_FORCE} l ON l.id = coalesce(d.primary_id, d.id) AND 
 ANTI JOIN (SELECT id FROM comparisons WHERE noise = 1) n ON n.id = d.id"""
 """A shadow's decision has the label of the one that was given; a second answer is no further
 decision."""
+
+
+Words = tuple[str, str]
+"""What a card calls the side at or above its threshold, and the other, as labels are kept: JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +96,33 @@ def pairs(
     return [(*row[:4], orjson.loads(row[4]), int(row[5])) for row in rows]
 
 
-def tallies(cursor: Any, model: str) -> dict[str, int]:
+def tallies(cursor: Any, model: str, words: Mapping[str, Words]) -> dict[str, int]:
     """How feedback on a model's decisions was told. `corrected`: labels that changed one told
-    before; `duplicates`: that did not; `contradicting`: decisions on which sources differ."""
+    before; `duplicates`: that did not; `contradicting`: decisions on which the last labels of two
+    sources differ, those taken back left out. `words`: of versions that decide between two sides;
+    there true is 1 and so is the side's word, false 0 and the other's; 1.0 is 1 everywhere."""
+    cards = list(words.items())
+    known = ", ".join(["(?, ?, ?)"] * len(cards)) or "(NULL, NULL, NULL)"
     row = cursor.execute(
-        "WITH told AS (SELECT l.*, value IS DISTINCT FROM lag(value) OVER w AS fresh, "
-        "  row_number() OVER w AS nth FROM labels l "
-        '  JOIN decisions d ON d.id = l.id AND d."row" = l."row" WHERE d.model = ? '
-        '  WINDOW w AS (PARTITION BY l.id, l."row" ORDER BY l.observed, l.leaf, l.place)), '
-        "each AS (SELECT count(DISTINCT source) > 1 AND count(DISTINCT value) > 1 AS differ "
-        '  FROM told GROUP BY id, "row") '
+        f"WITH cards(version, yes, no) AS (VALUES {known}), "
+        'read AS (SELECT l.id, l."row", l.source, l.observed, l.leaf, l.place, CASE '
+        "  WHEN c.yes IS NOT NULL AND value IN ('true', c.yes) THEN '1.0' "
+        "  WHEN c.no IS NOT NULL AND value IN ('false', c.no) THEN '0.0' "
+        "  ELSE coalesce(TRY_CAST(TRY_CAST(value AS DOUBLE) AS VARCHAR), value) END AS value "
+        '  FROM labels l JOIN decisions d ON d.id = l.id AND d."row" = l."row" '
+        "  LEFT JOIN cards c ON c.version = d.version WHERE d.model = ?), "
+        "told AS (SELECT *, value IS DISTINCT FROM lag(value) OVER w AS fresh, "
+        "  row_number() OVER w AS nth FROM read "
+        '  WINDOW w AS (PARTITION BY id, "row" ORDER BY observed, leaf, place)), '
+        "last AS (SELECT id, \"row\", nullif(arg_max(value, nth), 'null') AS value FROM told "
+        '  GROUP BY id, "row", source), '
+        'each AS (SELECT count(DISTINCT value) > 1 AS differ FROM last GROUP BY id, "row") '
         "SELECT (SELECT count(*) FROM told), (SELECT count(*) FROM each), "
         "  (SELECT count(*) FROM told WHERE fresh AND nth > 1), "
         "  (SELECT count(*) FROM told WHERE NOT fresh AND nth > 1), "
-        "  (SELECT count(*) FROM each WHERE differ)", [model]
-    ).fetchone()  # fmt: skip
+        "  (SELECT count(*) FROM each WHERE differ)",
+        [*(part for version, pair in cards for part in (version, *pair)), model],
+    ).fetchone()
     names = ("labels", "decisions", "corrected", "duplicates", "contradicting")
     return dict(zip(names, row))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+import orjson
 
 from gateway.card import Card
 from gateway.catalog import labels
@@ -37,6 +39,7 @@ def performed(cursor: Any, tables: TableStore, model: Model, since: int) -> dict
     changed since, or the version may be gone.
     """
     cohorts = []
+    cards = {name: version.card for name, version in model.versions.items()}
     revisions = labels.revisions(cursor, model.name, since)
     load = cache(tables.load)
     for cohort in labels.cohorts(cursor, model.name, since):
@@ -44,17 +47,30 @@ def performed(cursor: Any, tables: TableStore, model: Model, since: int) -> dict
         report = CohortReport(cohort.version, cohort.arm, cohort.day, every, told, told / every)
         revision = revisions[cohort.version, cohort.arm, cohort.day]
         card = load(revision).models[model.name].versions[cohort.version].card
+        cards.setdefault(cohort.version, card)
         if card is not None:
             report = measured(report, card, *labels.members(cursor, model.name, cohort))
         cohorts.append(plain(asdict(report)))
     return {
         "model": model.name,
-        "labels": labels.tallies(cursor, model.name),
+        "labels": labels.tallies(cursor, model.name, words_of(cards)),
         "unmatched": labels.unmatched(cursor),
         "cohorts": cohorts,
         "groups": [plain(asdict(one)) for one in by_group(cursor, model.name, since)],
         "pairs": [plain(asdict(one)) for one in paired(cursor, model, since)],
     }
+
+
+def words_of(cards: Mapping[str, Card | None]) -> dict[str, labels.Words]:
+    """Of the versions that decide between two sides: what labels may call these."""
+    found = {}
+    for name, card in cards.items():
+        if card is None or card.outputs.score.kind == "quantity":
+            continue
+        words = card.outputs.outcome
+        sides = (True, False) if words is None else (words.at_or_above, words.below)
+        found[name] = (orjson.dumps(sides[0]).decode(), orjson.dumps(sides[1]).decode())
+    return found
 
 
 def paired(cursor: Any, model: Model, since: int) -> list[PairedAccuracy]:

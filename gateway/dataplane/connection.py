@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
         lost: Callable[[Connection], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.opened_at = self.loop.time()
+        self.opened_at = self.idle_since = self.loop.time()
         self.address = ""
         self.exchanges = 0
         self.usable = False

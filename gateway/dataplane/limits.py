@@ -54,7 +54,7 @@ class PoolLimits:
     """Bounds of one pool; at each of them something is refused, closed or counted."""
 
     connections: int = 128
-    keep_idle: int = 32
+    keep_idle_s: float = 60
     pending: int = 64
     retire_after_s: float = 600
     head_bytes: int = 32768

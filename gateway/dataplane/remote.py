@@ -280,6 +280,7 @@ class Remote:
             self.credential.look()
         for server in self.servers:
             server.pool.follow_names()
+            server.pool.trim()
             if self.model.health is not None and server.checking is None and now >= server.check_at:
                 self._begin_check(server, now, self.model.health)
 

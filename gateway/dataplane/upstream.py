@@ -4,7 +4,8 @@ Invariants kept here:
 
 * **A connection has one owner**: the idle list, or one exchange, or one waiter to whom it has been
   given. `stats.in_flight` counts the slots that exchanges hold, connecting ones included;
-  `in_flight + idle <= limits.connections` always.
+  `in_flight + idle <= limits.connections` always. All of them are kept after a burst, for
+  `keep_idle_s`: were fewer kept, a steady load of many at once would connect anew all the time.
 * **First come, first served.** A slot that becomes free goes to the oldest waiter; nobody waits
   while a slot is free.
 * **Nothing is retried.** An error says how far the exchange came; the caller decides.
@@ -218,6 +219,15 @@ class Pool:
         finally:
             self._following = None
 
+    def trim(self) -> None:
+        """Close what nobody has used for long; to be called now and then."""
+        until = self._loop.time() - self._limits.keep_idle_s
+        stale = 0  # the one used last is at the end
+        while stale < len(self._idle) and self._idle[stale].idle_since <= until:
+            self._idle[stale].close()
+            stale += 1
+        del self._idle[:stale]
+
     async def aclose(self) -> None:
         """Close everything at once; running exchanges fail as aborted. Returns when it is done."""
         self._closed = True
@@ -309,10 +319,8 @@ class Pool:
         self.stats.in_flight -= 1
         if connection is None:
             return
-        if len(self._idle) < self._limits.keep_idle:
-            self._idle.append(connection)
-        else:
-            connection.close()
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
 
     def _is_fresh(self, connection: Connection, now: float) -> bool:
         young = now - connection.opened_at < self._limits.retire_after_s

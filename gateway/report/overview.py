@@ -141,7 +141,8 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
         for group in found["groups"]:
             console.print(f"  {about_pair(group)}", highlight=False)
     if not document["series"]:
-        console.print("No window has closed yet.")
+        console.print("No window has closed yet; of a version with a card none does without "
+                      "`monitor.reference`.")  # fmt: skip
     if (performed := document.get("performance")) is not None:
         performance(console, performed)
 

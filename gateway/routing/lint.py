@@ -15,7 +15,7 @@ from gateway.condition import (
     PathIs,
 )
 from gateway.exchange import Caller
-from gateway.table import Model, Rule
+from gateway.table import Model, Rule, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,16 @@ def oddities(model: Model, callers: Mapping[str, Caller]) -> Iterator[Oddity]:
             if not covers(rule, earlier) and _differ(earlier, rule) and meet(earlier, rule):
                 words = f"overlaps with {earlier.name!r}, which wins where both match"
                 yield Oddity(place, words)
+
+
+def unwatched(table: Table) -> list[str]:
+    """Models whose cards name features, and that have no sample of them: the analyst makes no
+    windows of such a version."""
+    return [
+        name
+        for name, model in table.models.items()
+        if model.reference is None and any(one.card is not None for one in model.versions.values())
+    ]
 
 
 def _never(rule: Rule, callers: Mapping[str, Caller]) -> Iterator[str]:

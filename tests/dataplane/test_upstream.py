@@ -196,7 +196,7 @@ def test_a_thousand_requests_leave_nothing_busy(run: Run) -> None:
 
     async def main() -> None:
         async with origin(echo) as seen:
-            pool = pool_for(seen, PoolLimits(connections=8, keep_idle=4))
+            pool = pool_for(seen, PoolLimits(connections=8))
 
             async def client(number: int) -> None:
                 for turn in range(50):
@@ -205,8 +205,9 @@ def test_a_thousand_requests_leave_nothing_busy(run: Run) -> None:
 
             await asyncio.gather(*(client(number) for number in range(20)))
             await asyncio.sleep(0.02)
-            assert state(pool) == "0 busy, 4 idle, 0 pending"
-            assert pool.stats.opened == len(seen.lines) <= 1000 - pool.stats.reused
+            assert state(pool) == "0 busy, 8 idle, 0 pending"
+            assert pool.stats.opened == len(seen.lines) == 8  # a steady load never connects anew
+            assert pool.stats.reused == 992
             await pool.aclose()
             assert state(pool) == "0 busy, 0 idle, 0 pending"
 
@@ -326,6 +327,26 @@ def test_old_connections_are_not_used_again(run: Run) -> None:
             await asyncio.sleep(0.06)
             await ask(pool)
             assert (len(seen.lines), pool.stats.retired, pool.stats.reused) == (2, 1, 1)
+            await pool.aclose()
+
+    run(main())
+
+
+def test_connections_that_nobody_uses_are_closed(run: Run) -> None:
+    """After a burst all connections stay; `trim` closes those unused for keep_idle_s, no other."""
+
+    async def main() -> None:
+        async with origin(echo) as seen:
+            pool = pool_for(seen, PoolLimits(keep_idle_s=0.05))
+            await asyncio.gather(*(ask(pool, b"/%d" % number) for number in range(40)))
+            pool.trim()
+            assert state(pool) == "0 busy, 40 idle, 0 pending"
+            await asyncio.sleep(0.06)
+            await ask(pool)
+            pool.trim()
+            assert state(pool) == "0 busy, 1 idle, 0 pending"
+            await ask(pool)
+            assert (pool.stats.opened, len(seen.lines)) == (40, 40)
             await pool.aclose()
 
     run(main())

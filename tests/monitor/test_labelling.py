@@ -248,3 +248,37 @@ def test_two_versions_are_compared_where_the_label_is_known():
     ]  # fmt: skip
     assert pair["difference"] == pytest.approx(2 / 3, abs=1e-5)
     assert pair["interval"][0] < pair["difference"] < pair["interval"][1]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([("a", 1, 1), ("b", True, 2), ("a", 1.0, 3), ("b", "approve", 4)], (0, 3, 0)),
+        ([("a", 0, 1), ("a", "deny", 2), ("a", False, 3), ("a", 0.0, 4)], (0, 3, 0)),
+        ([("a", 1, 1), ("b", "deny", 2)], (1, 0, 1)),
+        ([("a", 0, 1), ("a", 1, 2), ("b", "approve", 3)], (1, 1, 0)),
+        ([("a", 1, 1), ("b", 0, 2), ("b", None, 3)], (2, 0, 0)),
+        ([("a", 3, 1), ("b", "3", 2)], (1, 0, 1)),
+    ],
+)
+def test_labels_are_counted_by_what_they_say(told, expected):
+    """1, 1.0, true and the card's word are one label: told again they correct nothing, and sources
+    that say it so do not differ. What a source took back or corrected, it no longer says."""
+    lines = [[IDS[0], 0, value, at, source] for source, value, at in told]
+    leaves = [exchange(IDS[0]), {"kind": "feedback", "record": {"id": "f", "labels": lines}}]
+    found = measured(leaves, {"r": table_of(0.5, "v1")})["labels"]
+    assert (found["labels"], found["decisions"]) == (len(told), 1)
+    assert (found["corrected"], found["duplicates"], found["contradicting"]) == expected
+
+
+def test_of_a_quantity_numbers_are_compared_and_true_is_none():
+    """7 and 7.0 are one value; `true` is no value of a quantity and not 1."""
+    table = table_of(0.5, "v1")
+    outputs = SimpleNamespace(score=SimpleNamespace(kind="quantity"), outcome=None)
+    table.models["m"].versions["v1"].card = SimpleNamespace(outputs=outputs)
+    lines = [[IDS[0], 0, value, at, f"s{at}"] for at, value in enumerate([7, 7.0])]
+    lines += [[IDS[1], 0, value, at, f"s{at}"] for at, value in enumerate([1, True])]
+    leaves = [exchange(IDS[0]), exchange(IDS[1]),
+              {"kind": "feedback", "record": {"id": "f", "labels": lines}}]  # fmt: skip
+    found = measured(leaves, {"r": table})["labels"]
+    assert (found["duplicates"], found["corrected"], found["contradicting"]) == (1, 1, 1)
