@@ -233,7 +233,7 @@ def spread(n: int) -> list[int]:
 def alarms_after(before: Iterable[str], states: Mapping[str, str], enough: bool) -> tuple[str, ...]:
     """Alarms open after a window: those it raises, and those that it could not judge."""
     raised = {cause for cause, state in states.items() if state in ALARMING}
-    unjudged = {"not_enough_data", "insufficient"}
+    unjudged = {"not_enough_data", "insufficient", drift.SUPPRESSED}
     waiting = {
         cause
         for cause in before
