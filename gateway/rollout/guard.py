@@ -254,26 +254,38 @@ def _verdicts(plan: Plan, state: State, *, shown: bool) -> tuple[Verdict, ...]:
         plan.settings.guards, plan.alphas, plan.questions, state.guards
     ):
         found = asked.found(one, shown=shown)
-        if missing := _missing(plan.settings, state.counts, guard, found):
+        if missing := _missing(plan.settings, state, guard, found):
             found = replace(found, missing=missing)
         told.append(_verdict(guard, found, alpha, plan.settings.evidence.beta))
     return tuple(told)
 
 
 def _missing(
-    settings: JudgeSettings, counts: Counts, guard: GuardSettings, found: Found
+    settings: JudgeSettings, state: State, guard: GuardSettings, found: Found
 ) -> str | None:
     least = settings.evidence.min_requests
+    if guard.of_pairs and (short := _coverage(settings.health, state.counts)) is not None:
+        return short
+    if not any(found.units) and (words := _warming(settings, state, guard)) is not None:
+        return words
     if found.missing is not None:
         return found.missing
-    if guard.of_pairs and (short := _coverage(settings.health, counts)) is not None:
-        return short
     if min(found.units) < least and guard.by is None:
         labelled = guard.metric == "label_correct"
         what = "labels" if labelled else "pairs" if guard.of_pairs else "units"
         what += "" if guard.of_pairs else " in each arm"
         return f"{min(found.units)} of {least} {what}"
     return None
+
+
+def _warming(settings: JudgeSettings, state: State, guard: GuardSettings) -> str | None:
+    """That nothing counts yet, and for how long. A block that begins within the warm-up is none."""
+    since = state.pairs_since if guard.of_pairs else state.arms_since
+    warmup = settings.evidence.warmup
+    if since is None or (left := since / 1e9 + warmup - state.counts.last_traffic / 1e9) < 0:
+        return None
+    first = "first pair" if guard.of_pairs else "canary's first exchange"
+    return f"warm-up, {left:.0f} s more: {warmup:.0f} s from the {first} on are no evidence"
 
 
 def _verdict(guard: GuardSettings, found: Found, alpha: float, beta: float) -> Verdict:

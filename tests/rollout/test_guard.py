@@ -148,6 +148,20 @@ def test_warmup_begins_with_the_canary_s_first_exchange():
     assert 1000 * SECOND == state.arms_since
 
 
+def test_a_warmup_is_named():
+    """Of pairs from the first pair on, of arms from the canary's first exchange; then what is
+    still missing is counted."""
+    quiet = [block(n) for n in range(3)]
+    told = [replace(one, canary=ArmCounts(), control=ArmCounts()) for one in blocks(3, 7, start=3)]
+    which = plan("errors", "disagreement")
+    why = [one.verdicts[1].why for one in folded(which, [*quiet, *told])[1]]
+    words = "warm-up, {} s more: 60 s from the first pair on are no evidence"
+    assert why[2:9] == ["0 of 200 pairs", *(words.format(left) for left in range(50, -1, -10))]
+    assert "of 200 pairs" in why[9]
+    arms = [one.verdicts[0].why for one in folded(which, blocks(3, 2, start=1))[1]]
+    assert arms[1] == "warm-up, 40 s more: 60 s from the canary's first exchange on are no evidence"
+
+
 def test_replay_from_a_saved_state_is_the_same():
     """A state that went through JSON in the middle ends in the same state, bit for bit."""
     told = blocks(5, 60, {"bad": 0.02, "shift": 0.02}, paired={"disagree": 0.03})
