@@ -6,8 +6,10 @@ import orjson
 import pytest
 from site_of_rollouts import ANA, BEN, CONFIG, FILE, Site
 
+from gateway.rollout.attempt import Attempt
 from gateway.rollout.narrowing import abort_offline
 from gateway.rollout.recomputation import recompute
+from gateway.rollout.standing import standing
 from gateway.rollout.steward import Person, Refused
 from gateway.table import Conflict
 
@@ -43,6 +45,21 @@ def test_a_step_waits_for_another_person(site):
     approved, moved = site.leaves("rollout")[-2:]
     assert (approved["event"], approved["by"], moved["by"]) == ("approved", "ben", "ben")
     assert approved["digest"] == site.attempt.plan.digest
+
+
+def test_how_a_step_was_left_is_told(site):
+    """By a person's word, or by the evidence, or left out: nothing says that it was shown safe when
+    it was not, and a snapshot keeps it."""
+    site.start(GATED.replace("  - {approval", "  - {weight: 20%, min: 1h}\n  - {approval"))
+    site.steward.promote("trees", ANA, "hurry")
+    how = [one["how"] for one in standing(site.attempt, 0, {})["plan"]]
+    assert how == ["promoted by ana", None, None, None, None]
+    site.steward.promote("trees", BEN, "hurry")
+    site.steward.approve("trees", BEN)
+    site.serve(12)
+    told = Attempt.from_json(site.attempt.to_json(), lambda *_: (None, None))
+    how = [one["how"] for one in standing(told, 0, {})["plan"]]
+    assert how[1:4] == ["promoted by ben", "approved by ben", "the step's time has passed"]
 
 
 def test_an_approval_that_does_not_come_holds(site):
