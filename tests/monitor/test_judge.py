@@ -160,7 +160,7 @@ def test_a_fault_that_may_be_chance_waits_for_the_next_window():
 
 
 def test_rows_that_repeat_are_a_fault_in_the_second_window():
-    """200 of 500 applications sent again: a sign at first, an alert by the second window, over after
+    """200 of 500 applications sent again: a sign first, an alert in the second window, over after
     two without; retries of a few are nothing."""
     alerts, state, told = Alerts({}), SeriesState(), []
     for seed, share in enumerate([0.0, 0.05, 0.4, 0.4, 0.4, 0.0, 0.0]):
