@@ -305,7 +305,7 @@ def tolerated_table(count: int, only: str) -> list[str]:
 
 def six_lines(count: int, only: str) -> list[str]:
     """Whole rollouts by the guards of six lines, with a shadow step and without."""
-    rows = ["| healthy version | called worse, with a shadow | without | promoted within an hour "
+    rows = ["| healthy version | called worse, with a shadow | without | promoted "
             "| minutes, half of them | nine of ten | without a shadow, half | nine of ten |",
             "|---" * 8 + "|"]  # fmt: skip
     for case in sixlines.HEALTHY:
