@@ -129,6 +129,8 @@ class Said:
     tops: Array = field(init=False)
     first: dict[str, Array] = field(init=False)
     logs: list[tuple[Array, Array]] = field(default_factory=list)
+    safe: list[tuple[int, Array]] = field(default_factory=list)
+    """By block of evidence, its place and which runs are safe after it."""
 
     def __post_init__(self) -> None:
         self.tops = np.zeros((2, self.runs))
@@ -144,6 +146,7 @@ class Said:
         is_worse = enough & (self.tops[0] >= -math.log(self.level[0]))
         top = self.tops[1] if safe_top is None else safe_top
         is_safe = enough & ~is_worse & (top >= beta) & (safe >= 0) & (worse < beta)
+        self.safe.append((place, is_safe))
         for word, now in (("worse", is_worse), ("safe", is_safe)):
             at = self.first[word]
             self.first[word] = np.where((at == 0) & now, place, at)
