@@ -95,6 +95,18 @@ def test_the_leaf_names_the_guards(site):
     assert created["file"]["guards"] == ["errors", "latency_p95"]
 
 
+def test_a_rollout_is_judged_to_its_end_by_what_it_began_with(site):
+    """The leaf names the edition of the forms; one of before, which names none, keeps its own."""
+    site.start(FILE.replace("guards: [errors]", "guards: [errors, latency_p95, flips]"))
+    created = site.attempt.created
+    assert created["edition"] == 2
+    for edition, part in ((2, 1 / 13), (1, 1 / 4)):
+        leaf = {key: value for key, value in created.items() if edition > 1 or key != "edition"}
+        plan = Attempt(leaf, None).judging.plan
+        assert plan.alphas[2] == pytest.approx(0.02 * part)
+        assert (plan.questions[2].bursts is None) == (edition == 1)
+
+
 def test_exposing_people_takes_the_role(site):
     """Who is no sre may pause and abort, and neither start, resume nor promote."""
     with pytest.raises(Refused, match="'sre' is wanted"):
