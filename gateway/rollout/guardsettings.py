@@ -277,11 +277,17 @@ class EvidenceSettings(Section):
         0.02, description="Chance that a version like the control is called worse, by any guard."
     )
     beta: Fraction = Field(
-        0.05, description="Chance that a guard ever calls safe what is worse than it tolerates."
+        0.05,
+        description="Chance that a guard ever calls safe what is worse than it tolerates; of "
+        "bursts, worse than the steps' time can exclude.",
     )
     block: Duration = Field(10.0, ge=1, le=600, description="Length of a block.")
     warmup: Duration = Field(
-        60.0, ge=0, le=86400, description="After the canary's first exchange; no evidence."
+        60.0,
+        ge=0,
+        le=86400,
+        description="No evidence of arms after the canary's first exchange, nor of pairs after the "
+        "first one.",
     )
     min_requests: int = Field(
         200, ge=10, le=1_000_000, description="Units in each arm, before a guard gives a verdict."

@@ -62,6 +62,22 @@ def test_how_a_step_was_left_is_told(site):
     assert how[1:4] == ["promoted by ben", "approved by ben", "the step's time has passed"]
 
 
+def test_each_revision_is_a_leaf(site):
+    """The first one and each that a rollout published: by whom, why, after which one."""
+    site.start()
+    site.serve(8)
+    site.steward.abort("trees", EVE, "enough")
+    site.turn()
+    leaves = site.leaves("revision")
+    assert [one["parent"] for one in leaves] == [None, *(one["id"] for one in leaves[:-1])]
+    assert leaves[-1]["id"] == site.tables.current
+    told = [(one["author"], one["origin"]) for one in leaves]
+    assert told[0] == ("ana", "file")
+    assert told[-1] == ("eve", "rollout")
+    assert leaves[-1]["reason"] == "rollout trees: abort: enough"
+    assert len(leaves) == 5
+
+
 def test_an_approval_that_does_not_come_holds(site):
     """The exposure stays that of the step before, and the file's way out is taken."""
     site.start(GATED)
@@ -93,6 +109,18 @@ def test_the_leaf_names_the_guards(site):
     site.start(FILE.replace("guards: [errors]\n", ""))
     created = site.rollouts.attempts["trees"].created
     assert created["file"]["guards"] == ["errors", "latency_p95"]
+
+
+def test_a_rollout_is_judged_to_its_end_by_what_it_began_with(site):
+    """The leaf names the edition of the forms; one of before, which names none, keeps its own."""
+    site.start(FILE.replace("guards: [errors]", "guards: [errors, latency_p95, flips]"))
+    created = site.attempt.created
+    assert created["edition"] == 2
+    for edition, part in ((2, 1 / 13), (1, 1 / 4)):
+        leaf = {key: value for key, value in created.items() if edition > 1 or key != "edition"}
+        plan = Attempt(leaf, None).judging.plan
+        assert plan.alphas[2] == pytest.approx(0.02 * part)
+        assert (plan.questions[2].bursts is None) == (edition == 1)
 
 
 def test_exposing_people_takes_the_role(site):
