@@ -44,6 +44,7 @@ WRITE_PROGRESS_BYTES: Final = 64 * 1024  # what a client has to take in `clients
 LINGER_S: Final = 2.0  # how long what a refused client still sends is read and forgotten
 RESET: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 HOST_NOT: Final = re.compile(rb"[ \t,;/\\@?#<>\"']")
+AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 FRAMING: Final = (b"content-length", b"transfer-encoding")
 DISGUISED: Final = frozenset((*FRAMING, b"host", b"connection", b"authorization"))
 log = logging.getLogger("headworks.server")
@@ -62,7 +63,9 @@ def _split(url: bytes) -> tuple[str, str]:
     return parts.path.decode("latin-1"), (parts.query or b"").decode("latin-1")
 
 
-def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> str | None:
+def _find_wrong(
+    url: bytes, headers: Headers, first: dict[bytes, bytes], version: str
+) -> str | None:
     """What no request of ours has, in words: a name in disguise, a control character, a coding of
     the message other than chunks, not exactly one host. Each is looked for in all headers."""
     if b"".join(first).find(b"_") >= 0:
@@ -82,6 +85,10 @@ def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> st
     several = several and [name for name, _ in headers].count(b"host") > 1
     if (host is None and version != "1.0") or several or (host and HOST_NOT.search(host)):
         return "host: exactly one name is wanted"
+    if not url.startswith(b"/") and (named := AUTHORITY.match(url)) is not None:
+        # Who reads the target and who reads the header must not see two hosts (RFC 9112, 3.2.2).
+        if named[1].lower() != (host or b"").lower():
+            return "host: the target names another one"
     return None
 
 
@@ -245,7 +252,7 @@ class Protocol(asyncio.Protocol):
             self.refuse("headers_too_large", f"more than {limits.headers} headers")
         elif self._read_bytes > limits.head_bytes and self._measure() > limits.head_bytes:
             self._refuse_size()
-        elif (wrong := _find_wrong(headers, first, version)) is not None:
+        elif (wrong := _find_wrong(self._url, headers, first, version)) is not None:
             self.refuse("bad_request", wrong)
         elif len(self.waiting) >= PIPELINE_MAX:
             self.refuse("bad_request", f"more than {PIPELINE_MAX} requests wait for an answer")
@@ -485,7 +492,10 @@ class Protocol(asyncio.Protocol):
             self._give_up()
 
     def _flush_late(self) -> None:
-        self._give_up()
+        if self._untaken():
+            self._give_up()
+        else:  # the client has its answer, it only does not close
+            self.transport.abort()
 
     def _give_up(self) -> None:
         if self.turn is not None:
