@@ -221,9 +221,7 @@ def test_who_stays_after_a_refusal_was_not_slow(
         assert (reply.status, reply.error) == (400, "bad_request")
         own = client.writer.get_extra_info("sockname")
         peers = world.worker.server.server_state.connections
-        await until(
-            lambda: all(each.transport.get_extra_info("peername") != own for each in peers)
-        )
+        await until(lambda: all(each.transport.get_extra_info("peername") != own for each in peers))
         assert world.count("headworks_refusals", code="client_too_slow") == before
 
     world.run(story())
