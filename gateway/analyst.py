@@ -328,7 +328,11 @@ class Analyst:
     def _judge(
         self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
     ) -> None:
-        """Say an exchange's explanation and put its rows into their windows."""
+        """Say an exchange's explanation and put its rows into their windows. Of a version without a
+        card no decision is known, and its record says so: nothing is left to say in a leaf."""
+        if found.version.card is None:
+            self.metrics.count("headworks_not_explained", "no_artifact")
+            return
         told = said or {"not_explained": found.why or "lost"}
         self._say_explanation(number, leaf["record"], told, found.keys)
         if "rows" in told and any(rule.shadows for rule in found.model.rules):

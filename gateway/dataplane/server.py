@@ -39,6 +39,7 @@ from gateway.errors import CODES
 from gateway.exchange import Headers
 from gateway.protocol import v2
 
+SPOKEN: Final = frozenset(("1.1", "1.0"))
 PIPELINE_MAX: Final = 128  # requests that wait behind the one under way
 WRITE_PROGRESS_BYTES: Final = 64 * 1024  # what a client has to take in `clients.write`
 LINGER_S: Final = 2.0  # how long what a refused client still sends is read and forgotten
@@ -63,12 +64,15 @@ def _split(url: bytes) -> tuple[str, str]:
 
 
 def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> str | None:
-    """What no request of ours has, in words: a name in disguise, a control character, a coding of
-    the message other than chunks, not exactly one host. Each is looked for in all headers."""
+    """What no request of ours has, in words: another HTTP, a name in disguise, a control character,
+    a coding of the message other than chunks, not exactly one host. Each is looked for in all
+    headers."""
     if b"".join(first).find(b"_") >= 0:
         for name in first:
             if b"_" in name and _is_disguised(name):
                 return f"header {name.decode('latin-1')[:80]!r} is not taken"
+    if version not in SPOKEN:
+        return f"HTTP/{version} is not spoken here, HTTP/1.1 is"
     several = len(first) != len(headers)
     values = b"".join([value for _, value in headers] if several else first.values())
     if len(values.translate(None, CONTROLS)) != len(values):
