@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 FRACTIONS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 0.75, 0.95)
+BY_NAME = {"flips": {"max": "1%"}, "disagreement": {"metric": "disagree", "max": "2%"}}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -44,7 +45,8 @@ class Evidence:
     """Of one attempt: the bettors' capital, and the highest evidence so far, as logarithms."""
 
     def __init__(self, file, guard):
-        told = next(one for one in file["guards"] if one["name"] == guard)
+        named = [one if isinstance(one, dict) else {"name": one} for one in file["guards"]]
+        told = BY_NAME.get(guard, {}) | next(one for one in named if one["name"] == guard)
         self.largest = float(told["max"].rstrip("%")) / 100
         self.warmup = span(file.get("evidence", {}).get("warmup", "60s"))
         self.what = "disagreements" if told.get("metric") == "disagree" else "flips"

@@ -105,9 +105,9 @@ class Analyst:
             artifacts, self.catalog.state.get("windows", {}), family, self.explanations
         )
         self.alerts = Alerts(self.catalog.state.get("alerts", {}))
-        leaf, ordinal = self.catalog.state.get("delivered", (-1, -1))
+        leaf, place = self.catalog.state.get("delivered", (-1, -1))
         self.webhook = Webhook(
-            self._unsent, self._webhook_target, (leaf, ordinal), self.metrics, clock
+            self._unsent, self._webhook_target, (leaf, place), self.metrics, clock
         )
         self.segments = Segments(self.catalog.state.get("segments", {}))
         self.pairs = Pairs(self.catalog.state.get("pairs", {}))
@@ -262,10 +262,8 @@ class Analyst:
         revision = self.tables.current
         if revision is None:
             return None
-        found: dict[str, str] | None = (
-            self._table(revision).document.get("alerts", {}).get("webhook")
-        )
-        return found
+        alerts: dict[str, dict[str, str] | None] = self._table(revision).document.get("alerts", {})
+        return alerts.get("webhook")
 
     def _take_chunk(self) -> int:
         """Fold a chunk of leaves; explanations are made for all of it at once."""
@@ -295,10 +293,10 @@ class Analyst:
         return len(leaves)
 
     def _count_left_out(self) -> None:
-        windows = self.windows
-        self.metrics.count("headworks_windows_unjudged", by=windows.unjudged)
-        self.metrics.count("headworks_decisions_unwatched", by=windows.unwatched)
-        windows.unjudged = windows.unwatched = 0
+        self.metrics.count("headworks_windows_unjudged", by=self.windows.unjudged)
+        self.windows.unjudged = 0
+        for judged in (self.windows, self.pairs, self.outcomes):
+            judged.room.tell(self.metrics)
 
     def _take(self, number: int, leaf: dict[str, Any]) -> None:
         for table, row in rows_of(number, leaf):

@@ -72,6 +72,7 @@ class Governor:
         self.refused: list[str] = []  # what keeps the file as it is out of force
         self.damaged_keys: list[str] = []
         self.stopping = False
+        self._looked: tuple[object, str | None] = (None, None)
         self._publishing = asyncio.Lock()
 
     async def run(self, restarts: int) -> int:
@@ -149,11 +150,21 @@ class Governor:
         written = self.sealer.turn()
         try:
             self.rollouts.turn()
+            self._retreat()
         except OSError:
             raise
-        except Exception:  # whatever is wrong with a rollout, records are sealed
-            log.exception("rollouts had no turn")
+        except Exception:  # whatever is wrong with a rollout or a rule, records are sealed
+            log.exception("rollouts and alerts had no turn")
         return written
+
+    def _retreat(self) -> None:
+        """Shares that an alert takes back; looked at when alerts or the table changed."""
+        looked = (self.sealer.standing.alerts, self.tables.current)
+        if looked[1] is None or (looked[0] is self._looked[0] and looked[1] == self._looked[1]):
+            return
+        for done in self.revisions.retreat():
+            log.warning("revision %s by an alert", done.revision[:12])
+        self._looked = (looked[0], self.tables.current)
 
     def _tell_numbers(self) -> None:
         for source, lag in self.sealer.lag().items():

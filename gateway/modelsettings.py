@@ -209,6 +209,10 @@ class RuleSettings(Section):
         (), max_length=50,
         description="While such alerts are open (first words of their causes) no share grows.",
     )  # fmt: skip
+    rollback_on: tuple[str, ...] = Field(
+        (), max_length=50,
+        description="Such alerts of a version give its share to the stable one; then as freeze_on.",
+    )  # fmt: skip
     priority: Literal["critical", "default", "batch"] = Field(
         "default", description="Who is shed last and first, when there is too much."
     )

@@ -23,6 +23,8 @@ from gateway.settings import Disk
 from gateway.telemetry.metrics import Metrics
 
 SAMPLES = 360
+GROWTH_S = 600
+"""A growth seen for less says nothing of a day."""
 DAYS_TOLD = 3650
 HARMLESS = ("catalog",)
 """Stores that are derived: when their budget is used up answers go on, with a word."""
@@ -88,12 +90,15 @@ class Stores:
         return {name: self._told(name) for name in self._rooms}
 
     def _told(self, name: str) -> dict[str, Any]:
-        room, growth = self._rooms[name], bytes_a_day(self._samples[name])
-        days = days_left(room, growth)
+        room, samples = self._rooms[name], self._samples[name]
+        lasted = samples[-1][0] - samples[0][0]
+        growth = bytes_a_day(samples) if lasted >= GROWTH_S else None
+        days = None if growth is None else days_left(room, growth)
         full = None
         if days is not None and days < DAYS_TOLD:
             full = isoformat(self._clock.wall() + int(days * DAY_S * 1e9))[:10]
         return {
             "bytes": room.used, "at_most": room.at_most, "left": round(room.left, 4),
-            "bytes_a_day": round(growth), "full_on": full, "rung": self._rungs[name].name.lower(),
+            "bytes_a_day": None if growth is None else round(growth), "measured_s": round(lasted),
+            "full_on": full, "rung": self._rungs[name].name.lower(),
         }  # fmt: skip

@@ -75,6 +75,7 @@ class Rule:
     sticky: Sticky | None = None
     rollout: Rollout | None = None
     freeze_on: tuple[str, ...] = ()
+    rollback_on: tuple[str, ...] = ()
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -236,6 +237,7 @@ def compile_rule(name: str, model: Mapping[str, Any], rule: Mapping[str, Any]) -
         sticky=Sticky(sticky["max_age"], sticky["by"]) if sticky else None,
         rollout=rollout,
         freeze_on=tuple(rule.get("freeze_on") or ()),
+        rollback_on=tuple(rule.get("rollback_on") or ()),
     )
 
 
@@ -278,12 +280,15 @@ def make_document(
     }
 
 
+LATER_KEYS = ("freeze_on", "rollback_on")
+
+
 def rule_document(rule: Mapping[str, Any]) -> dict[str, Any]:
     """Of a dumped rule; lists where order matters, since JSON objects are sorted when written. What
     former releases did not know is there only where it says something."""
     shadow = [_copied(*pair) for pair in rule["shadow"].items()]
     split = [list(pair) for pair in rule["split"].items()]
-    told = {key: value for key, value in rule.items() if key != "freeze_on" or value}
+    told = {key: value for key, value in rule.items() if key not in LATER_KEYS or value}
     return {**told, "split": split, "shadow": shadow, "rollout": None}
 
 

@@ -112,7 +112,11 @@ class Compared:
         return np.logaddexp(self.paired.log_worse(rho), by_step) - LOG_2
 
     def log_safe(self) -> Array:
-        return half_normal(-self.paired.sums[0], self.paired.sums[1], self.rules.rho_safe)
+        s, v, up, moved, *_ = self.paired.sums
+        sizes = half_normal(-s, v, self.rules.rho_safe)
+        if not self.rules.safe_by_signs:
+            return sizes
+        return np.asarray(np.logaddexp(sizes, sign(moved - up, moved)) - LOG_2)
 
 
 @dataclass
@@ -125,6 +129,8 @@ class Said:
     tops: Array = field(init=False)
     first: dict[str, Array] = field(init=False)
     logs: list[tuple[Array, Array]] = field(default_factory=list)
+    safe: list[tuple[int, Array]] = field(default_factory=list)
+    """By block of evidence, its place and which runs are safe after it."""
 
     def __post_init__(self) -> None:
         self.tops = np.zeros((2, self.runs))
@@ -140,6 +146,7 @@ class Said:
         is_worse = enough & (self.tops[0] >= -math.log(self.level[0]))
         top = self.tops[1] if safe_top is None else safe_top
         is_safe = enough & ~is_worse & (top >= beta) & (safe >= 0) & (worse < beta)
+        self.safe.append((place, is_safe))
         for word, now in (("worse", is_worse), ("safe", is_safe)):
             at = self.first[word]
             self.first[word] = np.where((at == 0) & now, place, at)
@@ -195,14 +202,15 @@ def _errors(
             expected = (past[3] + 0.5) / (past[2] + comparison.PRIOR_UNITS)
             stakes += _difference(counts, rules.margin, expected)
             late += counts
-            steady += _steady(late, rules.margin)
+            steady += _steady(late, rules.burst_margin)
         past += counts
         window += counts
         blocks += 1
         n_c, x_c, n_b, x_b = window
         full = (n_c > 0) & (n_b > 0)
         if rules.margin:
-            full &= (x_c + x_b >= measure.EVENTS) | (blocks >= measure.BLOCKS_MAX)
+            sized = np.minimum(n_c, n_b) * rules.margin >= measure.MARGIN_EVENTS
+            full &= sized | (x_c + x_b >= measure.EVENTS) | (blocks >= measure.BLOCKS_MAX)
         rate = (past[1] + past[3] + 0.5) / (past[0] + past[2] + 1)
         gap = x_c / np.maximum(n_c, 1) - x_b / np.maximum(n_b, 1)
         compared.window(full, gap, (n_c, n_b), evidence, np.sqrt(2 * rate * (1 - rate)))
@@ -342,7 +350,9 @@ def _pairs(asked: Share, shadows: Sequence[list[PairCounts]], said: Said, begin:
     what = "disagreements" if asked.metric == "disagree" else "flips"
     parts, largest = np.array(FRACTIONS), asked.largest
     above, below = np.zeros((runs, parts.size)), np.zeros((runs, parts.size))
-    total = np.zeros(runs)
+    steady, total = np.zeros((runs, len(STEADY))), np.zeros(runs)
+    bursts = asked.bursts
+    assert bursts is not None
     for place in range(len(shadows[0]) if shadows else 0):
         units = np.array([run[place].units for run in shadows], float)
         events = np.array([getattr(run[place], what) for run in shadows], float)
@@ -351,7 +361,11 @@ def _pairs(asked: Share, shadows: Sequence[list[PairCounts]], said: Said, begin:
         x = events / np.maximum(units, 1)
         seen = (units > 0)[:, None]
         above += np.where(seen, np.log1p(parts * ((x - largest) / largest)[:, None]), 0)
-        below += np.where(seen, np.log1p(parts * ((largest - x) / (1 - largest))[:, None]), 0)
+        below += events[:, None] * np.log1p(-parts)
+        below += (units - events)[:, None] * np.log1p(parts * largest / (1 - largest))
+        edge = ((bursts - x) / (1 - bursts))[:, None]
+        steady += np.where(seen, np.log1p(np.array(STEADY) * edge), 0)
         total += units
-        logs = [special.logsumexp(one, axis=1) - math.log(parts.size) for one in (above, below)]
-        said.take(place + 1, logs[0], logs[1], total)
+        worse, *safe = (special.logsumexp(one, axis=1) - math.log(one.shape[1])
+                        for one in (above, below, steady))  # fmt: skip
+        said.take(place + 1, worse, np.minimum(*safe), total)

@@ -12,6 +12,9 @@ from gateway.monitor.column import Column
 from load.pages import Table
 from load.synthetic import CARD, FEATURES, REFERENCE_ROWS
 
+PAGES = 1e-4
+"""Chance of a page in a window without drift, of all causes together: one in 10,000."""
+
 
 def missing(scale: float) -> list[Table]:
     """A missing rate that rises from 1 % to 3 %, and an unseen category at 0.5 %: what the first
@@ -46,17 +49,21 @@ def missing(scale: float) -> list[Table]:
         f"{drift.RULES.alpha:g} for all features and kinds of a window. {repeats} times."
     )
     levels = {"as it is": level, "were it shared by all kinds, seen or not": fixed,
-              "one test alone": drift.RULES.alpha, "at once (a page)": quality.CERTAIN}  # fmt: skip
+              "one test alone": drift.RULES.alpha, "at once (a page)": quality.CERTAIN,
+              "at once, were all pages there may be for it": PAGES}  # fmt: skip
     seen = [
         [f"{rows_there:,}", *(f"{100 * seen_by(rows_there, one):.0f} %" for one in levels.values())]
         for rows_there in (REFERENCE_ROWS, 10_000, 50_000)
     ]
+    seen.append(["known exactly", *(f"{100 * seen_at_best(one):.0f} %" for one in levels.values())])
     return [
         ("Data quality", note, ["kind", "reference", "now", "first window: fault", "watch",
                                 "fault by the second"], rows),
         ("What an exact test can see of it", "Calculated: the chance that a window of 1,000 with "
          "3 % missing is significantly over a reference with 1 %, by the rows of the reference and "
-         "the level.", ["reference rows", *levels], seen),
+         "the level. With a share that is known exactly: the most powerful test there is (Neyman "
+         "and Pearson).",
+         ["reference rows", *levels], seen),
     ]  # fmt: skip
 
 
@@ -69,6 +76,14 @@ def seen_by(
         least = least_seen(then, rows, level, n)
         total += stats.binom.pmf(then, rows, before) * stats.binom.sf(least - 1, n, now)
     return float(total)
+
+
+def seen_at_best(level: float, n: int = 1000, before: float = 0.01, now: float = 0.03) -> float:
+    """Power of the binomial test of a share that is known, randomised up to its level."""
+    least = int(stats.binom.isf(level, n, before)) + 1
+    at_least = stats.binom.sf(least - 1, n, before)
+    rest = (level - at_least) / stats.binom.pmf(least - 1, n, before)
+    return float(stats.binom.sf(least - 1, n, now) + rest * stats.binom.pmf(least - 1, n, now))
 
 
 def least_seen(then: int, rows: int, level: float, n: int) -> int:

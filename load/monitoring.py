@@ -1,6 +1,6 @@
 """Benchmarks of verdicts: how often monitoring is wrong, and how late, on seeded streams.
 
-    python -m load.monitoring [PART ...] [--scale 1.0] [--alibi FOLDER]
+    python -m load.monitoring [PART ...] [--scale 1.0] [--alibi FOLDER] [--oracles FOLDER]
 
 Each part prints a table of docs/monitoring-verdicts.md. A dummy detector that ignores the data
 stands beside ours wherever a rule can win by luck. Streams are normal, twelve features, one
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from load import beside, chance, detection, intervals, matrix, mixed, rare
+from load import agreement, beside, chance, detection, intervals, matrix, mixed, rare
 from load.pages import Table, rendered, write
 from load.results import commit
 from load.synthetic import (
@@ -82,6 +82,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Table]]] = {
     "seasons": lambda asked: detection.seasons(asked.scale),
     "missing": lambda asked: intervals.missing(asked.scale),
     "coverage": lambda asked: intervals.coverage(asked.scale),
+    "fairlearn": lambda asked: agreement.fairlearn(asked.scale, asked.oracles),
+    "shap": lambda asked: agreement.shap(asked.scale, asked.oracles),
     "speed": lambda asked: speed(asked.scale),
     "beside": lambda asked: beside.beside(asked.scale, asked.alibi),
 }
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=240.0, help="at most, of `pages`")
     parser.add_argument("--alibi", type=Path, help="folder of alibi-detect's interpreter")
+    parser.add_argument("--oracles", type=Path, help="environment of fairlearn and shap; made")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")
     asked = parser.parse_args()
     source = commit()

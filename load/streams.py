@@ -51,6 +51,8 @@ class Case:
     disagree: float = 0.01
     flips: float = 0.005
     pair_bursts: float = 0.0
+    copied: float = 0.1
+    """Of all requests, how many are a pair."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def pairs(case: Case, rng: np.random.Generator) -> list[PairCounts]:
     """Of the shadow's blocks; a burst is a block in which a fifth of the shadows fails."""
     told = []
     for burst in rng.random(case.shadow_blocks) < case.pair_bursts:
-        units = int(rng.poisson(case.per_block / 10))
+        units = int(rng.poisson(case.per_block * case.copied))
         disagree = int(rng.binomial(units, 0.2 if burst else case.disagree))
         flips = int(rng.binomial(units, case.flips))
         told.append(PairCounts(eligible=units, compared=units, units=units,

@@ -25,7 +25,7 @@ from gateway.rollout.eprocess import Stratified
 from gateway.rollout.guard import Plan, judge
 from gateway.rollout.guardsettings import JudgeSettings
 from gateway.rollout.outlook import blocks_until_worse
-from load import batch, judges
+from load import batch, judges, sixlines
 from load.streams import Arm, Case, arms, blocks, pairs
 
 Array = NDArray[np.int64]
@@ -303,8 +303,50 @@ def tolerated_table(count: int, only: str) -> list[str]:
     return rows
 
 
-TABLES = {"healthy": healthy_table, "faulty": faulty_table, "others": others_table,
-          "tolerated": tolerated_table}  # fmt: skip
+def six_lines(count: int, only: str) -> list[str]:
+    """Whole rollouts by the guards of six lines, with a shadow step and without."""
+    rows = ["| healthy version | called worse, with a shadow | without | promoted "
+            "| minutes, half of them | nine of ten | without a shadow, half | nine of ten |",
+            "|---" * 8 + "|"]  # fmt: skip
+    for case in sixlines.HEALTHY:
+        if only not in case.name:
+            continue
+        found = _ends(case, count)
+        blamed = [int(one.blamed.sum()) for one in found]
+        told = [f"**{percent(n / count)}** (≤ {percent(upper(n, count))})" for n in blamed]
+        told.append(percent(float((found[0].promoted < sixlines.NEVER).mean())))
+        told += [sixlines.minutes(one.promoted, share) for one in found for share in (0.5, 0.9)]
+        rows.append(f"| {case.name} | {' | '.join(told)} |")
+        print(rows[-1], flush=True)
+    rows += ["", "| faulty version | stopped, with a shadow | minutes | stopped, without | minutes "
+             "| promoted, with | without |", "|---" * 7 + "|"]  # fmt: skip
+    for case in sixlines.FAULTY:
+        if only not in case.name:
+            continue
+        found = _ends(case, max(1, count // 4))
+        told = []
+        for one in found:
+            told.append(percent(float((one.worse < sixlines.NEVER).mean())))
+            told.append(sixlines.minutes(one.worse, 0.5))
+        told += [percent(float((one.promoted < sixlines.NEVER).mean())) for one in found]
+        rows.append(f"| {case.name} | {' | '.join(told)} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def _ends(case: Case, count: int) -> list[sixlines.Ends]:
+    """With a shadow step and without, of the same traffic."""
+    plans = [sixlines.lines(shadow) for shadow in (True, False)]
+    parts: list[list[sixlines.Ends]] = [[], []]
+    for start in range(0, count, CHUNK):
+        traffic = [drawn(case, number) for number in range(start, min(start + CHUNK, count))]
+        for plan, part in zip(plans, parts):
+            part.append(sixlines.ends(plan, case, traffic))
+    return [sixlines.joined(part) for part in parts]
+
+
+TABLES = {"six": six_lines, "healthy": healthy_table, "faulty": faulty_table,
+          "others": others_table, "tolerated": tolerated_table}  # fmt: skip
 
 
 def written(page: str, name: str, rows: Sequence[str]) -> str:
@@ -326,7 +368,9 @@ def main() -> None:
     for name in told.table or TABLES:
         rows = TABLES[name](told.runs, told.only)
         if told.write:
-            rows.append(f"\n{told.runs:,} runs a row; single events {SINGLE_RUNS}.")
+            few = (f"{max(1, told.runs // 4):,} of faulty versions" if name == "six"
+                   else f"single events {SINGLE_RUNS}")  # fmt: skip
+            rows.append(f"\n{told.runs:,} runs a row; {few}.")
             PAGE.write_text(written(PAGE.read_text(), name, rows))
 
 

@@ -19,6 +19,10 @@ from gateway.budget import (
     rung_of,
     write_rungs,
 )
+from gateway.clock import SystemClock
+from gateway.settings import Disk
+from gateway.stores import Stores
+from gateway.telemetry.metrics import Metrics
 
 GIB = 1024**3
 RESERVE = 64 * 1024**2
@@ -101,3 +105,17 @@ def test_the_reserve_is_real_room_and_is_given_back(tmp_path):
         assert reserve.held == 1 << 20
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_growth_seen_for_seconds_is_no_growth_of_a_day(tmp_path):
+    """For ten minutes nothing is said of a day, then for how long it was seen."""
+    stores = Stores(tmp_path, Disk(reserve="1MiB"), Metrics("supervisor"), SystemClock())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "ledger").mkdir()
+    for at in range(0, 601, 10):
+        (tmp_path / "ledger" / str(at)).write_bytes(bytes(8192))
+        stores.look(float(at))
+        told = stores.to_json()["ledger"]
+        assert (told["bytes_a_day"] is None, told["measured_s"]) == (at < 600, at)
+        assert told["full_on"] is None or at >= 600
+    assert told["bytes_a_day"] == pytest.approx(8192 / 10 * DAY_S, rel=0.01)

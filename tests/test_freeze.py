@@ -92,6 +92,14 @@ def test_what_does_not_widen_goes(place: Place, narrower: str) -> None:
     place.adopt(TEXT.replace(ALL, narrower))
 
 
+def test_what_takes_back_freezes_too(place: Place) -> None:
+    """`rollback_on` forbids the same: no edit brings back the share that an alert took."""
+    place.adopt(TEXT.replace("freeze_on", "rollback_on"))
+    place.alerts = ALERT
+    with pytest.raises(Frozen):
+        place.adopt(TEXT.replace(ALL, WIDER[0]).replace("freeze_on", "rollback_on"))
+
+
 def test_other_rules_and_reverts_are_not_held_up(place: Place) -> None:
     """The rule without `freeze_on` widens; a revert brings back whatever was."""
     first = place.revisions.tables.current

@@ -17,6 +17,7 @@ from gateway.commands.terminal import (
     dump,
     fail,
     overrides,
+    unreadable,
 )
 
 
@@ -46,6 +47,11 @@ def feedback(
     try:
         for _ in lines_of(file, now):
             pass
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        unreadable(file, error)
+    try:
         token = os.environ.get("HEADWORKS_CALLER_TOKEN")
         taken = send(listener.address, cert, token, model, lines_of(file, now))
     except (ValueError, OSError) as error:

@@ -21,6 +21,7 @@ from gateway.commands.terminal import (
     overrides,
     post,
     show,
+    unreadable,
 )
 
 rollout = typer.Typer(help="Versions that earn their way: start, watch, approve, take back.")
@@ -40,8 +41,10 @@ def start(
 
     try:
         text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{file}: {error}")
+    except OSError as error:
+        unreadable(file, error)
+    except UnicodeDecodeError:
+        fail(f"{file}: it is no text in UTF-8")
     try:
         told = admin(config, set_).post("/api/v1/rollouts", {"file": text, "name": file.name})
     except Unreachable as error:
@@ -230,7 +233,7 @@ def simulate(
     try:
         data = file.read_bytes()
     except OSError as error:
-        fail(f"{file}: {error}")
+        unreadable(file, error)
     settings, _, problems = check_document(data, file.name, RolloutSettings)
     if settings is None:
         for problem in problems:

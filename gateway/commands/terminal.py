@@ -39,6 +39,13 @@ def fail(words: str, code: int = EXIT_USAGE) -> NoReturn:
     raise typer.Exit(code)
 
 
+def unreadable(file: Path, error: OSError) -> NoReturn:
+    """A file that was named and cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        fail(f"{file}: there is no such file")
+    fail(f"{file}: it cannot be read: {error.strerror or error}")
+
+
 def dump(document: Any) -> None:
     print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 

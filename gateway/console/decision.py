@@ -20,6 +20,11 @@ from gateway.protocol.tensor import Unreadable
 from gateway.table import Model, TableStore
 
 PREDICTIONS_MAX = 256
+UNREADABLE = {
+    "erased": "its key was destroyed, as an erasure or the end of retention asks; nobody can read "
+    "it any more, and what the leaf says in clear stays",
+    "damaged": "its key is damaged; a backup of the keys may have it",
+}
 
 
 def split_id(text: str) -> tuple[str, int]:
@@ -135,7 +140,7 @@ def _inside(
         context, request, response = decode_parts(bodies.read(leaf["record"]["id"], leaf["body"]))
     except (ValueError, OSError) as error:
         nothing = {"context": None, "features": None, "predictions": None}
-        return nothing | {"body_error": str(error)}
+        return nothing | {"body_error": UNREADABLE.get(getattr(error, "reason", ""), str(error))}
     told = orjson.loads(context)
     inside: dict[str, Any] = {
         "context": told,
@@ -230,6 +235,8 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
         )
     if decision is not None:
         told += _reasons(document["explanation"])
+    if why := document.get("body_error"):
+        told.append(f"What was asked and answered is not shown: {why}.")
     if document["trace"] is not None:
         told += words_of(document["trace"])
     for shadow in document["shadows"]:
@@ -266,7 +273,7 @@ def _reasons(explanation: dict[str, Any] | None) -> list[str]:
     if explanation is None:
         return ["It is not explained yet."]
     if why := explanation.get("not_explained"):
-        return [f"It is not explained: {why}."]
+        return [f"It is not explained: {UNREADABLE.get(why, why)}."]
     told = [f"Reason: {reason['text']}" for reason in explanation.get("reasons", [])]
     told += [one["text"] for one in explanation.get("counterfactuals", ())]
     if why := explanation.get("no_counterfactual"):

@@ -280,20 +280,23 @@ def reproduction_schema() -> Schema:
     )  # fmt: skip
 
 
+STORE = fields(
+    bytes=WHOLE,
+    at_most=of(["integer", "null"], "Its budget; null: what the disk has."),
+    left=of("number", "Share of budget or filesystem, whichever is less."),
+    bytes_a_day=of(["integer", "null"], "Its growth; null: seen for less than ten minutes."),
+    measured_s=of("integer", "For how long it was seen: an hour at most."),
+    full_on=of(["string", "null"], "The day it is full at this growth."),
+    rung=of("string", enum=["fine", "warn", "spare", "refuse"]),
+)
+
+
 def status_schemas() -> dict[str, Schema]:
     journal = fields(
         next_sequence=WHOLE,
         bytes=of("integer", "On disk."),
         damage=TEXT_OR_NULL,
         marked_seconds_ago=NUMBER_OR_NULL,
-    )
-    store = fields(
-        bytes=WHOLE,
-        at_most=of(["integer", "null"], "Its budget; null: what the disk has."),
-        left=of("number", "Share of budget or filesystem, whichever is less."),
-        bytes_a_day=of("integer", "Its growth over the last hour."),
-        full_on=of(["string", "null"], "The day it is full at this growth."),
-        rung=of("string", enum=["fine", "warn", "spare", "refuse"]),
     )
     return {
         "Status": fields(
@@ -313,7 +316,7 @@ def status_schemas() -> dict[str, Schema]:
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))
             ),
             analyst=may_be_null(refer("Analyst")),
-            disk=keyed(store),
+            disk=keyed(STORE),
         ),
         "Analyst": fields(
             reached=of("integer", "Leaves taken in."),

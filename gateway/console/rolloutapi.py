@@ -82,6 +82,7 @@ def rollout_schemas() -> dict[str, Schema]:
     step = fields(
         step=WHOLE, what=TEXT, min_s=WHOLE, max_s=of(["integer", "null"]),
         requires=listed(TEXT), state=of("string", enum=["done", "now", "ahead"]),
+        how=of(["string", "null"], "How it was left: by the evidence, or by whom."),
     )  # fmt: skip
     whole = line | {
         "author": TEXT, "owner": TEXT, "reason": TEXT, "ticket": TEXT, "digest": TEXT,

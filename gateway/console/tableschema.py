@@ -78,7 +78,7 @@ def table_schemas() -> dict[str, Schema]:
         "author": TEXT,
         "reason": TEXT,
         "created": MOMENT,
-        "origin": of("string", "file, api, rollout or revert."),
+        "origin": of("string", "file, api, rollout, revert or alert."),
     }
     models = keyed(fields(versions=listed(TEXT), rules=listed(of("object", "In a file's words."))))
     change = fields(key=of("string", "As a file's."), before={}, after={})

@@ -142,7 +142,10 @@ class Foreign:
 
 
 def _line(pipe: IO[bytes], seconds: float) -> bytes:
-    if not select.select([pipe], [], [], seconds)[0]:
+    # Not `select`, which takes no descriptor above 1023: an analyst has many files open.
+    ready = select.poll()
+    ready.register(pipe, select.POLLIN)
+    if not ready.poll(1000 * seconds):
         raise TimeoutError(f"no answer in {seconds:g} s")
     # The answer is one short line, written at once.
     return pipe.readline(ANSWER_BYTES_MAX)

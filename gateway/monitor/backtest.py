@@ -7,12 +7,12 @@ what needs a past (bias over many windows, a baseline, two windows running) has 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gateway.artifacts import Artifacts
 from gateway.catalog.leaves import read_whole
@@ -30,29 +30,49 @@ DECISIONS_MAX = 200_000
 """Of one backtest; it says so when it stops there."""
 CHUNK = 256
 HAPPENINGS_MAX = 500
-FIXED = ("reference", "detector")
+FIXED = ("reference", "detector", "detector_arguments")
 """What a backtest does not change: a file that is not in the state, an interpreter of its own."""
 
 
 def read_changes(pairs: Mapping[str, str]) -> dict[str, Any]:
     """`drift.alpha: 0.05` and the like as settings of `monitor`; ValueError names key and value."""
     tree: dict[str, Any] = {}
+    known = list(triable(MonitorSettings))
     for key, text in pairs.items():
         if key.split(".")[0] in FIXED:
             raise ValueError(f"{key}={text}: a backtest does not change it")
+        if key not in known:
+            raise ValueError(
+                f"{key}={text}: no setting of `monitor` that can be tried; these can: "
+                f"{', '.join(known)}"
+            )
         *path, last = key.split(".")
         place = tree
         for step in path:
             place = place.setdefault(step, {})
-            if not isinstance(place, dict):
-                raise ValueError(f"{key}={text}: {step} is set as a whole already")
-        place[last] = yaml.safe_load(text)
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValueError(f"{key}={text}: not a value as YAML writes them") from None
     try:
         return MonitorSettings.model_validate(tree).model_dump(mode="json", exclude_unset=True)
     except ValidationError as error:
         found = error.errors()[0]
         where = ".".join(str(part) for part in found["loc"])
-        raise ValueError(f"{where}={found['input']}: {found['msg']}") from None
+        words = found["msg"].removeprefix("Value error, ")
+        told = "" if where in known else f" ({where})"
+        key = next((key for key in pairs if where == key or where.startswith(f"{key}.")), where)
+        raise ValueError(f"{key}={pairs.get(key)}: {words}{told}") from None
+
+
+def triable(section: type[BaseModel], at: str = "") -> Iterator[str]:
+    """Keys of settings that a backtest may change."""
+    for name, declared in section.model_fields.items():
+        below = declared.annotation
+        if isinstance(below, type) and issubclass(below, BaseModel):
+            yield from triable(below, f"{at}{name}.")
+        elif at or name not in FIXED:
+            yield f"{at}{name}"
 
 
 def laid(monitor: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ samples. The floor of the outcome is half of it: it is no proxy of what is decid
 the thing itself. A correlation that goes from none to a half between two of twelve features gives
 an area of 0.58, so does half a sigma's shift."""
 
+SUPPRESSED = "suppressed"
 DriftState = Literal["ok", "watch", "drift", "not_enough_data", "no_reference"]
 
 
@@ -194,8 +195,8 @@ def state_after(running: int, wanted: int) -> DriftState:
 
 
 def telling_state(found: Drift) -> str:
-    """What is told of it: nothing, where something else explains it."""
-    return "not_enough_data" if found.suppressed_by else found.state
+    """What is told of it: that it is not judged, where something else explains it."""
+    return SUPPRESSED if found.suppressed_by else found.state
 
 
 def running_after(before: Mapping[str, int], judged: Mapping[str, Drift]) -> dict[str, int]:

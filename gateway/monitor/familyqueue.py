@@ -71,6 +71,11 @@ class FamilyQueue:
         found = self._under_way.get(series)
         return self._lost.get(series) if found is None else found.window
 
+    def forget(self, series: str) -> None:
+        """A series is let go; what is said of its window then is no report's."""
+        for told in (self._under_way, self._lost, self._unjudged):
+            told.pop(series, None)
+
     def settle(self) -> None:
         """Wait for what is under way; for tests and for what may take its time."""
         for one in self._under_way.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.card import Card
 from gateway.monitor import answers, attribution, quality
@@ -18,6 +18,9 @@ RUN_AT_LEAST = 5
 HARMLESS = frozenset({"rounded"})
 """Faults with which a window may still be learned from: what was rounded says what traffic is."""
 
+ROWS = "quality/rows/duplicates"
+"""What is remembered of a window whose rows repeat one another: never is one window enough."""
+
 Findings = Mapping[str, tuple[Finding, ...]]
 
 
@@ -25,13 +28,14 @@ Findings = Mapping[str, tuple[Finding, ...]]
 class Flaws:
     """What a window showed: of its features and its answers, by name; `broken`: the kinds of fault
     by the cause of drift that they suppress; `suspected`: faults that the next one may confirm;
-    `steps`: in which scores came until then."""
+    `steps`: in which scores came until then; `repeats`: of rows that repeat one another."""
 
     features: Findings = field(default_factory=dict)
     answers: Findings = field(default_factory=dict)
     broken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     suspected: tuple[str, ...] = ()
     steps: Steps = Steps()
+    repeats: Finding | None = None
 
     @property
     def is_learned_from(self) -> bool:
@@ -53,7 +57,10 @@ def judged(
     answered = {"score": told}
     of_features, of_answers = settled(seen, before.suspected), settled(answered, before.suspected)
     broken = faults(of_features) | faults_of_answers(of_answers)
-    return Flaws(of_features, of_answers, broken, suspected_in(seen, answered), steps)
+    again = repeated(window, reference)
+    repeats = again and replace(again, state="fault" if ROWS in before.suspected else "watch")
+    suspected = suspected_in(seen, answered, {"rows": (again,) if again else ()})
+    return Flaws(of_features, of_answers, broken, suspected, steps, repeats)
 
 
 def level_of(card: Card, alpha: float) -> float:

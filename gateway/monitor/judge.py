@@ -18,7 +18,7 @@ from gateway.monitor.attribution import AttributionReference
 from gateway.monitor.column import Column
 from gateway.monitor.drift import Comparison, Drift
 from gateway.monitor.family import FamilyReport, FamilyVerdict, report_of
-from gateway.monitor.flaws import Flaws, judged, repeated
+from gateway.monitor.flaws import Flaws, judged
 from gateway.monitor.outcomes import members
 from gateway.monitor.parts import (
     Parts,
@@ -82,7 +82,7 @@ def judge(
     )  # fmt: skip
     parts = Parts(
         features=feature_reports(card, columns, reference, found, drifts, settings.minimum),
-        duplicates=repeated(window, reference) if enough else None,
+        duplicates=found.repeats,
         joint=drifts.get("joint", Drift("not_enough_data")),
         score=score_report(scores, reference, found, drifts, settings.minimum),
         outcome=outcome_report(window, card, reference, drifts),
@@ -233,7 +233,7 @@ def spread(n: int) -> list[int]:
 def alarms_after(before: Iterable[str], states: Mapping[str, str], enough: bool) -> tuple[str, ...]:
     """Alarms open after a window: those it raises, and those that it could not judge."""
     raised = {cause for cause, state in states.items() if state in ALARMING}
-    unjudged = {"not_enough_data", "insufficient"}
+    unjudged = {"not_enough_data", "insufficient", drift.SUPPRESSED}
     waiting = {
         cause
         for cause in before

@@ -17,6 +17,7 @@ from gateway.monitor.alert import Sighting
 from gateway.monitor.alerts import BY_LABELS
 from gateway.monitor.outcomes import GroupOutcomes, KeyOutcomes, gravest, judge_outcomes
 from gateway.monitor.report import plain
+from gateway.monitor.room import LET_GO, Room
 
 LABELS = 500
 BLOCKS = 20
@@ -77,7 +78,8 @@ def summed(blocks: Iterable[Block]) -> dict[str, dict[tuple[str, int, int], tupl
 class OutcomeBlocks:
     def __init__(self, told: Mapping[str, Any]) -> None:
         """`told`: what `to_json` gave at the last commit, or {}."""
-        self._series = {name: Series(one) for name, one in told.items()}
+        self.room = Room("labels", SERIES_MAX, told)
+        self._series = {name: Series(one) for name, one in told.items() if name != LET_GO}
 
     def take(
         self, changes: Mapping[str, Sequence[Sequence[Any]]], record: Mapping[str, Any]
@@ -91,9 +93,9 @@ class OutcomeBlocks:
         changed = set()
         for version, arm, _, key, group, favourable, good, count, score in counts:
             name = f"{model}/{version}/{arm}"
-            if name not in self._series and len(self._series) >= SERIES_MAX:
+            if not self._enter(name, at):
                 continue
-            series = self._series.setdefault(name, Series({}))
+            series = self._series.setdefault(name, Series({"number": self.room.number}))
             series.add((key, group, favourable, good), count, score)
             if key == counts[0][3]:  # each key counts every label
                 series.n += abs(count)
@@ -106,8 +108,18 @@ class OutcomeBlocks:
                 for found in series.judge(version, arm):
                     yield from sightings(model, found, f"{name}/labels/{number}", at)
 
+    def _enter(self, name: str, at: int) -> bool:
+        entered, idlest = self.room.enter(name, at)
+        if idlest is not None:
+            self.room.leave(self._series.pop(idlest).number)
+        return entered
+
     def to_json(self) -> dict[str, Any]:
-        return {name: series.to_json() for name, series in self._series.items()}
+        told = {
+            name: series.to_json() | {"seen": self.room.seen(name)}
+            for name, series in self._series.items()
+        }
+        return told | self.room.to_json()
 
 
 def sightings(model: str, found: KeyOutcomes, window: str, at: int) -> Iterator[Sighting]:

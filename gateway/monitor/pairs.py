@@ -33,6 +33,7 @@ from gateway.monitor.bias import (
 )
 from gateway.monitor.proportion import Interval, mcnemar, newcombe_paired
 from gateway.monitor.report import plain
+from gateway.monitor.room import LET_GO, Room
 
 MARGIN = 0.05
 """A drop of a group's rate that matters: five of a hundred who were favoured no longer are."""
@@ -225,7 +226,8 @@ class Pair:
 class Pairs:
     def __init__(self, told: Mapping[str, Any]) -> None:
         """`told`: what `to_json` gave at the last commit, or {}."""
-        self._pairs = {name: Pair(one) for name, one in told.items()}
+        self.room = Room("pairs", PAIRS_MAX, told)
+        self._pairs = {name: Pair(one) for name, one in told.items() if name != LET_GO}
 
     def offer(
         self, leaf: Mapping[str, Any], cards: Mapping[str, Card | None], keys: Sequence[str],
@@ -246,9 +248,9 @@ class Pairs:
         """A shadow's leaf; `groups` one for all rows, or one a row."""
         record, comparison, decisions = leaf["record"], leaf["comparison"], leaf["decisions"]
         name = f"{record['model']}/{record['version']}/{comparison['of']['version']}"
-        if not keys or (name not in self._pairs and len(self._pairs) >= PAIRS_MAX):
+        if not keys or not self._enter(name, record["at"]):
             return
-        pair = self._pairs.setdefault(name, Pair({}))
+        pair = self._pairs.setdefault(name, Pair({"number": self.room.number}))
         for row, (decision, flipped) in enumerate(
             zip(decisions, flips(comparison, len(decisions)))
         ):
@@ -258,6 +260,12 @@ class Pairs:
             place = (1 if adverse else 2) if flipped else (3 if adverse else 0)
             told = groups[row if len(groups) > 1 else 0] if groups else {}
             pair.add(told, keys, place, record["at"])
+
+    def _enter(self, name: str, at: int) -> bool:
+        entered, idlest = self.room.enter(name, at)
+        if idlest is not None:
+            self.room.leave(self._pairs.pop(idlest).number)
+        return entered
 
     def due(self, at: int) -> Iterator[PairReport]:
         """What is to be said now; `at` (ns): the time of the leaf that was taken."""
@@ -272,7 +280,11 @@ class Pairs:
                 )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        return {name: pair.to_json() for name, pair in self._pairs.items()}
+        told = {
+            name: pair.to_json() | {"seen": self.room.seen(name)}
+            for name, pair in self._pairs.items()
+        }
+        return told | self.room.to_json()
 
 
 def sightings(report: PairReport) -> list[Sighting]:

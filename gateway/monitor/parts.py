@@ -10,7 +10,7 @@ from gateway.modelsettings import DriftSettings
 from gateway.monitor import attribution, bias, slices
 from gateway.monitor.attribution import AttributionReport
 from gateway.monitor.column import Column
-from gateway.monitor.drift import Drift, telling_state
+from gateway.monitor.drift import SUPPRESSED, Drift, telling_state
 from gateway.monitor.family import FamilyReport
 from gateway.monitor.flaws import Flaws, level_of, stuck_lately
 from gateway.monitor.quality import Finding
@@ -156,6 +156,6 @@ def sequence_reports(
         suppressed = broken.get(cause, ())
         if alarms and stuck_lately(window, cause, card, reference, level_of(card, rules.alpha)):
             suppressed = tuple(dict.fromkeys((*suppressed, "stuck")))
-        state = "not_enough_data" if suppressed else state
+        state = SUPPRESSED if suppressed else state
         found.append(SequenceReport(cause, state, level, alarms, ids, suppressed))
     return tuple(found)

@@ -168,7 +168,7 @@ def stuck(reference: Column, window: Column, alpha: float) -> list[Finding]:
 
 
 def repeated(count: int, n: int, reference_count: int, reference_n: int) -> Finding | None:
-    """A `watch` when many rows of a window repeat one another.
+    """A fault when many rows of a window repeat one another.
 
     The reference's share is a fair bound: repeats grow with the size of a sample, and the
     reference is the larger one.
@@ -178,4 +178,4 @@ def repeated(count: int, n: int, reference_count: int, reference_n: int) -> Find
         return None
     if found.share - found.reference_share < DUPLICATES_FLOOR:
         return None
-    return replace(found, state="watch")
+    return replace(found, state="fault")

@@ -28,8 +28,8 @@ UNNAMED = "(other)"
 """Stands for all values that the card, or the reference's integers, do not name."""
 
 SEVERITY = ("ok", "watch", "drift", "fault", "breach")
-"""States that say something, best first. `not_enough_data`, `no_reference` and `insufficient` say
-nothing: they neither worsen a window nor make it `ok`."""
+"""States that say something, best first. `not_enough_data`, `no_reference`, `insufficient`, and
+`suppressed` by what explains it, say nothing: they neither worsen a window nor make it `ok`."""
 
 ALARMING = frozenset({"drift", "fault", "breach"})
 

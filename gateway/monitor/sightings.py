@@ -86,6 +86,9 @@ def _of_features(report: WindowReport) -> Iterator[Told]:
 
 def _of_scores(report: WindowReport) -> Iterator[Told]:
     score, outcome = report.score, report.outcome
+    if report.duplicates is not None:
+        told = partial(_named, "finding", report.duplicates)
+        yield "duplicates", report.duplicates.state, "warning", told
     for found in score.quality:
         grave: Severity = "critical" if _is_grave(found) else "warning"
         yield f"quality/score/{found.kind}", found.state, grave, partial(_of_answers, found)
@@ -102,8 +105,8 @@ def _of_scores(report: WindowReport) -> Iterator[Told]:
         partial(_shown, score, score.drift),
     )
     if outcome is not None:
-        told = {"share": outcome.share, "reference_share": outcome.reference_share}
-        shown = partial(_drift, outcome.drift, told)
+        shares = {"share": outcome.share, "reference_share": outcome.reference_share}
+        shown = partial(_drift, outcome.drift, shares)
         yield "outcome", outcome.state, _severity(outcome.drift), shown
 
 

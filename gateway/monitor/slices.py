@@ -23,7 +23,7 @@ from gateway.monitor import baseline, drift
 from gateway.monitor.baseline import Baseline, Placed
 from gateway.monitor.bias import admitted, groups_of
 from gateway.monitor.column import is_missing
-from gateway.monitor.drift import Comparison, Drift
+from gateway.monitor.drift import Comparison, Drift, telling_state
 from gateway.monitor.places import Floats, Integers
 from gateway.monitor.reference import Reference
 
@@ -261,7 +261,7 @@ def states(reports: Sequence[SliceReport]) -> dict[str, str]:
     """By whole cause; a suppressed drift counts as not judged, and so does what is awaited."""
     found = {f"{one.prefix}{cause}": "not_enough_data" for one in reports for cause in one.waiting}
     return found | {
-        f"{one.prefix}{cause}": "not_enough_data" if shown.suppressed_by else shown.state
+        f"{one.prefix}{cause}": telling_state(shown)
         for one in reports
         for cause, shown in one.drifts.items()
     }

@@ -22,6 +22,7 @@ from gateway.monitor.flaws import level_of, stuck_lately
 from gateway.monitor.judge import judge
 from gateway.monitor.readability import Readability, count
 from gateway.monitor.report import WindowReport
+from gateway.monitor.room import LET_GO, Room
 from gateway.monitor.sequential import Heard
 from gateway.monitor.sightings import heard, unread
 from gateway.monitor.state import SeriesState
@@ -74,10 +75,10 @@ class Windows:
         so explains the reference; None: attributions are not judged."""
         self.yardsticks = Yardsticks(artifacts, explanations)
         self.family = FamilyQueue(foreign)
-        self._told = told
+        self.room = Room("windows", SERIES_MAX, told)
+        self._told = {key: one for key, one in told.items() if key != LET_GO}
         self._series: dict[str, Series] = {}
         self.unjudged = 0
-        self.unwatched = 0
 
     def replay_from(self) -> int | None:
         """The first leaf that an open window holds; None: there is no open window."""
@@ -100,11 +101,10 @@ class Windows:
         confirm before."""
         if not is_watched(model, version) or arm not in SCORED_ARMS:
             return []
-        series = self._find(model, version, arm)
-        if series is None:
-            self.unwatched += 1
+        entered, told = self._enter(f"{model.name}/{version.name}/{arm}", decision.at)
+        if not entered:
             return []
-        told: list[Told] = []
+        series = self._find(model, version, arm)
         if series.window is not None and (
             series.version.artifact != version.artifact
             or series.model.background != model.background
@@ -120,6 +120,21 @@ class Windows:
         if full:
             told += self._close(series)
         return told
+
+    def _enter(self, key: str, at: int) -> tuple[bool, list[Told]]:
+        """Whether there is room for a series, and what is said of the one that goes for it."""
+        entered, idlest = self.room.enter(key, at)
+        if idlest is None:
+            return entered, []
+        told: list[Told] = []
+        series, kept = self._series.pop(idlest, None), self._told.pop(idlest, None)
+        if series is not None and series.window is not None:
+            told += self._close(series)
+        number = series.state.number if series is not None else kept["state"]["number"]
+        self.room.leave(number)
+        self.family.forget(idlest)
+        log.info("series %s is let go after window %d: it was idle longest", idlest, number)
+        return entered, told
 
     def _feed(self, series: Series, *, whole: bool) -> list[Sighting]:
         """What the detectors confirm with the newest decisions of the open window."""
@@ -165,13 +180,14 @@ class Windows:
         arm = record["arm"]
         if model.reference is None or version.card is None or arm not in SCORED_ARMS:
             return []
-        series = self._find(model, version, arm)
-        if series is None:
+        name = f"{model.name}/{version.name}/{arm}"
+        if not self.room.has(name):
             return []
+        self.room.enter(name, record["at"])
+        series = self._find(model, version, arm)
         series.readability, raised = count(series.readability, readable=readable)
         if raised is None:
             return []
-        name = f"{model.name}/{version.name}/{arm}"
         found, number = series.readability, series.state.number + 1
         return [unread(name, number, found, record["id"], record["at"], raised=raised)]
 
@@ -184,21 +200,21 @@ class Windows:
         if (decision.leaf, _row(decision.id)) < begun:
             return
         series = self._find(model, version, arm)
-        if series is None:
-            return
         series.follow(model, version)
         series.window = series.window or Window(model.name, version.name, arm)
         series.window.add(decision)
         self._feed(series, whole=False)
 
-    def _find(self, model: Model, version: Version, arm: str) -> Series | None:
+    def _find(self, model: Model, version: Version, arm: str) -> Series:
         key = f"{model.name}/{version.name}/{arm}"
         series = self._series.get(key)
         if series is None:
-            if len(self._series) >= SERIES_MAX:
-                return None
             told = self._told.get(key)
-            state = SeriesState.from_json(told["state"]) if told else SeriesState()
+            state = (
+                SeriesState.from_json(told["state"])
+                if told
+                else SeriesState(number=self.room.number)
+            )
             series = self._series[key] = Series(
                 None, state, model, version, WindowSettings.of(model.monitor)
             )
@@ -239,7 +255,7 @@ class Windows:
 
     def to_json(self) -> dict[str, Any]:
         """What a restart needs; nothing personal."""
-        told = dict(self._told)
+        told: dict[str, Any] = self._told | self.room.to_json()
         for key, series in self._series.items():
             first = series.window.decisions[0] if series.window and len(series.window) else None
             told[key] = {
@@ -249,6 +265,7 @@ class Windows:
                 "n": len(series.window) if series.window else 0,
                 "readability": asdict(series.readability),
                 "asked": self.family.asked(key),
+                "seen": self.room.seen(key),
             }
         return told
 

@@ -116,8 +116,11 @@ def stores(console: Console, told: dict[str, Any]) -> None:
     table = Table("store", "MiB", "at most", "MiB a day", "full on", box=None)
     for name, store in told.items():
         at_most = "" if store["at_most"] is None else f"{store['at_most'] / 2**20:,.0f}"
-        table.add_row(name, f"{store['bytes'] / 2**20:,.1f}", at_most,
-                      f"{store['bytes_a_day'] / 2**20:,.1f}", store["full_on"] or "")  # fmt: skip
+        growth = "not known yet"
+        if store["bytes_a_day"] is not None:
+            growth = f"{store['bytes_a_day'] / 2**20:,.1f} (seen {store['measured_s'] // 60} min)"
+        table.add_row(name, f"{store['bytes'] / 2**20:,.1f}", at_most, growth,
+                      store["full_on"] or "")  # fmt: skip
     console.print(table)
 
 

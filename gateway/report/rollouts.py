@@ -64,7 +64,9 @@ def rollout(console: Console, document: dict[str, Any]) -> None:
 def _plan(console: Console, plan: list[dict[str, Any]]) -> None:
     marks = {"done": "[green]✓[/]", "now": "[bold]▶[/]", "ahead": "·"}
     for step in plan:
-        needs = f", and {', '.join(step['requires'])} shown safe" if step["requires"] else ""
+        needs = f", until {', '.join(step['requires'])} shown safe" if step["requires"] else ""
+        if step["how"]:
+            needs = f": {escape(step['how'])}"
         lasts = f" for {step['min_s']} s" if step["min_s"] else ""
         console.print(f"  {marks[step['state']]} {step['step']}. {step['what']}{lasts}{needs}",
                       highlight=False)  # fmt: skip

@@ -99,6 +99,9 @@ def trace(console: Console, told: Any) -> None:
                   f"fallback {told['fallback'] or 'none'}")  # fmt: skip
     if told.get("freeze_on"):
         console.print(f"  frozen while alerts are open of {escape(', '.join(told['freeze_on']))}")
+    if told.get("rollback_on"):
+        causes = escape(", ".join(told["rollback_on"]))
+        console.print(f"  a version with an alert of {causes} loses its share to the stable one")
     for one in told["shadows"]:
         words = "gets a copy" if one["copied"] else f"gets none: {one['why_not']}"
         console.print(f"shadow {one['version']} ({share_text(one['share_ppm'])}) {escape(words)}")

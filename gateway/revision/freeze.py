@@ -1,10 +1,11 @@
 """An alert that freezes a rule's split: what may not grow while it is not over. Pure.
 
-`freeze_on` of a rule names causes of alerts by their first words. While an alert of the model with
-such a cause is not resolved, no edit and no file may give another version than the one that is
-stable now a larger share of the rule. Everything narrower goes, and so does taking `freeze_on` out
-of the rule: that is an edit of its own, on record, and the next one may widen. A revert is never
-held up, and a rollout that has the rule listens to alerts by its own file (`on_alert`).
+`freeze_on` and `rollback_on` of a rule name causes of alerts by their first words. While an alert
+of the model with such a cause is not resolved, no edit and no file may give another version than
+the one that is stable now a larger share of the rule. Everything narrower goes, and so does taking
+the causes out of the rule: that is an edit of its own, on record, and the next one may widen. A
+revert is never held up, and a rollout that has the rule listens to alerts by its own file
+(`on_alert`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Alerts = Mapping[str, Mapping[str, Any]]
 
 def freezing(model: str, rule: Mapping[str, Any], alerts: Alerts) -> list[str]:
     """The ids of the alerts that freeze a rule now."""
-    named = tuple(rule.get("freeze_on") or ())
+    named = (*(rule.get("freeze_on") or ()), *(rule.get("rollback_on") or ()))
     if not named:
         return []
     return sorted(

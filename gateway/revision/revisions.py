@@ -23,11 +23,12 @@ import orjson
 
 from gateway.artifacts import Artifacts
 from gateway.check import Checked, rule_references
-from gateway.declaration import MILLION
+from gateway.declaration import CONTROLLER, MILLION
 from gateway.disk import Occupied
 from gateway.revision.edit import Edit
 from gateway.revision.freeze import Alerts, frozen_by
 from gateway.revision.merge import SECTIONS, Clash, Document, digests, merge, without_rollout
+from gateway.revision.retreat import ORIGIN, Retreat, is_done, retreats, take_share
 from gateway.split import Rollout
 from gateway.table import (
     FORMAT,
@@ -193,6 +194,18 @@ class Revisions:
 
         done = self.change(put, author=author, reason=reason, origin="revert", expected=expected)
         return Published(done.revision, done.changed, tuple(ended))
+
+    def retreat(self) -> list[Published]:
+        """Take back what alerts that stand ask for and did not yet get: a revision each."""
+        with self._lock:
+            asked = list(retreats(self.current()[1], self.alerts()))
+            return [self._retreat(one) for one in asked if not is_done(one, self.history())]
+
+    def _retreat(self, asked: Retreat) -> Published:
+        def take(document: Document) -> None:
+            take_share(rule_of(document, asked.model, asked.rule), asked.version)
+
+        return self.change(take, author=CONTROLLER, reason=asked.reason, origin=ORIGIN)
 
     def publish(self, document: Document, parent: str | None) -> Published:
         """ValueError where it does not compile, or names what is not there: what an edit named may

@@ -69,11 +69,14 @@ class Attempt:
         self.settings = settings_of(created)
         self.name, self.number = str(created["rollout"]), int(created["attempt"])
         self.author = str(created["by"])
-        self.plan: Plan = replace(self.settings.plan(self.author), digest=created["digest"])
+        edition = created.get("edition", 1)
+        self.plan: Plan = replace(
+            self.settings.plan(self.author, edition), digest=created["digest"]
+        )
         self.stage = Stage()
         shadowing = frozenset(n for n, step in enumerate(self.plan.steps) if step.shadow_ppm)
         self.judging = Judging(
-            self.settings, self.settings.from_, self.settings.to, shadowing or None
+            self.settings, self.settings.from_, self.settings.to, shadowing or None, edition
         )
         self.block_ns = round(self.settings.evidence.block * BILLION)
         self.tally = Tally(self.block_ns, units, int(created["at"]) // self.block_ns, answers)
@@ -87,6 +90,7 @@ class Attempt:
         self.fitted = 0  # the last move after which the table was seen to say what was wanted
         self.settled = False  # it is over, and the table says so
         self.last_why = self.last_by = ""  # of the last move
+        self.left: dict[int, str] = {}  # how each step was left, by its place
 
     def __repr__(self) -> str:
         return f"<Attempt {self.name}#{self.number} {self.stage.phase} step {self.stage.step}>"
@@ -143,11 +147,22 @@ class Attempt:
             self.tally.expose(record["at"])
         self.published = record.get("over") or self.entry()
         by_person = record["by"] != CONTROLLER
+        if decision.move is Move.NEXT and self.is_exposed:
+            self._leave(decision, record["by"])
         self.stage = make(self.stage, decision, number, record["at"], by_person)
         self.moves = [*self.moves[-MOVES_KEPT:], record["id"]]
         self.last_why, self.last_by = record["why"], record["by"]
         self.decided = max(self.decided, record["block"] if record["block"] is not None else -1)
         self.asked = None
+
+    def _leave(self, decision: Decision, by: str) -> None:
+        """By the evidence, or by a person, who may leave steps out."""
+        here = self.stage.step
+        last = len(self.plan.steps) if decision.phase is Phase.PROMOTED else decision.step
+        gate = self.plan.steps[here].approval is not None
+        words = f"{'approved' if gate else 'promoted'} by {by}"
+        self.left[here] = decision.why if by == CONTROLLER else words
+        self.left |= dict.fromkeys(range(here + 1, last), f"left out by {by}")
 
     def take_evidence(self, number: int, record: Mapping[str, Any]) -> None:
         """A block that was closed, as its leaf has it."""
@@ -234,7 +249,7 @@ class Attempt:
             if self.asked else None,
             "alerts": self.alerts, "moves": self.moves, "published": self.published,
             "fitted": self.fitted, "settled": self.settled, "last_why": self.last_why,
-            "last_by": self.last_by,
+            "last_by": self.last_by, "left": sorted(self.left.items()),
         }  # fmt: skip
 
     @classmethod
@@ -255,6 +270,7 @@ class Attempt:
         attempt.fitted = told["fitted"]
         attempt.settled, attempt.last_why = told["settled"], told["last_why"]
         attempt.last_by = told.get("last_by", attempt.author)
+        attempt.left = dict(told.get("left", ()))
         return attempt
 
 

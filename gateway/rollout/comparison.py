@@ -18,7 +18,6 @@ from typing import Any
 
 from gateway.rollout.block import Block
 from gateway.rollout.eprocess import (
-    STEADY,
     Bounded,
     Difference,
     Paired,
@@ -26,8 +25,9 @@ from gateway.rollout.eprocess import (
     Stratified,
     log_mean_exp,
     rho_for,
+    steady,
 )
-from gateway.rollout.measure import Measure, Rate, factor
+from gateway.rollout.measure import Latency, Measure, Rate, factor
 
 V_WORSE, V_SAFE = 30.0, 60.0
 """Windows for which the boundaries are tightest: a version that is worse is to be found early."""
@@ -56,6 +56,18 @@ class Rules:
     alpha: float
     beta: float
     independent: bool = False
+    bursts: float | None = None
+    """What safe has to exclude of bursts (`eprocess.excluded`); None: the margin."""
+    signs: bool = True
+    """Whether safe goes by signs, too, where it may; not in edition 1."""
+
+    @property
+    def burst_margin(self) -> float:
+        return self.margin if self.bursts is None else self.bursts
+
+    @property
+    def safe_by_signs(self) -> bool:
+        return self.signs and isinstance(self.measure, Latency) and self.measure.share is not None
 
     @property
     def rho_worse(self) -> float:
@@ -154,7 +166,7 @@ def begin(rules: Rules) -> Comparison:
         empty,
         stratified=Stratified() if rules.independent else None,
         difference=Difference() if rules.of_units else None,
-        bursts=Bounded((0.0,) * len(STEADY), STEADY) if rules.may_burst else None,
+        bursts=steady() if rules.may_burst else None,
     )  # fmt: skip
 
 
@@ -239,7 +251,7 @@ def _bet_on_bursts(state: Comparison, rules: Rules) -> None:
         return
     assert state.bursts is not None
     excess = max(-BURST, min(BURST, x_c / n_c - x_b / n_b))
-    state.bursts = state.bursts.after(-excess, -rules.margin, -BURST)
+    state.bursts = state.bursts.after(-excess, -rules.burst_margin, -BURST)
     state.lately = (0, 0, 0, 0)
 
 
@@ -297,7 +309,7 @@ def _log_worse(state: Comparison, rules: Rules) -> float:
 def _log_safe(state: Comparison, rules: Rules) -> float:
     """The least of what there is: by windows, right if the arms' noise is alike; by units, right if
     they are independent; by stretches, right if bursts are rare but never over `BURST`."""
-    parts = [state.paired.log_safe(rules.rho_safe)]
+    parts = [state.paired.log_safe(rules.rho_safe, rules.safe_by_signs)]
     if state.difference is not None:
         parts.append(state.difference.log_e())
     if state.bursts is not None:

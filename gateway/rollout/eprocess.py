@@ -145,12 +145,17 @@ class Paired:
             log_sign(self.far_up, self.far),
         ))  # fmt: skip
 
-    def log_safe(self, rho: float) -> float:
+    def log_safe(self, rho: float, signs: bool = False) -> float:
         """That the canary is not worse by the margin or more.
 
-        Self-normalised alone: among few events the sign of d is that of the margin.
+        Self-normalised, which has half a nat of each window at most. `signs`, which have log 2, get
+        half of the capital where d is of a quantile of many; not of rates: among few events the
+        sign of d is that of the margin.
         """
-        return log_half_normal(-self.s, self.v, rho)
+        sizes = log_half_normal(-self.s, self.v, rho)
+        if not signs:
+            return sizes
+        return log_mean_exp((sizes, log_sign(self.moved - self.up, self.moved)))
 
 
 def odds_sums(n_c: int, n_b: int, k: int, log_thetas: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -267,6 +272,26 @@ class Bounded:
 
     def log_e(self) -> float:
         return log_mean_exp(self.logs)
+
+
+def steady() -> Bounded:
+    """Bettors that nothing but rare bursts can spoil."""
+    return Bounded((0.0,) * len(STEADY), STEADY)
+
+
+def excluded(blocks: float | None, margin: float, most: float, beta: float) -> float:
+    """The least mean of a block's excess that safe has to speak against, where it comes in bursts.
+
+    No method sees in n blocks what comes in less than one of n. So it is what `steady` refutes at
+    `beta` in half of the blocks that the steps give, all of them well: with more time rarer bursts,
+    down to the margin. It is set before the first block, and so the bets against it are fair.
+    `most`: what a block's excess counts for at most; `blocks` None: no step says, the margin.
+    """
+    if blocks is None:
+        return margin
+    growth = (math.log(len(STEADY)) - math.log(beta)) / max(1.0, blocks / 2)
+    stake = math.expm1(min(growth, 50.0)) / STEADY[-1]
+    return max(margin, most * stake / (1 + stake))
 
 
 @dataclass(frozen=True, slots=True)

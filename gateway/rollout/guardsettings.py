@@ -74,6 +74,10 @@ Blocks = Annotated[
 ]  # fmt: skip
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
+EDITION = 2
+"""Of the forms that judge. A rollout's first leaf names it, and it is judged by that to its end:
+leaves of before name none, which is 1 (docs/verdicts.md says what became other)."""
+
 DEFAULTS: dict[str, dict[str, Any]] = {
     "errors": {"metric": "bad_ratio", "worse_than": "+0.2pp", "critical": True},
     "latency_p95": {"metric": "latency", "stat": "p95", "worse_than": "x1.15"},
@@ -119,7 +123,9 @@ class GuardSettings(Section):
         None, description="shadow: by pairs; canary: against the control. Absent: as the metric is."
     )
     critical: bool = Field(
-        False, description="Gets twice the share of alpha that another guard gets."
+        False,
+        description="Gets twice the share of alpha that another guard gets; one on the "
+        "share of a shadow's pairs that is not critical gets a quarter.",
     )
     independent: bool = Field(
         False,
@@ -131,7 +137,7 @@ class GuardSettings(Section):
         None, description="At the step's max without a verdict; absent: as the rollout says."
     )
     share_of_alpha: Fraction | None = Field(
-        None, description="Part of the rollout's alpha; absent: an equal part of what is left."
+        None, description="Part of the rollout's alpha; absent: as `critical` says, of the rest."
     )
     label_delay: Duration | None = Field(
         None, description="label_correct: labels that come sooner do not count; absent: all do."
@@ -163,6 +169,11 @@ class GuardSettings(Section):
     def of_pairs(self) -> bool:
         """Whether it is judged by a shadow's pairs rather than by two arms."""
         return self.metric in _PAIRED or self.phase == "shadow"
+
+    @property
+    def of_shares(self) -> bool:
+        """Whether it bets on the share of a shadow's pairs in which something was so."""
+        return self.max is not None and not self.corrected
 
     @property
     def statistic(self) -> str | None:
@@ -266,11 +277,17 @@ class EvidenceSettings(Section):
         0.02, description="Chance that a version like the control is called worse, by any guard."
     )
     beta: Fraction = Field(
-        0.05, description="Chance that a guard ever calls safe what is worse than it tolerates."
+        0.05,
+        description="Chance that a guard ever calls safe what is worse than it tolerates; of "
+        "bursts, worse than the steps' time can exclude.",
     )
     block: Duration = Field(10.0, ge=1, le=600, description="Length of a block.")
     warmup: Duration = Field(
-        60.0, ge=0, le=86400, description="After the canary's first exchange; no evidence."
+        60.0,
+        ge=0,
+        le=86400,
+        description="No evidence of arms after the canary's first exchange, nor of pairs after the "
+        "first one.",
     )
     min_requests: int = Field(
         200, ge=10, le=1_000_000, description="Units in each arm, before a guard gives a verdict."
@@ -309,6 +326,10 @@ class JudgeSettings(Section):
     )  # fmt: skip
     evidence: EvidenceSettings = Field(EvidenceSettings(), description="How sure is sure.")
     health: HealthSettings = Field(HealthSettings(), description="When evidence is not believed.")
+
+    def blocks_planned(self, of_pairs: bool) -> float | None:
+        """Blocks of evidence that the steps give to pairs, or to two arms; None: no step does."""
+        return None
 
     @field_validator("guards")
     @classmethod

@@ -14,7 +14,7 @@ from typing import Any
 from gateway.rollout import guard
 from gateway.rollout.block import ArmCounts, Block, added
 from gateway.rollout.guard import Judgement, LimitReached, Verdict
-from gateway.rollout.guardsettings import JudgeSettings
+from gateway.rollout.guardsettings import EDITION, JudgeSettings
 from gateway.rollout.lifecycle import Finding
 from gateway.rollout.outlook import outlook
 from gateway.rollout.sentences import foresee, say
@@ -25,11 +25,11 @@ TIMED = {"arm_degraded": "the canary was short of endpoints for {value:.0f} s"}
 class Judging:
     def __init__(
         self, settings: JudgeSettings, source: str = "", target: str = "",
-        shadowing: frozenset[int] | None = None,
+        shadowing: frozenset[int] | None = None, edition: int = EDITION,
     ) -> None:  # fmt: skip
         """`source`, `target`: what the versions are called in sentences. `shadowing`: the steps
         that copy, in which copies can be missed and come back; None: any may."""
-        self.plan = guard.Plan(settings)
+        self.plan = guard.Plan(settings, edition=edition)
         self.names, self.shadowing = (source, target), shadowing
         self.state: guard.State | None = None
         self.blocks = self.late = 0

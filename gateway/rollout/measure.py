@@ -19,6 +19,9 @@ from gateway.rollout.histogram import Histogram
 EVENTS = 4
 """Bad events of both sides that close a window of rates: below a margin of one event, the sign of
 a difference says nothing. Without a margin each block is a window."""
+MARGIN_EVENTS = 1
+"""Units of which the margin is an event close one, too, where errors are rare: safe need not wait
+for events that a good version does not have. Of fewer, a single event would be over the margin."""
 BLOCKS_MAX = 12
 """Blocks that close a window of rates, however few the events."""
 PER_UNIT_AT_LEAST = 20
@@ -38,6 +41,8 @@ class Rate:
 
     of: RateOf
     margin: float
+    sized: bool = True
+    """Whether `MARGIN_EVENTS` closes windows: not in edition 1."""
 
     empty = (0, 0)
 
@@ -57,6 +62,8 @@ class Rate:
     def is_full(self, canary: Pair, control: Pair, blocks: int) -> bool:
         if not canary[0] or not control[0]:
             return False
+        if self.sized and min(canary[0], control[0]) * self.margin >= MARGIN_EVENTS:
+            return True
         return not self.margin or canary[1] + control[1] >= EVENTS or blocks >= BLOCKS_MAX
 
     def size(self, sample: Pair) -> int:

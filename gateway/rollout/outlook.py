@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.rollout.comparison import BURST, BURST_UNITS, Comparison, Rules
-from gateway.rollout.eprocess import Bounded, log_half_normal, log_mean_exp
+from gateway.rollout.eprocess import Bounded, log_half_normal, log_mean_exp, log_sign
 from gateway.rollout.guard import Plan, State
 from gateway.rollout.question import Arms, Scored, Scores, Share
 from gateway.rollout.wager import Wager
@@ -47,7 +47,7 @@ def outlook(plan: Plan, state: State, within_s: float) -> tuple[Outlook, ...]:
             if one.compared is not None:
                 found = _of_arms(one.compared, asked.rules, blocks, need)
         elif isinstance(asked, Share):
-            found = _of_pairs(one, asked.largest, blocks, need)
+            found = _of_pairs(one, asked, blocks, need)
         safe_in = None if found[1] is None else found[1] * block_s
         told.append(Outlook(guard.name, found[0], safe_in))
     return tuple(told)
@@ -76,36 +76,48 @@ def _of_arms(
     detectable = _smallest(found, rules.margin, rules.margin + 50 * unit)
     if state.safe.top >= need[1] and state.safe.now >= 0:
         return detectable, 0.0
-    safe = _blocks_until(state, -rules.margin, -1, rules.rho_safe, need[1])
+    safe = _blocks_until(
+        state, -rules.margin, -1, rules.rho_safe, need[1], signs=rules.safe_by_signs
+    )
     if safe is not None and state.bursts is not None:
         units = min(state.units) / state.looked
-        steady = _wagered(state.bursts, 0.0, -rules.margin, -BURST, units, need[1])
+        steady = _wagered(state.bursts, 0.0, -rules.burst_margin, -BURST, units, need[1])
         stretch = max(1.0, BURST_UNITS / units)
         safe = None if steady is None else max(safe, steady * stretch)
     return detectable, safe
 
 
 def _blocks_until(
-    state: Comparison, less: float, sign: int, rho: float, need: float
+    state: Comparison, less: float, sign: int, rho: float, need: float, signs: bool = False
 ) -> float | None:
-    """`less`: difference less the margin, from now on in every window, as noisy as before."""
+    """`less`: difference less the margin, from now on in every window, as noisy as before.
+    `signs`: half of the capital is on these."""
     drift = less * state.weight / state.windows
     mean = state.paired.s / state.windows
     noise = max(state.paired.v / state.windows - mean * mean, 0.1)
 
+    paired = state.paired
+    ours = paired.up if sign > 0 else paired.moved - paired.up
+    likely = math.erfc(-sign * drift / math.sqrt(2 * noise)) / 2
+
     def enough(windows: float) -> bool:
-        s = sign * (state.paired.s + windows * drift)
-        return log_half_normal(s, state.paired.v + windows * (noise + drift * drift), rho) >= need
+        s = sign * (paired.s + windows * drift)
+        log = log_half_normal(s, paired.v + windows * (noise + drift * drift), rho)
+        if signs:
+            won = log_sign(ours + round(windows * likely), paired.moved + round(windows))
+            log = log_mean_exp((log, won))
+        return log >= need
 
     windows = _least(enough)
     return None if windows is None else windows * state.looked / state.windows
 
 
 def _of_pairs(
-    state: Wager, largest: float, blocks: float, need: tuple[float, float]
+    state: Wager, asked: Share, blocks: float, need: tuple[float, float]
 ) -> tuple[float | None, float | None]:
     if not state.looked:
         return None, None
+    largest = asked.largest
     units = state.units / state.looked
 
     def found(share: float) -> bool:
@@ -113,8 +125,15 @@ def _of_pairs(
         return wanted is not None and wanted <= blocks
 
     share = state.total / state.units
-    safe = _wagered(state.below, -share, -largest, -1.0, units, need[1])
-    return _smallest(found, largest, 1.0), 0.0 if state.safe.top >= need[1] else safe
+    if state.safe.top >= need[1]:
+        safe: float | None = 0.0
+    elif asked.bursts is None or state.steady is None:
+        safe = _wagered(state.below, -share, -largest, -1.0, units, need[1])
+    else:
+        each = _wagered(state.below, -share, -largest, -1.0, 1.0, need[1])
+        steady = _wagered(state.steady, -share, -asked.bursts, -1.0, units, need[1])
+        safe = None if each is None or steady is None else max(each / units, steady)
+    return _smallest(found, largest, 1.0), safe
 
 
 def _wagered(

@@ -15,8 +15,8 @@ from typing import Any
 from gateway.declaration import MILLION
 from gateway.rollout import comparison
 from gateway.rollout.block import Block, PairGroup
-from gateway.rollout.comparison import Comparison, Rules
-from gateway.rollout.eprocess import Peak, log_mean_exp
+from gateway.rollout.comparison import BURST, Comparison, Rules
+from gateway.rollout.eprocess import Peak, excluded, log_mean_exp, steady
 from gateway.rollout.guardsettings import QUANTILES, GuardSettings
 from gateway.rollout.measure import Behind, Distance, Gap, Latency, Measure, Rate, Tokens
 from gateway.rollout.wager import Wager
@@ -275,23 +275,33 @@ def _grouped(told: Mapping[str, Any], read: Any) -> Grouped:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of pairs that disagree, or flip, against the largest that is well."""
+    """The share of pairs that disagree, or flip, against the largest that is well.
+
+    *Worse* is bet upon block by block: no burst is more than one bet. *Safe* by blocks alone would
+    take log(20) / max of them, however many pairs there are. So each pair is a bet, right if which
+    of them disagrees says nothing of the next; and against its being otherwise blocks are, by
+    `bursts`: what the mean over blocks is not. The lesser of both is safe. `bursts` None: edition
+    1, by blocks alone.
+    """
 
     metric: str
     largest: float
+    bursts: float | None
 
     def begin(self) -> Wager:
-        return Wager()
+        return Wager() if self.bursts is None else Wager(steady=steady())
 
     def after(self, state: Wager, block: Block, evidence: bool) -> Wager:
         pairs = block.pairs
         if not evidence or not pairs.units:
             return state
         events = pairs.disagreements if self.metric == "disagree" else pairs.flips
-        return state.after(
-            events / pairs.units, mean=self.largest, low=0.0, high=1.0,
-            units=pairs.units, total=events,
-        )  # fmt: skip
+        if self.bursts is None:
+            return state.after(
+                events / pairs.units, mean=self.largest, low=0.0, high=1.0,
+                units=pairs.units, total=events,
+            )  # fmt: skip
+        return state.after_pairs(events, pairs.units, mean=self.largest, bursts=self.bursts)
 
     def found(self, state: Wager, *, shown: bool) -> Found:
         share = state.total / state.units if state.units and shown else None
@@ -400,18 +410,30 @@ class Right:
 Question = Arms | Scores | EachGroup | Share | EachGroupOfPairs | Right
 
 
-def question(
-    guard: GuardSettings, alpha: float, beta: float, reference: tuple[float, ...]
-) -> Question:
-    """What a guard asks; `alpha` is its own part of the rollout's."""
-    if guard.max is not None and not guard.corrected:
-        return Share(guard.metric, guard.max / MILLION)
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How sure a guard has to be: `alpha` is its own part of the rollout's; `blocks`: of evidence
+    that the steps give it, None where they do not say."""
+
+    alpha: float
+    beta: float
+    blocks: float | None
+    edition: int
+
+
+def question(guard: GuardSettings, terms: Terms, reference: tuple[float, ...]) -> Question:
+    """What a guard asks."""
     margin = _margin(guard)
+    if guard.of_shares:
+        return Share(guard.metric, margin, _bursts(terms, margin, 1.0))
     if guard.metric == "positive_rate_gap" and guard.of_pairs:
         return EachGroupOfPairs(str(guard.by), margin, guard.min_per_group)
     if guard.metric == "label_correct" and guard.of_pairs:
         return Right(margin)
-    rules = Rules(_measure(guard, margin), margin, alpha, beta, guard.independent)
+    rules = Rules(
+        _measure(guard, margin, terms.edition), margin, terms.alpha, terms.beta,
+        guard.independent, _bursts(terms, margin, BURST), terms.edition > 1,
+    )  # fmt: skip
     if guard.metric == "positive_rate_gap":
         return EachGroup(str(guard.by), rules, guard.min_per_group)
     if guard.metric == "score":
@@ -427,14 +449,22 @@ def _margin(guard: GuardSettings) -> float:
     return math.log(amount) if guard.worse_than.factor else amount
 
 
-def _measure(guard: GuardSettings, margin: float) -> Measure:
+def _bursts(terms: Terms, margin: float, most: float) -> float | None:
+    """None: as before there was an edition."""
+    if terms.edition < 2:
+        return None
+    return excluded(terms.blocks, margin, most, terms.beta)
+
+
+def _measure(guard: GuardSettings, margin: float, edition: int) -> Measure:
+    sized = edition > 1
     match guard.metric:
         case "bad_ratio":
-            return Rate("bad", margin)
+            return Rate("bad", margin, sized)
         case "disagree":
-            return Rate("noise", margin)
+            return Rate("noise", margin, sized)
         case "label_correct":
-            return Rate("wrong", margin)
+            return Rate("wrong", margin, sized)
         case "latency":
             return Latency(QUANTILES.get(str(guard.statistic)))
         case "tokens":

@@ -15,12 +15,14 @@ import orjson
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from gateway.declaration import MILLION, Duration, Name, Section, Share
-from gateway.rollout.guardsettings import GuardSettings, JudgeSettings
+from gateway.rollout.guardsettings import EDITION, GuardSettings, JudgeSettings
 from gateway.rollout.lifecycle import Plan, Step
 
 BILLION = 1_000_000_000
 PATIENCE = 24
 """A step without `max` waits this many times its `min` for what it requires, and then holds."""
+PATIENCE_BLOCKS = 180
+"""But at least for the warm-up and so many blocks: half an hour of ten seconds."""
 STEPS_MAX = 50
 _TEXT = re.compile(r"^(shadow|approval|\d+(?:\.\d+)?(?:%|ppm))(?: (\S+))?$")
 
@@ -59,7 +61,9 @@ class StepSettings(Section):
     )
     min: Duration = Field(0.0, description="How long the step lasts at least.")
     max: Duration | None = Field(
-        None, description=f"When `on_inconclusive` applies; absent: {PATIENCE} times `min`."
+        None,
+        description=f"When `on_inconclusive` applies; absent: {PATIENCE} times `min`, at "
+        f"least the warm-up and {PATIENCE_BLOCKS} blocks.",
     )
     require: tuple[Name, ...] | None = Field(
         None, description="Guards (or all) that must find `to` safe; absent: all, before 100 %."
@@ -177,14 +181,24 @@ class RolloutSettings(JudgeSettings):
         told = self.model_dump(mode="json", by_alias=True)
         return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
-    def plan(self, author: str) -> Plan:
+    def blocks_planned(self, of_pairs: bool) -> float | None:
+        """By the `min` of the shadow steps, or of weights below 100 %, less the warm-up."""
+        lasting = sum(
+            step.min for step in self.steps
+            if (step.shadow is not None if of_pairs else step.weight not in (None, MILLION))
+        )  # fmt: skip
+        if not lasting:
+            return None
+        return max(1.0, (lasting - self.evidence.warmup) / self.evidence.block)
+
+    def plan(self, author: str, edition: int = EDITION) -> Plan:
         return Plan(
-            tuple(self._steps()), self.digest, author, self.mode == "act",
+            tuple(self._steps(edition)), self.digest, author, self.mode == "act",
             self.on_inconclusive, self.on_alert,
             {one.name: one.on_inconclusive for one in self.guards if one.on_inconclusive},
         )  # fmt: skip
 
-    def _steps(self) -> Iterator[Step]:
+    def _steps(self, edition: int) -> Iterator[Step]:
         """Approvals keep the exposure of the step before them."""
         at = Step()
         for place, told in enumerate(self.steps):
@@ -198,7 +212,7 @@ class RolloutSettings(JudgeSettings):
             least = told.bake if told.bake is not None else told.min
             yield Step(
                 at.shadow_ppm, at.noise_ppm, at.weight_ppm, round(least * BILLION),
-                _most(told, least), self._required(place), told.approval,
+                self._most(told, least, edition), self._required(place), told.approval,
                 round(told.expires * BILLION) if told.approval else 0, at.bake,
             )  # fmt: skip
 
@@ -217,11 +231,13 @@ class RolloutSettings(JudgeSettings):
         last = follows[0].shadow is None if shadowed else follows[0].weight == MILLION
         return frozenset(able) if last else frozenset()
 
-
-def _most(told: StepSettings, least: float) -> int | None:
-    if told.max is not None:
-        return round(told.max * BILLION)
-    return round(PATIENCE * least * BILLION) if told.bake is None and least else None
+    def _most(self, told: StepSettings, least: float, edition: int) -> int | None:
+        if told.max is not None:
+            return round(told.max * BILLION)
+        if told.bake is not None or not least:
+            return None
+        some = self.evidence.warmup + PATIENCE_BLOCKS * self.evidence.block
+        return round(max(PATIENCE * least, some if edition > 1 else 0.0) * BILLION)
 
 
 def settings_of(created: Mapping[str, Any]) -> RolloutSettings:

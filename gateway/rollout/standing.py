@@ -44,6 +44,7 @@ def standing(attempt: Attempt, now: int, troubles: Mapping[str, str]) -> dict[st
         "since": isoformat(stage.since) if stage.since else None, "lasted_s": lasted,
         "plan": [
             _step(step, place, stage.step + (stage.phase is Phase.PROMOTED))
+            | {"how": attempt.left.get(place)}
             for place, step in enumerate(attempt.plan.steps)
         ],
         "held": {"kind": stage.held.kind, "why": stage.held.why, "causes": list(stage.held.causes)}

@@ -17,6 +17,7 @@ from gateway.rollout.attempt import Asked, Attempt
 from gateway.rollout.controller import Rollouts
 from gateway.rollout.entry import artifacts_of, basis_of, is_swapped
 from gateway.rollout.fitness import misfits
+from gateway.rollout.guardsettings import EDITION
 from gateway.rollout.lifecycle import (
     Phase,
     abort,
@@ -68,6 +69,7 @@ class Steward:
         created = {
             "name": settings.rollout, "rollout": settings.rollout, "attempt": number,
             "event": "created", "at": self.rollouts.clock.steady(), "by": person.name,
+            "edition": EDITION,
             "file": tree, "digest": settings.digest, "model": settings.model,
             "rule": settings.rule, "from": settings.from_, "to": settings.to,
             "artifacts": artifacts_of(document, settings),

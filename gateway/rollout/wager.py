@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gateway.rollout.eprocess import Bounded, Peak
+from gateway.rollout.eprocess import STEADY, Bounded, Peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Wager:
     total: float = 0.0
     looked: int = 0
     """Blocks that were bet upon."""
+    steady: Bounded | None = None
+    """Bets by blocks against bursts, where `below` is of single pairs."""
 
     def after(
         self, x: float, *, mean: float, low: float, high: float, units: int, total: float
@@ -54,13 +56,28 @@ class Wager:
             self.total + sum(x * times for x, times in seen.items()), self.looked + 1,
         )  # fmt: skip
 
+    def after_pairs(self, events: int, units: int, *, mean: float, bursts: float) -> Wager:
+        """One bet that the block's share is above `mean`; one for each pair that it is below; and
+        one that blocks are not above `bursts`."""
+        assert self.steady is not None
+        share = events / units
+        above = self.above.after(share, mean, 0.0)
+        below = self.below.after(-1.0, -mean, -1.0, events).after(0.0, -mean, -1.0, units - events)
+        steady = self.steady.after(-share, -bursts, -1.0)
+        return Wager(
+            above, below, self.worse.at(above.log_e()),
+            self.safe.at(min(below.log_e(), steady.log_e())), self.units + units,
+            self.total + events, self.looked + 1, steady,
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @staticmethod
     def read(told: Mapping[str, Any]) -> Wager:
+        steady = told.get("steady")
         return Wager(
             Bounded(tuple(told["above"]["logs"])), Bounded(tuple(told["below"]["logs"])),
             Peak(**told["worse"]), Peak(**told["safe"]), told["units"], told["total"],
-            told["looked"],
+            told["looked"], steady and Bounded(tuple(steady["logs"]), STEADY),
         )  # fmt: skip

@@ -134,6 +134,7 @@ def _decided(model: Model, rule: Rule, asked: Described, choice: Choice) -> dict
         "durability": model.durability,
         "fallback": model.fallback,
         "freeze_on": list(rule.freeze_on),
+        "rollback_on": list(rule.rollback_on),
         "rollout": rule.rollout.to_json() if rule.rollout is not None else None,
     }  # fmt: skip
 

@@ -24,7 +24,8 @@ log = logging.getLogger("headworks.sealer")
 
 
 class StandingAlerts:
-    """`alerts` by their ids; it is replaced and never changed, so any thread may read it."""
+    """`alerts` by their ids, each with `since` when it stands (ns; 0: a former release's). It is
+    replaced and never changed, so any thread may read it."""
 
     def __init__(self, state: Path, reached: int) -> None:
         """`reached`: the ledger's end."""
@@ -57,7 +58,9 @@ class StandingAlerts:
             return
         others = {key: told for key, told in self.alerts.items() if key != alert["id"]}
         if alert["state"] != "resolved":
-            others[alert["id"]] = {key: alert[key] for key in ALERT_KEYS}
+            before = self.alerts.get(alert["id"])
+            since = alert.get("updated_at", 0) if before is None else before.get("since", 0)
+            others[alert["id"]] = {key: alert[key] for key in ALERT_KEYS} | {"since": since}
         self.alerts, self._changed = others, True
 
     def keep(self, reached: int) -> None:

@@ -75,9 +75,15 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Monitoring windows that could not be judged; the log says why.",
         (),
     ),
-    "headworks_decisions_unwatched": (
-        "Decisions in no window, since there are too many series.",
-        (),
+    "headworks_series_let_go": (
+        "Series forgotten, since they were idle longest and others came: of windows, of pairs of "
+        "versions, of labels by group.",
+        ("of",),
+    ),
+    "headworks_series_refused": (
+        "Decisions (labels) of series for which there is no room, since none was idle: of windows, "
+        "of pairs of versions, of labels by group.",
+        ("of",),
     ),
     "headworks_alerts": ("What happened to alerts.", ("model", "event")),
     "headworks_detector_unjudged": (

@@ -6,6 +6,7 @@ The long tests take an environment from HEADWORKS_ALIBI (a folder) or make one, 
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def test_what_is_missing_is_said(tmp_path):
         adopt(tmp_path, "/nowhere/python", licensed=False)
     assert find(tmp_path) is None
     assert opened(tmp_path) is None
+
+
+def test_it_is_heard_by_a_process_with_many_files_open():
+    """`select` would refuse a descriptor above 1023."""
+    with ExitStack() as files:
+        for _ in range(1100):
+            files.enter_context(open(os.devnull))
+        with pytest.raises(Broken, match="alibi_detect"):
+            Foreign(Family(python=sys.executable, version="")).hello()
 
 
 def test_an_interpreter_without_it_says_so():

@@ -144,6 +144,7 @@ def test_every_flipped_byte_in_a_durable_part_stops_the_reader_there(tmp_path):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :])
         reader = JournalReader(folder)
         found = [(entry.sequence, entry.header) for entry in reader.read(100)]
+        reader.close()
 
         assert [(n, b'{"id":"%d"}' % n) for n in range(len(found))] == found
         assert len(found) == 12 or reader.damage, at

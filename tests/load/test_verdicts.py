@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gateway.rollout.guard import judge
-from load import batch, judges, verdicts
+from load import batch, judges, sixlines, verdicts
 from load.streams import Case, arms, blocks
 
 SHORT = ((10, 0.05), (50, 0.25))
@@ -49,6 +49,39 @@ def test_the_second_writing_is_the_judge_that_ships(place):
             assert len(found) >= 14
             for word, at in said.first.items():
                 assert at[number] == first.get((guard, word), 0)
+
+
+def test_six_lines_as_the_judge_that_ships():
+    """The whole file's plan, its bursts by its steps: e-values of each guard after each block."""
+    case = replace(sixlines.HEALTHY[3], shadow_blocks=12, ramp=((12, 0.05), (20, 0.5)))
+    plan, traffic = sixlines.lines(True), [verdicts.drawn(case, number) for number in range(2)]
+    told = batch.judged(plan, case, [one for one, _ in traffic], [one for _, one in traffic])
+    for number, one in enumerate(traffic):
+        state, logs = None, {}
+        for block in blocks(case, *one):
+            state, judgement = judge(plan, state, block)
+            for verdict in judgement.verdicts:
+                logs.setdefault(verdict.guard, []).append((verdict.log_worse, verdict.log_safe))
+        for guard, said in told.items():
+            found = np.array([[worse[number], safe[number]] for worse, safe in said.logs])
+            begin = 6 if guard == "disagreement" else 44 - len(found)
+            expected = np.array(logs[guard])[begin : begin + len(found)]
+            assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_six_lines_end_as_they_should():
+    """A healthy version is promoted in about its eight minutes; labels in another order are stopped
+    in the shadow, and by nothing else."""
+    healthy, swapped = sixlines.HEALTHY[1], sixlines.FAULTY[0]
+    with_shadow, without = verdicts._ends(healthy, 30)
+    assert not with_shadow.blamed.any()
+    assert (with_shadow.promoted >= 4 * sixlines.LEAST).all()
+    assert (with_shadow.promoted <= 5 * sixlines.LEAST).all()
+    assert (without.promoted + sixlines.LEAST <= with_shadow.promoted).all()
+    with_shadow, without = verdicts._ends(swapped, 10)
+    assert (with_shadow.worse <= sixlines.LEAST).all()
+    assert (with_shadow.promoted == sixlines.NEVER).all()
+    assert (without.promoted < sixlines.NEVER).all()
 
 
 def test_twice_the_errors_are_found_within_the_horizon_of_the_study():

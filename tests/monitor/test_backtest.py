@@ -1,5 +1,6 @@
 """A backtest counts what monitoring counts, and says where it stopped."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -52,3 +53,29 @@ def test_it_says_when_it_did_not_come_to_the_end(told, monkeypatch, leaves, stop
     monkeypatch.setattr(backtest, "LEAVES_MAX", 4)
     found = told(leaf(number, model="another") for number in range(leaves))
     assert (found.decisions, found.stopped) == (0, stopped)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("foo", "1", "foo=1: no setting of `monitor` that can be tried; these can: window.count"),
+        ("drift.alhpa", "0.05", "drift.alhpa=0.05: no setting of"),
+        ("drift", "{alpha: 0.05}", "drift={alpha: 0.05}: no setting of"),
+        ("reference", "a.parquet", "reference=a.parquet: a backtest does not change it"),
+        ("drift.alpha", "7", "drift.alpha=7: Input should be less than"),
+        ("drift.alpha", "[", "drift.alpha=[: not a value as YAML writes them"),
+        ("slices", "3", "slices=3: Input should be a valid tuple"),
+    ],
+)
+def test_what_cannot_be_tried_is_named(key, value, words):
+    """With the setting and the value as they were written, and what may be tried."""
+    with pytest.raises(ValueError, match=re.escape(words)):
+        backtest.read_changes({key: value})
+
+
+def test_what_can_be_tried_is_read():
+    """As the file would read it."""
+    changes = backtest.read_changes(
+        {"drift.alpha": "0.05", "window.at_most": "2m", "slices": "[a]"}
+    )
+    assert changes == {"drift": {"alpha": 0.05}, "window": {"at_most": 120.0}, "slices": ["a"]}

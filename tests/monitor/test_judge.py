@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.card import Card
+from gateway.monitor.alerts import Alerts
 from gateway.monitor.flaws import inspected, level_of
 from gateway.monitor.judge import judge
 from gateway.monitor.reference import Reference
@@ -156,6 +157,27 @@ def test_a_fault_that_may_be_chance_waits_for_the_next_window():
     assert feature(last, "lvr").state == "fault"
     (once,), _ = run([with_missing(2, 50)])
     assert once.opened == ("quality/lvr/missing",)
+
+
+def test_rows_that_repeat_are_a_fault_in_the_second_window():
+    """200 of 500 applications sent again: a sign first, an alert in the second window, over after
+    two without; retries of a few are nothing."""
+    alerts, state, told = Alerts({}), SeriesState(), []
+    for seed, share in enumerate([0.0, 0.05, 0.4, 0.4, 0.4, 0.0, 0.0]):
+        dice = np.random.default_rng(seed)
+        values, scores, kept = columns(dice, 500), dice.random(500), int(500 * (1 - share))
+        again = np.arange(500) % kept
+        rows = {name: column[again] for name, column in values.items()}
+        window = window_of(rows, scores[again])
+        report, state = judge(window, REFERENCE, CARD, SETTINGS, state)
+        state_told = None if report.duplicates is None else report.duplicates.state
+        happened = [one.event for one in alerts.take_window(report)
+                    if one.alert.cause == "duplicates"]  # fmt: skip
+        told.append((state_told, happened))
+    assert told == [
+        (None, []), (None, []), ("watch", []), ("fault", ["opened"]), ("fault", []),
+        (None, []), (None, ["resolved"]),
+    ]  # fmt: skip
 
 
 def test_faults_share_their_level_among_features_and_kinds():

@@ -171,7 +171,8 @@ def test_a_group_that_is_treated_worse_alerts_once_and_windows_do_not_calm_it():
 
 EMPTY = {
     "features": (), "bias": (), "sequences": (), "slices": (), "family": None, "attributions": None,
-    "outcome": None, "examples": (), "opened_at": 0, "baseline": SimpleNamespace(drifts={}),
+    "outcome": None, "duplicates": None, "examples": (), "opened_at": 0,
+    "baseline": SimpleNamespace(drifts={}),
     "joint": Drift("ok"),
     "score": ScoreReport("ok", Drift("ok"), (), None, summarise(score_column(np.zeros(1)), 100)),
 }  # fmt: skip

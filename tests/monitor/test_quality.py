@@ -77,8 +77,8 @@ def test_a_sure_but_tiny_rise_is_no_fault():
 
 
 def test_repeated_rows_are_told_when_they_are_many():
-    """Half of the window repeated is a watch, a tenth is not."""
-    assert repeated(250, 500, 20, 2380).state == "watch"
+    """Half of the window repeated is a fault, a tenth is not."""
+    assert repeated(250, 500, 20, 2380).state == "fault"
     assert repeated(50, 500, 20, 2380) is None
 
 

@@ -287,6 +287,42 @@ def test_what_is_kept_back_is_told_at_the_windows_end(place):
     assert any("sequence/feature/lvr" in one["opened"] for one in reports)
 
 
+def test_the_idlest_series_makes_room(place, monkeypatch):
+    """With room for two, the third closes the open window of the one that is idle longest, also
+    behind a restart; who begins again counts on, so no window's id comes twice."""
+    artifacts, model = place
+    monkeypatch.setattr("gateway.monitor.worker.SERIES_MAX", 2)
+    version, decisions = model.versions["v1"], stream(model, 700)
+    start, hour = decisions[0].at, 3600 * 10**9
+
+    def put(windows, arm, some, at):
+        told = [one for d in some for one in windows.add(model, version, arm, replace(d, at=at))]
+        return [(one.id, one.n) for one in told if isinstance(one, WindowReport)]
+
+    windows = Windows(artifacts, {})
+    assert put(windows, "stable", decisions[:310], start) == [("mortgage/v1/stable/1", 300)]
+    assert put(windows, "canary", decisions[310:320], start + hour // 2) == []
+    assert put(windows, "control", decisions[320:330], start + hour - 1) == []
+    assert (windows.room.refused, windows.room.gone) == (10, 0)
+    kept = orjson.loads(orjson.dumps(windows.to_json()))
+    windows = Windows(artifacts, kept)
+    for decision in decisions[300:310]:
+        windows.replay(model, version, "stable", replace(decision, at=start))
+    for decision in decisions[310:320]:
+        windows.replay(model, version, "canary", replace(decision, at=start + hour // 2))
+    assert put(windows, "control", decisions[330:340], start + hour) == [
+        ("mortgage/v1/stable/2", 10)
+    ]
+    assert put(windows, "stable", decisions[340:350], start + 2 * hour) == [
+        ("mortgage/v1/canary/1", 10)
+    ]
+    assert windows.room.gone == 2
+    assert sorted(windows.to_json()) == ["let_go", "mortgage/v1/control", "mortgage/v1/stable"]
+    assert put(windows, "stable", decisions[350:640], start + 2 * hour) == [
+        ("mortgage/v1/stable/3", 300)
+    ]
+
+
 def test_decisions_of_too_many_series_are_counted(place, monkeypatch):
     """A series beyond the limit has no window; those there are go on."""
     artifacts, model = place
@@ -297,6 +333,6 @@ def test_decisions_of_too_many_series_are_counted(place, monkeypatch):
     assert not windows.add(model, version, "stable", decisions[0])
     for decision in decisions[1:3]:
         assert not windows.add(model, version, "canary", decision)
-    assert windows.unwatched == 2
+    assert windows.room.refused == 2
     told = run(windows, model, decisions[3:])
     assert [one["n"] for one in told if isinstance(one, dict)] == [300]

@@ -23,6 +23,7 @@ from gateway.rollout.block import Block
 from gateway.rollout.comparison import V_SAFE, V_WORSE, Comparison
 from gateway.rollout.eprocess import (
     FRACTIONS,
+    STEADY,
     Paired,
     log_half_normal,
     log_mean_exp,
@@ -35,7 +36,7 @@ from gateway.rollout.guardsettings import JudgeSettings
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).with_name("confseq_values.py")
-VECTOR = ROOT / "tests" / "formats" / "verdicts-1.json"
+FORMATS = ROOT / "tests" / "formats"
 FOLDER = ROOT / ".cache" / "confseq"
 PACKAGES = ["numpy<2", "scipy<1.14", "pandas<2.3", "matplotlib<3.10", "multiprocess"]
 BUILD = ["pybind11>=2.11,<3", "scikit-build", "setuptools<81", "wheel", "cmake", "ninja"]
@@ -136,17 +137,20 @@ def thirds(asked: Asked, one: Paired, level: float) -> Any:
 ARMS = {"latency_p95": "ws", "latency_p99": "ws", "tokens": "ws", "mean": "ws", "noise": "ws",
         "errors": "w", "accuracy": "w"}  # fmt: skip
 """Guards that compare arms, and which of their two e-values has only parts that confseq has."""
+QUANTILES = ("latency_p95", "latency_p99")
 SHARES = ("disagreement", "flips", "shadow_accuracy")
 
 
-def test_the_frozen_verdicts_are_confseqs():
-    """Every e-value after every block of the published vector, put together of confseq's parts:
+@pytest.mark.parametrize("edition", [1, 2])
+def test_the_frozen_verdicts_are_confseqs(edition):
+    """Every e-value after every block of the published vectors, put together of confseq's parts:
     the ledger's blocks give the same verdicts by software that is not ours."""
-    vector = json.loads(VECTOR.read_text())
-    plan = Plan(JudgeSettings.model_validate(vector["settings"]))
+    vector = json.loads((FORMATS / f"verdicts-{edition}.json").read_text())
+    plan = Plan(JudgeSettings.model_validate(vector["settings"]), edition=edition)
     names = [guard.name for guard in plan.settings.guards]
     asked, wanted, state = Asked(), [], None
     seen: dict[str, list[float]] = {name: [] for name in SHARES}
+    single: dict[str, list[float]] = {name: [] for name in SHARES}
     for told, expected in zip(vector["blocks"], vector["log_e"], strict=True):
         block = Block.read(told)
         state, _ = judge(plan, state, block)
@@ -155,13 +159,21 @@ def test_the_frozen_verdicts_are_confseqs():
             if name in ARMS and one.windows:
                 wanted.append((_worse(asked, one, plan.alphas[place]), worse))
                 if "s" in ARMS[name]:
-                    lone = asked.put("normal", -one.paired.s, one.paired.v, V_SAFE, half(0.05))
-                    wanted.append((lambda lone=lone: asked[lone], safe))
+                    signs = edition > 1 and name in QUANTILES
+                    wanted.append((_safe(asked, one.paired, signs), safe))
             elif name in SHARES:
                 _see(seen[name], name, block, evidence=one.looked > 0)
                 mean = _mean(plan, place)
                 wanted.append((_bets(asked, seen[name], mean), worse))
-                wanted.append((_bets(asked, [1 - x for x in seen[name]], 1 - mean), safe))
+                below = [1 - x for x in seen[name]]
+                told_safe = _bets(asked, below, 1 - mean)
+                if edition > 1 and name != "shadow_accuracy":
+                    _see_each(single[name], name, block, evidence=one.looked > 0)
+                    told_safe = _both(
+                        _bets(asked, single[name], 1 - mean),
+                        _bets(asked, below, 1 - plan.questions[place].bursts, STEADY),
+                    )
+                wanted.append((told_safe, safe))
     asked.ask()
     assert len(wanted) > 300
     for make, value in wanted:
@@ -180,9 +192,30 @@ def _worse(asked: Asked, one: Comparison, alpha: float) -> Any:
     return make
 
 
-def _bets(asked: Asked, xs: list[float], mean: float) -> Any:
-    places = [asked.put("bets", list(xs), mean, part / mean) for part in FRACTIONS]
+def _safe(asked: Asked, one: Paired, signs: bool) -> Any:
+    """Sizes alone, or half on signs."""
+    sizes = asked.put("normal", -one.s, one.v, V_SAFE, half(0.05))
+    if not signs:
+        return lambda: asked[sizes]
+    below = asked.put("sign", one.moved - one.up, one.moved, V_UNIFORM, UNIFORM)
+    return lambda: log_mean_exp((asked[sizes], asked[below]))
+
+
+def _bets(asked: Asked, xs: list[float], mean: float, parts: tuple[float, ...] = FRACTIONS) -> Any:
+    places = [asked.put("bets", list(xs), mean, part / mean) for part in parts]
     return lambda: log_mean_exp([asked[place] for place in places])
+
+
+def _both(one: Any, other: Any) -> Any:
+    return lambda: min(one(), other())
+
+
+def _see_each(xs: list[float], name: str, block: Block, *, evidence: bool) -> None:
+    """Of each pair, 1 where it is well."""
+    pairs = block.pairs
+    events = pairs.disagreements if name == "disagreement" else pairs.flips
+    if evidence:
+        xs += [0.0] * events + [1.0] * (pairs.units - events)
 
 
 def _mean(plan: Plan, place: int) -> float:

@@ -16,6 +16,7 @@ from gateway.rollout.eprocess import (
     Difference,
     Paired,
     Stratified,
+    excluded,
     log_fair_tail,
     log_half_normal,
     log_mean_exp,
@@ -23,6 +24,7 @@ from gateway.rollout.eprocess import (
     log_sign,
     odds_sums,
     rho_for,
+    steady,
 )
 from gateway.rollout.wager import Wager
 
@@ -238,6 +240,58 @@ def test_nothing_overflows():
     assert log_half_normal(-31, 0.9, 0.1) == pytest.approx(
         math.log(2) + 0.5 * math.log(0.1) + 31**2 / 2 + special.log_ndtr(-31), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("signs", [False, True])
+def test_safe_is_fair_for_a_shift_by_the_margin(signs):
+    """d of a canary that is worse by just the margin is symmetric: over all signs of a sequence of
+    sizes the mean is at most 1 after each window, and 1/b is ever reached by at most b of them."""
+    sizes, rho = (0.3, 2.5, 1.0, 0.1, 4.0, 1.3, 0.7, 1.0, 2.0), rho_for(0.05, 60.0)
+    told = []
+    for turned in itertools.product((-1, 1), repeat=len(sizes)):
+        state, row = Paired(), []
+        for sign, size in zip(turned, sizes):
+            state = state.after(sign * size)
+            row.append(math.exp(state.log_safe(rho, signs)))
+        told.append(row)
+    es = np.array(told)
+    assert (es.mean(axis=0) <= 1 + 1e-9).all()
+    for b in (0.5, 0.2, 0.05):
+        assert (es.max(axis=1) >= 1 / b).mean() <= b
+    assert es.max() > (20 if signs else 5)
+
+
+@pytest.mark.parametrize("most", [0.2, 1.0])
+def test_bursts_are_excluded_as_far_as_time_allows(most):
+    """All blocks well: half of the planned ones convince, whatever was planned; and with time the
+    margin is what is asked for. Not more than it may be, not less than is tolerated."""
+    for blocks in (2, 6, 18, 100, 700):
+        bound = excluded(blocks, 0.002, most, 0.05)
+        assert 0.002 < bound < most
+        bets = steady()
+        for _ in range(blocks // 2):
+            bets = bets.after(0.0, -bound, -most)
+        assert bets.log_e() == pytest.approx(math.log(20), abs=math.log(2))
+        assert bets.log_e() >= math.log(20) - 1e-9
+    assert excluded(1e6, 0.002, most, 0.05) == excluded(None, 0.002, most, 0.05) == 0.002
+    assert excluded(0.1, 0.002, most, 1e-300) <= most
+
+
+def test_pairs_that_are_safe_are_shown_so_by_pairs_and_by_blocks():
+    """The rule of three by pairs, and not by one block of them; a burst of disagreement in each
+    fourth block is not safe, however few pairs it is of all."""
+    one = Wager(steady=steady()).after_pairs(0, 10_000, mean=0.02, bursts=0.3)
+    assert one.safe.now == one.steady.log_e() < math.log(20) < one.below.log_e()
+    good = bursty = one
+    for number in range(40):
+        good = good.after_pairs(1, 1000, mean=0.02, bursts=0.3)
+        bad = 100 if number % 4 else 0
+        bursty = bursty.after_pairs(0 if bad else 100, 100 if not bad else 10_000,
+                                    mean=0.02, bursts=0.2)  # fmt: skip
+    assert good.safe.now > math.log(20)
+    assert bursty.below.log_e() > math.log(20)
+    assert bursty.safe.now < 0
+    assert Wager.read(good.to_json()) == good
 
 
 def test_rho_is_tightest_where_it_says():

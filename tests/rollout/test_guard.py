@@ -14,6 +14,7 @@ from gateway.rollout.block import ArmCounts, Block, PairCounts
 from gateway.rollout.guard import Plan, alphas, judge, readings
 from gateway.rollout.guardsettings import JudgeSettings
 from gateway.rollout.judging import Judging
+from gateway.rollout.rolloutsettings import RolloutSettings
 
 EVERY = [
     "errors", "latency_p95", "latency_p99", "disagreement", "flips", "score_shift", "accuracy",
@@ -26,7 +27,7 @@ EVERY = [
     {"name": "mean", "metric": "latency", "stat": "mean", "worse_than": "x1.1"},
     {"name": "psi", "metric": "score", "stat": "psi_to_reference", "worse_than": "+0.1"},
 ]  # fmt: skip
-VECTOR = Path(__file__).parents[1] / "formats" / "verdicts-1.json"
+FORMATS = Path(__file__).parents[1] / "formats"
 
 
 def plan(*guards, **rest):
@@ -92,6 +93,28 @@ def test_equal_versions_become_safe():
     assert {"errors", "latency_p95", "latency_p99", "disagreement", "tokens"} <= safe
 
 
+SIX = {"rollout": "r", "model": "m", "rule": "all", "from": "v1", "to": "v2",
+       "steps": ["shadow 2m", "5% 2m", "50% 2m", "100% 2m"]}  # fmt: skip
+
+
+def test_six_lines_are_shown_safe_in_the_time_they_say():
+    """100 requests a second, hardly an error: each guard is safe a minute after its last
+    step's `min` at most; before there was an edition it took over an hour."""
+    for seed in range(5):
+        told = [replace(one, canary=ArmCounts(), control=ArmCounts())
+                for one in blocks(seed, 12, paired={"units": 1000})]  # fmt: skip
+        for start, count, units in ((12, 12, 50), (24, 18, 500)):
+            arms = {"units": units, "bad": 1e-4}
+            told += [replace(one, pairs=PairCounts())
+                     for one in blocks(seed, count, arms, arms, start=start)]  # fmt: skip
+        settings = RolloutSettings.model_validate(SIX)
+        judgements = folded(Plan(settings), told)[1]
+        assert words(judgements[11])["disagreement"] == "safe"
+        assert {"safe"} == set(words(judgements[-1]).values())
+    before = folded(Plan(settings, edition=1), told)[1]
+    assert {"undecided"} == {words(before[-1])[name] for name in ("errors", "disagreement")}
+
+
 def test_undecided_says_what_is_missing():
     """Too few units, too few of a group, no reference yet: each in words."""
     settings = plan("errors", "disagreement", {"name": "fairness", "by": "race"}, "score_shift")
@@ -123,6 +146,20 @@ def test_warmup_begins_with_the_canary_s_first_exchange():
     state, *_ = folded(plan("errors"), told)
     assert (0, 0) == state.guards[0].units
     assert 1000 * SECOND == state.arms_since
+
+
+def test_a_warmup_is_named():
+    """Of pairs from the first pair on, of arms from the canary's first exchange; then what is
+    still missing is counted."""
+    quiet = [block(n) for n in range(3)]
+    told = [replace(one, canary=ArmCounts(), control=ArmCounts()) for one in blocks(3, 7, start=3)]
+    which = plan("errors", "disagreement")
+    why = [one.verdicts[1].why for one in folded(which, [*quiet, *told])[1]]
+    words = "warm-up, {} s more: 60 s from the first pair on are no evidence"
+    assert why[2:9] == ["0 of 200 pairs", *(words.format(left) for left in range(50, -1, -10))]
+    assert "of 200 pairs" in why[9]
+    arms = [one.verdicts[0].why for one in folded(which, blocks(3, 2, start=1))[1]]
+    assert arms[1] == "warm-up, 40 s more: 60 s from the canary's first exchange on are no evidence"
 
 
 def test_replay_from_a_saved_state_is_the_same():
@@ -181,9 +218,14 @@ def test_without_margins_swapped_arms_are_mirrored():
 
 
 def test_alpha_is_spent_once():
-    """Parts sum to alpha: what is asked for, twice as much for critical, the rest alike."""
+    """Parts sum to alpha: what is asked for, twice as much for critical, a quarter for shares of
+    pairs, the rest alike. A shadow takes less than a tenth from errors and latency."""
     guards = plan("errors", "latency_p95", "disagreement").settings.guards
-    assert (0.01, 0.005, 0.005) == pytest.approx(alphas(guards, 0.02))
+    assert (0.16 / 13, 0.08 / 13, 0.02 / 13) == pytest.approx(alphas(guards, 0.02))
+    assert (0.01, 0.005, 0.005) == pytest.approx(alphas(guards, 0.02, edition=1))
+    alone = plan("errors", "latency_p95").settings.guards
+    assert alphas(guards, 0.02)[0] > 0.9 * alphas(alone, 0.02)[0]
+    assert (0.02,) == alphas(plan("flips").settings.guards, 0.02)
     guards = plan("errors", {"name": "accuracy", "share_of_alpha": 0.4}, "tokens").settings.guards
     assert (0.008, 0.008, 0.004) == pytest.approx(alphas(guards, 0.02))
     verdict = folded(plan("errors", "tokens"), blocks(1, 1))[1][0].verdicts[0]
@@ -340,10 +382,12 @@ def test_bursts_in_one_arm_are_no_evidence_by_default():
         assert ("errors", "worse") not in folded(plan("errors", limits=[]), told)[2]
 
 
-def test_the_published_vector():
-    """The frozen blocks give the frozen e-values, after every block, for every kind of guard."""
-    vector = json.loads(VECTOR.read_text())
-    which = Plan(JudgeSettings.model_validate(vector["settings"]))
+@pytest.mark.parametrize("edition", [1, 2])
+def test_the_published_vectors(edition):
+    """The frozen blocks give the frozen e-values, after every block, for every kind of guard; those
+    of an edition that was before, too."""
+    vector = json.loads((FORMATS / f"verdicts-{edition}.json").read_text())
+    which = Plan(JudgeSettings.model_validate(vector["settings"]), edition=edition)
     state = None
     for told, expected in zip(vector["blocks"], vector["log_e"], strict=True):
         state, judgement = judge(which, state, Block.read(told))

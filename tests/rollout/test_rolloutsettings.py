@@ -50,6 +50,26 @@ def test_who_copies_and_names_no_guard_has_the_pairs_judged(step):
     assert [one.name for one in read(SIX, guards=["errors"]).guards] == ["errors"]
 
 
+def test_a_step_waits_long_enough_for_what_it_requires():
+    """24 times its `min`, but never less than warm-up and half an hour of blocks; nothing waits
+    for ever without being asked to, and nothing of before waits longer."""
+    settings = read(SIX, steps=["shadow 30s", "5% 2m", "50% 2h", "100% 2m"])
+    most = [step.most_ns and step.most_ns // 10**9 for step in settings.plan("ana").steps]
+    assert most == [60 + 1800, 48 * 60, 48 * 3600, None]
+    before = settings.plan("ana", edition=1).steps
+    assert [step.most_ns // 10**9 for step in before[:2]] == [24 * 30, 48 * 60]
+    said = read(SIX, steps=[{"shadow": "100%", "min": "30s", "max": "1m"}, "100% 2m"])
+    assert said.plan("ana").steps[0].most_ns == MINUTE
+
+
+def test_steps_say_how_much_evidence_there_will_be():
+    """By their `min`, less the warm-up of each kind; an approval and the bake give none."""
+    settings = read(SIX, steps=["shadow 2m", "5% 2m", "approval sre", "50% 2m", "100% 2h"])
+    assert (6, 18) == (settings.blocks_planned(True), settings.blocks_planned(False))
+    bare = read(SIX, steps=[{"weight": "50%"}, "100% 2m"])
+    assert (None, None) == (bare.blocks_planned(True), bare.blocks_planned(False))
+
+
 def test_a_leaf_that_names_no_guards_means_the_two_of_its_time():
     """Leaves of before keep their meaning, hence their digest; newer ones name their guards."""
     old = settings_of({"file": yaml.safe_load(SIX)})

@@ -6,8 +6,10 @@ import orjson
 import pytest
 from site_of_rollouts import ANA, BEN, CONFIG, FILE, Site
 
+from gateway.rollout.attempt import Attempt
 from gateway.rollout.narrowing import abort_offline
 from gateway.rollout.recomputation import recompute
+from gateway.rollout.standing import standing
 from gateway.rollout.steward import Person, Refused
 from gateway.table import Conflict
 
@@ -45,6 +47,21 @@ def test_a_step_waits_for_another_person(site):
     assert approved["digest"] == site.attempt.plan.digest
 
 
+def test_how_a_step_was_left_is_told(site):
+    """By a person's word, or by the evidence, or left out: nothing says that it was shown safe when
+    it was not, and a snapshot keeps it."""
+    site.start(GATED.replace("  - {approval", "  - {weight: 20%, min: 1h}\n  - {approval"))
+    site.steward.promote("trees", ANA, "hurry")
+    how = [one["how"] for one in standing(site.attempt, 0, {})["plan"]]
+    assert how == ["promoted by ana", None, None, None, None]
+    site.steward.promote("trees", BEN, "hurry")
+    site.steward.approve("trees", BEN)
+    site.serve(12)
+    told = Attempt.from_json(site.attempt.to_json(), lambda *_: (None, None))
+    how = [one["how"] for one in standing(told, 0, {})["plan"]]
+    assert how[1:4] == ["promoted by ben", "approved by ben", "the step's time has passed"]
+
+
 def test_an_approval_that_does_not_come_holds(site):
     """The exposure stays that of the step before, and the file's way out is taken."""
     site.start(GATED)
@@ -76,6 +93,18 @@ def test_the_leaf_names_the_guards(site):
     site.start(FILE.replace("guards: [errors]\n", ""))
     created = site.rollouts.attempts["trees"].created
     assert created["file"]["guards"] == ["errors", "latency_p95"]
+
+
+def test_a_rollout_is_judged_to_its_end_by_what_it_began_with(site):
+    """The leaf names the edition of the forms; one of before, which names none, keeps its own."""
+    site.start(FILE.replace("guards: [errors]", "guards: [errors, latency_p95, flips]"))
+    created = site.attempt.created
+    assert created["edition"] == 2
+    for edition, part in ((2, 1 / 13), (1, 1 / 4)):
+        leaf = {key: value for key, value in created.items() if edition > 1 or key != "edition"}
+        plan = Attempt(leaf, None).judging.plan
+        assert plan.alphas[2] == pytest.approx(0.02 * part)
+        assert (plan.questions[2].bursts is None) == (edition == 1)
 
 
 def test_exposing_people_takes_the_role(site):

@@ -1,4 +1,4 @@
-"""Makes tests/formats/verdicts-1.json: python tests/rollout/vectors.py
+"""Makes tests/formats/verdicts-2.json: python tests/rollout/vectors.py
 
 A frozen vector is made once for each format of blocks and verdicts, never to make a test pass.
 """
@@ -14,7 +14,7 @@ from traffic import blocks
 from gateway.rollout.guard import Plan, judge
 from gateway.rollout.guardsettings import JudgeSettings
 
-OUT = Path(__file__).parents[1] / "formats" / "verdicts-1.json"
+OUT = Path(__file__).parents[1] / "formats" / "verdicts-2.json"
 SETTINGS = {"guards": EVERY, "evidence": {"warmup": "20s", "min_requests": 50}}
 
 

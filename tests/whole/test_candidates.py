@@ -93,6 +93,32 @@ def applicant(number: int) -> tuple[bytes, dict[str, str]]:
     return body(**form), KEY | {"x-applicant": f"unit-{number}", "x-headworks-groups": group}
 
 
+SIX = """\
+rollout: trial
+model: mortgage
+rule: everyone
+from: steady
+to: candidate
+steps: [shadow 2m, 5% 2m, 50% 2m, 100% 2m]
+"""
+
+
+async def paced(gateway, enough, seconds: float, rate: int = 100) -> None:
+    """`rate` applicants a second, each of them once: what is late is not made up for."""
+    url = f"http://{gateway.data}/v2/models/mortgage/infer"
+    until, number, under_way = time.monotonic() + seconds, 0, set()
+    async with httpx2.AsyncClient(timeout=30) as client:
+        while time.monotonic() < until and not await asyncio.to_thread(enough):
+            for _ in range(2 * rate):
+                number += 1
+                sent, heads = applicant(number)
+                asked = asyncio.create_task(client.post(url, content=sent, headers=heads))
+                under_way.add(asked)
+                asked.add_done_callback(under_way.discard)
+                await asyncio.sleep(1 / rate)
+        await asyncio.gather(*under_way)
+
+
 async def traffic(gateway, enough, seconds: float) -> None:
     until, number = time.monotonic() + seconds, 0
     url = f"http://{gateway.data}/v2/models/mortgage/infer"
@@ -138,6 +164,46 @@ def test_each_fault_is_stopped_with_its_reason(served, name):
     assert any(words in one for one in said), said
     rule = gateway.api("/api/v1/models")["models"][0]["rules"][0]
     assert rule["stable"] == "steady"
+    assert gateway.run("rollout", "verify", "trial").returncode == 0
+
+
+def six_lines(gateway, ends: tuple[str, ...], seconds: float) -> dict:
+    """Started from six lines, and how it stands when its phase is one of these."""
+    path = gateway.folder / "trial.yaml"
+    path.write_text(SIX)
+    done = gateway.run("rollout", "start", str(path))
+    assert done.returncode == 0, done.stderr
+
+    def told() -> dict:
+        return gateway.api("/api/v1/rollouts/trial")
+
+    asyncio.run(paced(gateway, lambda: told()["phase"] in ends, seconds))
+    return told()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_six_lines_bring_a_healthy_candidate_to_everybody(served):
+    """Blocks, warm-up, guards and limits as they come, a hundred applicants a second: promoted by
+    the evidence alone, which verifies."""
+    gateway = served("jittery")
+    found = six_lines(gateway, ("promoted", "held", "rolled_back", "aborted"), 1300)
+    assert found["phase"] == "promoted", (found["why"], found["guards"])
+    assert {one["verdict"] for one in found["guards"]} == {"safe"}
+    assert gateway.run("rollout", "verify", "trial").returncode == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_six_lines_stop_labels_in_another_order_in_shadow(served):
+    """Neither errors nor latency tell it: held while nobody is answered by it, and why in words."""
+    gateway = served("other_order")
+    found = six_lines(gateway, ("promoted", "held", "rolled_back", "aborted"), 400)
+    assert (found["phase"], found["weight_ppm"]) == ("held", 0), found["why"]
+    assert found["why"] == "held (worse): worse by the evidence: disagreement"
+    assert found["counts"]["canary"]["exchanges"] == 0
+    (words,) = (one["words"] for one in found["guards"] if one["guard"] == "disagreement")
+    assert "would be answered otherwise by candidate; 2 % is allowed" in words
     assert gateway.run("rollout", "verify", "trial").returncode == 0
 
 

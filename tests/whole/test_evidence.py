@@ -223,7 +223,9 @@ def test_a_hold_defers_an_erasure_until_its_release(gateway):
     assert gateway.reveal(identity)["features"] is not None
     code, text, _ = command(gateway, "subject", "release", hold, "--reason", "case 12 is over")
     assert (0, True) == (code, "1 deferred" in text)
-    assert gateway.reveal(identity)["features"] is None
+    told = gateway.reveal(identity)
+    assert told["features"] is None
+    assert any("its key was destroyed" in sentence for sentence in told["words"])
 
 
 def test_an_export_has_values_only_when_asked(gateway, tmp_path):
