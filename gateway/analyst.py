@@ -267,8 +267,7 @@ class Analyst:
 
     def _take_chunk(self) -> int:
         """Fold a chunk of leaves; explanations are made for all of it at once."""
-        leaves = []
-        size = 0
+        leaves, size = [], 0
         for number, text in self.reader.read(CHUNK):
             leaf = whole(orjson.loads(text), self.bodies)
             leaves.append((number, leaf))
@@ -326,9 +325,8 @@ class Analyst:
     def _judge(
         self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
     ) -> None:
-        """Say an exchange's explanation and put its rows into their windows. Of a version without a
-        card no decision is known, and its record says so: nothing is left to say in a leaf."""
-        if found.version.card is None:
+        """Say an exchange's explanation and put its rows into their windows."""
+        if found.version.card is None:  # its record says so: no decision was read from it
             self.metrics.count("headworks_not_explained", "no_artifact")
             return
         told = said or {"not_explained": found.why or "lost"}
