@@ -62,6 +62,22 @@ def test_how_a_step_was_left_is_told(site):
     assert how[1:4] == ["promoted by ben", "approved by ben", "the step's time has passed"]
 
 
+def test_each_revision_is_a_leaf(site):
+    """The first one and each that a rollout published: by whom, why, after which one."""
+    site.start()
+    site.serve(8)
+    site.steward.abort("trees", EVE, "enough")
+    site.turn()
+    leaves = site.leaves("revision")
+    assert [one["parent"] for one in leaves] == [None, *(one["id"] for one in leaves[:-1])]
+    assert leaves[-1]["id"] == site.tables.current
+    told = [(one["author"], one["origin"]) for one in leaves]
+    assert told[0] == ("ana", "file")
+    assert told[-1] == ("eve", "rollout")
+    assert leaves[-1]["reason"] == "rollout trees: abort: enough"
+    assert len(leaves) == 5
+
+
 def test_an_approval_that_does_not_come_holds(site):
     """The exposure stays that of the step before, and the file's way out is taken."""
     site.start(GATED)
