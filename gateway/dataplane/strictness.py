@@ -11,6 +11,7 @@ from typing import Final
 from gateway.dataplane.response import CONTROLS
 from gateway.exchange import Headers
 
+SPOKEN: Final = frozenset(("1.1", "1.0"))
 HOST_NOT: Final = re.compile(rb"[ \t,;/\\@?#<>\"']")
 AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 FRAMING: Final = (b"content-length", b"transfer-encoding")
@@ -18,9 +19,11 @@ DISGUISED: Final = frozenset((*FRAMING, b"host", b"connection", b"authorization"
 
 
 def find_wrong(url: bytes, headers: Headers, first: dict[bytes, bytes], version: str) -> str | None:
-    """What no request of ours has, in words: a name in disguise, a control character, a coding of
-    the message other than chunks, not exactly one host, another one in the target. Each is looked
-    for in all headers."""
+    """What no request of ours has, in words: another HTTP, a name in disguise, a control character,
+    a coding of the message other than chunks, not exactly one host, another one in the target. Each
+    is looked for in all headers."""
+    if version not in SPOKEN:
+        return f"HTTP/{version} is not spoken here, HTTP/1.1 is"
     if b"".join(first).find(b"_") >= 0:
         for name in first:
             if b"_" in name and _is_disguised(name):
