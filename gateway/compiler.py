@@ -48,6 +48,7 @@ MODULES = (
     "gateway.dataplane.shadow",
     "gateway.dataplane.single",
     "gateway.dataplane.stream",
+    "gateway.dataplane.strictness",
     "gateway.dataplane.turn",
     "gateway.dataplane.upload",
     "gateway.dataplane.upstream",

@@ -67,7 +67,10 @@ class Listen(Section):
 
 
 class Clients(Section):
-    head: Duration = Field(10.0, description="For the head of a request, from its first byte.")
+    head: Duration = Field(
+        10.0,
+        description="For a request's head, from its first byte; the first one's, from connecting.",
+    )
     body: Duration = Field(30.0, description="For the body of a request, from its head.")
     write: Duration = Field(30.0, description="For a client to take 64 KiB of its answer.")
     idle: Duration = Field(75.0, description="How long a connection may be without a request.")

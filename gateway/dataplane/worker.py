@@ -168,7 +168,14 @@ class Worker:
                 timeout_graceful_shutdown=math.ceil(self.settings.drain.at_most) + 3,
             ),
             self.settings.tls,
+            self._judge_certificate,
         )
+
+    def _judge_certificate(self, wrong: str | None) -> None:
+        """We go on with the one we have, so readiness stays; somebody has to see to it."""
+        if wrong is not None:
+            self.metrics.count("headworks_certificates_refused")
+        self._say("certificate", wrong)
 
     def refused(self, code: str) -> None:
         """Bytes that were no request: counted, and recorded with the other strangers'."""
