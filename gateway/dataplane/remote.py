@@ -20,20 +20,14 @@ from typing import Any, Final
 
 from gateway.dataplane import retry
 from gateway.dataplane.balance import least_request
+from gateway.dataplane.connection import Answer
 from gateway.dataplane.credential import Credential
 from gateway.dataplane.ejection import Ejection, Failure, Health, may_eject
+from gateway.dataplane.failures import UpstreamConnectFailed, UpstreamError, UpstreamOverloaded
+from gateway.dataplane.limits import PoolLimits, Timeouts
 from gateway.dataplane.request import Request, line
 from gateway.dataplane.upload import Upload
-from gateway.dataplane.upstream import (
-    Answer,
-    Endpoint,
-    Pool,
-    PoolLimits,
-    Timeouts,
-    UpstreamConnectFailed,
-    UpstreamError,
-    UpstreamOverloaded,
-)
+from gateway.dataplane.upstream import Endpoint, Pool
 from gateway.errors import Refusal
 from gateway.exchange import Reply
 from gateway.table import Model, Version
