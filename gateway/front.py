@@ -174,7 +174,7 @@ class Front:
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
         return JSONResponse(
             {"state": colour, "words": red + words, "revision": self.tables.current,
-             "listen": self.supervisor.listening(), "processes": processes, "governor": governor,
+             "listen": self.supervisor.listening, "processes": processes, "governor": governor,
              "analyst": analyst, "disk": self.stores.to_json()}
         )  # fmt: skip
 

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import math
-import os
 import resource
 import signal
 import socket
@@ -403,6 +402,6 @@ def serve(settings: WorkerSettings, clock: SystemClock, descriptor: int) -> int:
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a descriptor
-    listening = socket.socket(fileno=os.dup(descriptor))
+    listening = socket.socket(fileno=descriptor)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Worker(settings, listening, clock).run())

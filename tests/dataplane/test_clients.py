@@ -391,11 +391,13 @@ def test_a_client_that_leaves_is_recorded(world: World, leave: Any, policy: str)
 
 
 def test_half_a_body_and_gone(world: World) -> None:
-    """Nothing is sent to the version; the record says 499."""
+    """Nothing is sent to the version; the record says 499, and the leaving is counted."""
 
     async def story() -> None:
         async with origin(echo) as seen:
             await world.serve(remote(seen.url))
+            left = {"model": "mortgage", "code": "client_gone", "policy": "drain"}
+            before = world.count("headworks_clients_left", **left)
             client = await world.connect()
             await client.say(request(b"x" * 1000)[:-10])
             await until(lambda: world.worker.handler.in_flight == 1)
@@ -403,6 +405,7 @@ def test_half_a_body_and_gone(world: World) -> None:
             await until(world.idle)
             assert seen.requests == []
             await world.record(lambda told: told.header.get("error") == "client_gone")
+            assert world.count("headworks_clients_left", **left) == before + 1
 
     world.run(story())
 
