@@ -124,7 +124,11 @@ class JournalSettings(Section):
         "set_aside", description="What a start does behind damage: a new segment, or nothing."
     )
     stall: Duration = Field(2.0, description="A commit that lasts longer fails its waiters.")
-    queue: Size = Field(64 * 1024**2, description="Records waiting for a commit, in bytes.")
+    queue: Size = Field(
+        64 * 1024**2,
+        description="Records waiting for a worker's commit, in bytes, kept bodies included; beyond"
+        " it answers are 503 `journal_unavailable`, counted by `headworks_journal_refused_total`.",
+    )
     warn: Share = Field(
         200_000, description="Share of disk.journal.at_most at which status turns yellow."
     )
