@@ -267,8 +267,7 @@ class Analyst:
 
     def _take_chunk(self) -> int:
         """Fold a chunk of leaves; explanations are made for all of it at once."""
-        leaves = []
-        size = 0
+        leaves, size = [], 0
         for number, text in self.reader.read(CHUNK):
             leaf = whole(orjson.loads(text), self.bodies)
             leaves.append((number, leaf))
@@ -327,6 +326,9 @@ class Analyst:
         self, number: int, leaf: dict[str, Any], found: Inference, said: dict[str, Any] | None
     ) -> None:
         """Say an exchange's explanation and put its rows into their windows."""
+        if found.version.card is None:  # its record says so: no decision was read from it
+            self.metrics.count("headworks_not_explained", "no_artifact")
+            return
         told = said or {"not_explained": found.why or "lost"}
         self._say_explanation(number, leaf["record"], told, found.keys)
         if "rows" in told and any(rule.shadows for rule in found.model.rules):

@@ -67,7 +67,7 @@ async def _supervise(checked: Checked, overrides: dict[str, str], state: Path, k
     front = Front(supervisor)
     config = uvicorn.Config(front.app(), log_config=None, access_log=False, lifespan="off")
     admin = checked.settings.listen.of("admin")
-    server = Server(config, tls_files(checked, admin))
+    server = Server(config, tls_files(checked, admin), front.judge_certificate)
     supervisor.start(on_hangup=front.hang_up)
     serving = asyncio.get_running_loop().create_task(server.serve(sockets=[supervisor.admin]))
     watching = asyncio.get_running_loop().create_task(front.watch())

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import uvicorn
@@ -24,11 +24,16 @@ log = logging.getLogger("headworks.listen")
 
 
 class Server(uvicorn.Server):
-    """OSError where `tls` (cert, key, client_ca) names files that do not fit."""
+    """OSError where `tls` (cert, key, client_ca) names files that do not fit. `refused` is told
+    what is wrong with new ones, once for each wrong, and None when they are right again."""
 
-    def __init__(self, config: uvicorn.Config, tls: Mapping[str, str | None] | None = None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, tls: Mapping[str, str | None] | None = None,
+        refused: Callable[[str | None], None] = lambda words: None,
+    ) -> None:  # fmt: skip
         super().__init__(config)
-        self._files = tls
+        self._files, self._refused = tls, refused
+        self._wrong: str | None = None
         if not config.loaded:
             config.load()
         if tls is not None:
@@ -60,14 +65,24 @@ class Server(uvicorn.Server):
         try:
             context = server_context(files)
         except OSError as error:
-            log.error("the new certificate is not taken: %s", error)
             self._watched.forget()
+            self._judge(f"the new certificate is not taken: {error}")
             return
+        self._judge(None)
         before = self.servers
         self.servers = [await self._listen(listening, context) for listening in self._sockets]
         for server in before:
             server.close()
         log.info("listening with the certificate of %s", files["cert"])
+
+    def _judge(self, wrong: str | None) -> None:
+        """We look each second; who is told, and the log, want to hear of changes only."""
+        if wrong == self._wrong:
+            return
+        self._wrong = wrong
+        if wrong is not None:
+            log.error(wrong)
+        self._refused(wrong)
 
     async def _listen(
         self, listening: socket.socket, context: ssl.SSLContext

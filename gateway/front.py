@@ -109,6 +109,7 @@ class Front:
             self.state, supervisor.settings.disk, supervisor.metrics, SystemClock()
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._certificate: list[str] = []
         self._clients = {role: _client(self.state / "run" / f"{role}.sock") for role in
                          ("governor", "analyst")}  # fmt: skip
 
@@ -169,13 +170,17 @@ class Front:
         red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
         red += (governor or {}).get("damaged_keys", [])
         red += witnesses.get("red", [])
-        red += self.stores.refusing() + self._troubles()
+        red += self.stores.refusing() + self._troubles() + self._certificate
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"
         return JSONResponse(
             {"state": colour, "words": red + words, "revision": self.tables.current,
-             "listen": self.supervisor.listening(), "processes": processes, "governor": governor,
+             "listen": self.supervisor.listening, "processes": processes, "governor": governor,
              "analyst": analyst, "disk": self.stores.to_json()}
         )  # fmt: skip
+
+    def judge_certificate(self, wrong: str | None) -> None:
+        """What is wrong with the admin port's new files; it goes on with those of before."""
+        self._certificate = [] if wrong is None else [f"admin port: {wrong}"]
 
     def _troubles(self) -> list[str]:
         """What processes say of themselves: a worker always, others until they run steadily."""

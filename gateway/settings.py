@@ -67,7 +67,10 @@ class Listen(Section):
 
 
 class Clients(Section):
-    head: Duration = Field(10.0, description="For the head of a request, from its first byte.")
+    head: Duration = Field(
+        10.0,
+        description="For a request's head, from its first byte; the first one's, from connecting.",
+    )
     body: Duration = Field(30.0, description="For the body of a request, from its head.")
     write: Duration = Field(30.0, description="For a client to take 64 KiB of its answer.")
     idle: Duration = Field(75.0, description="How long a connection may be without a request.")
@@ -121,7 +124,11 @@ class JournalSettings(Section):
         "set_aside", description="What a start does behind damage: a new segment, or nothing."
     )
     stall: Duration = Field(2.0, description="A commit that lasts longer fails its waiters.")
-    queue: Size = Field(64 * 1024**2, description="Records waiting for a commit, in bytes.")
+    queue: Size = Field(
+        64 * 1024**2,
+        description="Records waiting for a worker's commit, in bytes, kept bodies included; beyond"
+        " it answers are 503 `journal_unavailable`, counted by `headworks_journal_refused_total`.",
+    )
     warn: Share = Field(
         200_000, description="Share of disk.journal.at_most at which status turns yellow."
     )

@@ -112,6 +112,9 @@ class Supervisor:
         self.data = bind(settings.listen.of("data").address)
         self.admin = bind(settings.listen.of("admin").address)
         self.grpc = reserve(settings.listen.grpc) if settings.listen.grpc else None
+        ports = {"data": self.data, "admin": self.admin, "grpc": self.grpc}
+        self.listening = {name: address_of(bound) for name, bound in ports.items() if bound}
+        """Where each port is, by its name in `listen`."""
         for path in (state / "metrics").glob("*.db"):
             path.unlink()
         for path in (state / "run").glob("*.trouble"):
@@ -149,9 +152,7 @@ class Supervisor:
 
     def start(self, on_hangup: Callable[[], None]) -> None:
         log.log(logging.WARNING if FORM.state == "stale" else logging.INFO, "running %s", FORM)
-        log.info(
-            "listening: %s", ", ".join(f"{name} {at}" for name, at in self.listening().items())
-        )
+        log.info("listening: %s", ", ".join(f"{name} {at}" for name, at in self.listening.items()))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
@@ -207,7 +208,9 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Workers first, so that what they wrote last is still sealed; the analyst goes on from the
-        ledger at the next start."""
+        ledger at the next start. Who connects once the last worker has closed the data port is
+        refused: as long as one copy of the socket is open, the kernel lets people wait at it."""
+        self.data.close()
         patience = self.settings.drain.settle + self.settings.drain.at_most + 5
         roles = ("worker", "governor", "analyst")
         for role in roles:
@@ -228,11 +231,6 @@ class Supervisor:
                     log.error("%s did not end in %g s and is killed", child.role, patience)
                     child.process.kill()
             await asyncio.gather(*(child.ended.wait() for child in group))
-
-    def listening(self) -> dict[str, str]:
-        """Where each port is, by its name in `listen`."""
-        ports = {"data": self.data, "admin": self.admin, "grpc": self.grpc}
-        return {name: address_of(bound) for name, bound in ports.items() if bound is not None}
 
     def status(self) -> dict[str, dict[str, object]]:
         return {

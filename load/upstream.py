@@ -18,7 +18,8 @@ from multiprocessing.connection import Connection as Pipe
 
 import uvloop
 
-from gateway.dataplane.upstream import Endpoint, Pool, PoolLimits, Timeouts
+from gateway.dataplane.limits import PoolLimits, Timeouts
+from gateway.dataplane.upstream import Endpoint, Pool
 
 BODY = b'{"inputs":[{"name":"input-0","shape":[1,8],"datatype":"FP64","data":[' + b"0.125," * 20
 REQUEST_BODY = BODY[:-1] + b"]}]}"

@@ -17,7 +17,16 @@ from gateway.compiled import MANIFEST, SWITCH, Finder, Form, digest, form
 from gateway.compiler import MODULES
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("dataplane", "journal", "routing", "protocol", "telemetry", "seal")
+FOLDERS = (
+    "dataplane",
+    "journal",
+    "routing",
+    "protocol",
+    "telemetry",
+    "seal",
+    "ledger",
+    "comparison",
+)
 """Whose tests hold in the compiled form: of all that the compiled modules are about."""
 
 

@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from gateway.dataplane.account import Account
+from gateway.dataplane.connection import Answer
+from gateway.dataplane.failures import UpstreamError
 from gateway.dataplane.headers import left_out, to_upstream
 from gateway.dataplane.inprocess import RUNTIME, Session
-from gateway.dataplane.limits import divided, retry_after
+from gateway.dataplane.limits import PoolLimits, divided, retry_after
 from gateway.dataplane.local import answer as answer_local
 from gateway.dataplane.remote import Remote
 from gateway.dataplane.request import Request, upstream_fields
 from gateway.dataplane.stream import STREAM_AFTER_S
-from gateway.dataplane.upstream import Answer, PoolLimits, UpstreamError
 from gateway.errors import Refusal
 from gateway.exchange import ANONYMOUS, Headers, Reply
 from gateway.protocol import grpc, v2

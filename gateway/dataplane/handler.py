@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from gateway.clock import Clock
 from gateway.dataplane import catalogue
@@ -417,21 +416,20 @@ class Handler:
     def _count(self, account: Account) -> None:
         if account.error is not None:
             self.metrics.count("headworks_refusals", account.error)
-        if account.model is None or account.version is None or account.choice is None:
+        if account.model is None:
             return
+        model, extra = account.model.name, account.extra
+        if extra and (client := extra.get("client")) is not None:
+            self.metrics.count("headworks_clients_left", model, client["left"], client["policy"])
         if account.unread is not None:
-            self.metrics.count("headworks_rule_body_unread", account.model.name, account.unread)
+            self.metrics.count("headworks_rule_body_unread", model, account.unread)
+        if account.version is None or account.choice is None:
+            return
         if not account.status:  # cancelled by the end of the process: no answer was given
             return
-        model, version = account.model.name, account.version.name
+        version, arm = account.version.name, account.choice.arm
         seconds = (self.clock.steady() - account.arrived_ns) / 1e9
-        self.metrics.note_answer(model, version, account.choice.arm, account.status, seconds)
-        if account.extra:
-            self._count_extra(model, account.extra)
-
-    def _count_extra(self, model: str, extra: Mapping[str, Any]) -> None:
-        if (first := extra.get("assigned")) is not None:  # its failure stays its own
+        self.metrics.note_answer(model, version, arm, account.status, seconds)
+        if extra and (first := extra.get("assigned")) is not None:  # its failure stays its own
             said = (first["version"], first["arm"], str(first["status"]))
             self.metrics.count("headworks_exchanges", model, *said)
-        if (client := extra.get("client")) is not None:
-            self.metrics.count("headworks_clients_left", model, client["left"], client["policy"])

@@ -17,9 +17,9 @@ import orjson
 
 from gateway.dataplane.backend import Backend
 from gateway.dataplane.catalogue import server as describe
+from gateway.dataplane.failures import UpstreamOverloaded
 from gateway.dataplane.live import Live
 from gateway.dataplane.remote import Remote, Server
-from gateway.dataplane.upstream import UpstreamOverloaded
 from gateway.exchange import Headers, Reply
 from gateway.routing.place import find_mount
 from gateway.table import Model

@@ -20,20 +20,14 @@ from typing import Any, Final
 
 from gateway.dataplane import retry
 from gateway.dataplane.balance import least_request
+from gateway.dataplane.connection import Answer
 from gateway.dataplane.credential import Credential
 from gateway.dataplane.ejection import Ejection, Failure, Health, may_eject
+from gateway.dataplane.failures import UpstreamConnectFailed, UpstreamError, UpstreamOverloaded
+from gateway.dataplane.limits import PoolLimits, Timeouts
 from gateway.dataplane.request import Request, line
 from gateway.dataplane.upload import Upload
-from gateway.dataplane.upstream import (
-    Answer,
-    Endpoint,
-    Pool,
-    PoolLimits,
-    Timeouts,
-    UpstreamConnectFailed,
-    UpstreamError,
-    UpstreamOverloaded,
-)
+from gateway.dataplane.upstream import Endpoint, Pool
 from gateway.errors import Refusal
 from gateway.exchange import Reply
 from gateway.table import Model, Version
@@ -53,6 +47,7 @@ class Statistics:
     ejected_failure: int = 0
     kept: int = 0  # failed often enough to be ejected, but too many are out or it is the last
     panics: int = 0
+    tls_refused: int = 0  # new files that did not fit: those of before are used
 
     def take(self) -> dict[str, int]:
         """What is not zero, and begin anew."""
@@ -99,9 +94,10 @@ class Remote:
         timeouts = _times(model.timeouts)
         tls = version.tls
         self._watched = Watched(tls.values()) if tls is not None else None
-        self._tls_error = ""
+        self._tls_wrong = ""
         self.credential = Credential(version.auth) if version.auth is not None else None
         context = self._tls_context()
+        self._tls_error = self._tls_wrong  # without a first context no exchange can be sent
         self.servers = tuple(
             Server(Pool(Endpoint.of(url), limits, timeouts, context), model)
             for url in version.endpoints
@@ -113,16 +109,19 @@ class Remote:
         return lambda error: self._failed(server, error)
 
     def _tls_context(self) -> ssl.SSLContext | None:
-        """None: the default one. Files that do not fit fail each exchange that needs them."""
+        """None: the default one, or the files do not fit, which is told once for each wrong."""
         if self.version.tls is None:
             return None
         try:
             context = client_context(self.version.tls)
         except OSError as error:
-            log.error("%s/%s: tls: %s", self.model.name, self.version.name, error)
-            self._tls_error = f"tls: {error}"
+            wrong = f"tls: {error}"
+            if wrong != self._tls_wrong:
+                self.statistics.tls_refused += 1
+                log.error("%s/%s: %s", self.model.name, self.version.name, wrong)
+            self._tls_wrong = wrong
             return None
-        self._tls_error = ""
+        self._tls_wrong = ""
         return context
 
     # One exchange.
@@ -272,6 +271,7 @@ class Remote:
         now = self.loop.time()
         if self._watched is not None and self._watched.changed():
             if (context := self._tls_context()) is not None:
+                self._tls_error = ""
                 for server in self.servers:
                     server.pool.use_tls(context)
             else:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
-import re
 import socket
 import struct
 import sys
@@ -33,26 +32,16 @@ import httptools
 
 from gateway.dataplane.heads import KnownHead, find_known, remember
 from gateway.dataplane.limits import ClientLimits
-from gateway.dataplane.response import CONTROLS
+from gateway.dataplane.strictness import FRAMING, find_wrong
 from gateway.dataplane.turn import STATUS_LINES, Turn
 from gateway.errors import CODES
-from gateway.exchange import Headers
 from gateway.protocol import v2
 
 PIPELINE_MAX: Final = 128  # requests that wait behind the one under way
 WRITE_PROGRESS_BYTES: Final = 64 * 1024  # what a client has to take in `clients.write`
 LINGER_S: Final = 2.0  # how long what a refused client still sends is read and forgotten
 RESET: Final = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-HOST_NOT: Final = re.compile(rb"[ \t,;/\\@?#<>\"']")
-FRAMING: Final = (b"content-length", b"transfer-encoding")
-DISGUISED: Final = frozenset((*FRAMING, b"host", b"connection", b"authorization"))
 log = logging.getLogger("headworks.server")
-
-
-def _is_disguised(name: bytes) -> bool:
-    """Some servers read underscores in names as dashes."""
-    read = name.replace(b"_", b"-")
-    return read in DISGUISED or read.startswith(b"x-headworks-")
 
 
 @lru_cache(maxsize=64)
@@ -60,29 +49,6 @@ def _split(url: bytes) -> tuple[str, str]:
     """Path and query of a request's target, raw."""
     parts = httptools.parse_url(url)
     return parts.path.decode("latin-1"), (parts.query or b"").decode("latin-1")
-
-
-def _find_wrong(headers: Headers, first: dict[bytes, bytes], version: str) -> str | None:
-    """What no request of ours has, in words: a name in disguise, a control character, a coding of
-    the message other than chunks, not exactly one host. Each is looked for in all headers."""
-    if b"".join(first).find(b"_") >= 0:
-        for name in first:
-            if b"_" in name and _is_disguised(name):
-                return f"header {name.decode('latin-1')[:80]!r} is not taken"
-    several = len(first) != len(headers)
-    values = b"".join([value for _, value in headers] if several else first.values())
-    if len(values.translate(None, CONTROLS)) != len(values):
-        name = next(n for n, value in headers if value.translate(None, CONTROLS) != value)
-        return f"header {name.decode('latin-1')[:80]!r} is not taken"
-    if b"transfer-encoding" in first:
-        codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
-        if codings != [b"chunked"] or version == "1.0":
-            return "transfer-encoding: nothing but chunked is taken"
-    host = first.get(b"host")
-    several = several and [name for name, _ in headers].count(b"host") > 1
-    if (host is None and version != "1.0") or several or (host and HOST_NOT.search(host)):
-        return "host: exactly one name is wanted"
-    return None
 
 
 class Protocol(asyncio.Protocol):
@@ -245,7 +211,7 @@ class Protocol(asyncio.Protocol):
             self.refuse("headers_too_large", f"more than {limits.headers} headers")
         elif self._read_bytes > limits.head_bytes and self._measure() > limits.head_bytes:
             self._refuse_size()
-        elif (wrong := _find_wrong(headers, first, version)) is not None:
+        elif (wrong := find_wrong(self._url, headers, first, version)) is not None:
             self.refuse("bad_request", wrong)
         elif len(self.waiting) >= PIPELINE_MAX:
             self.refuse("bad_request", f"more than {PIPELINE_MAX} requests wait for an answer")
@@ -485,7 +451,10 @@ class Protocol(asyncio.Protocol):
             self._give_up()
 
     def _flush_late(self) -> None:
-        self._give_up()
+        if self._untaken():
+            self._give_up()
+        else:  # the client has its answer, it only does not close
+            self.transport.abort()
 
     def _give_up(self) -> None:
         if self.turn is not None:

@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.dataplane.account import Account
+from gateway.dataplane.connection import Answer
 from gateway.dataplane.departure import Departure
+from gateway.dataplane.failures import UpstreamError
 from gateway.dataplane.response import LINES, media_type
 from gateway.dataplane.turn import Turn
 from gateway.dataplane.upload import Tally
-from gateway.dataplane.upstream import Answer, UpstreamError
 from gateway.errors import JournalUnavailable, Refusal
 from gateway.exchange import Headers
 from gateway.protocol import openai

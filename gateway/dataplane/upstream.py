@@ -24,11 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.dataplane.connection import (
-    Answer,
-    Connection,
-    Pieces,
-)
+from gateway.dataplane.connection import Answer, Connection, Pieces
 from gateway.dataplane.failures import (
     UpstreamConnectFailed,
     UpstreamError,
@@ -39,21 +35,6 @@ from gateway.dataplane.failures import (
 )
 from gateway.dataplane.limits import PoolLimits, Timeouts
 from gateway.dataplane.request import request_head
-
-__all__ = [
-    "Answer",
-    "Endpoint",
-    "Pool",
-    "PoolLimits",
-    "PoolStats",
-    "Timeouts",
-    "UpstreamConnectFailed",
-    "UpstreamError",
-    "UpstreamOverloaded",
-    "UpstreamProtocolError",
-    "UpstreamReset",
-    "UpstreamTimeout",
-]
 
 FOLLOW_AGAIN_S: Final = 1.0  # after a look-up that failed
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import math
-import os
 import resource
 import signal
 import socket
@@ -168,7 +167,14 @@ class Worker:
                 timeout_graceful_shutdown=math.ceil(self.settings.drain.at_most) + 3,
             ),
             self.settings.tls,
+            self._judge_certificate,
         )
+
+    def _judge_certificate(self, wrong: str | None) -> None:
+        """We go on with the one we have, so readiness stays; somebody has to see to it."""
+        if wrong is not None:
+            self.metrics.count("headworks_certificates_refused")
+        self._say("certificate", wrong)
 
     def refused(self, code: str) -> None:
         """Bytes that were no request: counted, and recorded with the other strangers'."""
@@ -396,6 +402,6 @@ def serve(settings: WorkerSettings, clock: SystemClock, descriptor: int) -> int:
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a descriptor
-    listening = socket.socket(fileno=os.dup(descriptor))
+    listening = socket.socket(fileno=descriptor)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Worker(settings, listening, clock).run())

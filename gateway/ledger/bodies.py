@@ -44,7 +44,8 @@ NUMBERS_MAX = 65_536
 FILES_OPEN_MAX = 16
 NONCE_BYTES = 12
 COUNT = struct.Struct("<I")
-ENTRY = struct.Struct("<QQII")
+ONE = struct.Struct("<IQ")
+ENTRY, TOLD = struct.Struct("<QQII"), struct.Struct("<QQI")
 ENTRIES = np.dtype(
     [("number", "<u8"), ("offset", "<u8"), ("length", "<u4"), ("checksum", "<u4")]
 )  # fmt: skip
@@ -64,7 +65,7 @@ class Damaged(ValueError):
     reason = "damaged"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """Where a blob is: `file` without its ending, as `mortgage/2026-11-23`."""
 
@@ -111,7 +112,7 @@ def body_files(state: Path) -> list[str]:
 
 def encode_entry(number: int, offset: int, length: int) -> bytes:
     """An entry of an index."""
-    told = struct.pack("<QQI", number, offset, length)
+    told = TOLD.pack(number, offset, length)
     return told + crc32(told).to_bytes(4, "little")
 
 
@@ -165,7 +166,7 @@ class Bodies:
         nonce = os.urandom(NONCE_BYTES)
         packed = self._compressor.compress(parts)
         sealed = AESGCM(secret).encrypt(nonce, packed, identity.encode())
-        head = struct.pack(f"<I{len(numbers)}Q", len(numbers), *numbers)
+        head = ONE.pack(1, *numbers) if len(numbers) == 1 else _head(numbers)
         blob = b"".join((head, nonce, sealed))
         offset = written.size
         written.blobs.append(blob)
@@ -223,6 +224,10 @@ class Bodies:
     def close(self) -> None:
         while self._days:
             self._close(self._days.popitem()[1])
+
+
+def _head(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f"<I{len(numbers)}Q", len(numbers), *numbers)
 
 
 def _write(descriptor: int, data: bytes, offset: int, file: str) -> None:

@@ -86,8 +86,13 @@ def locate_call(table: Table, path: str) -> Place:
 
 
 def check_method(place: Place, method: str) -> None:
-    if place.method is not None and method != place.method:
+    if method == place.method:
+        return
+    if place.method is not None:
         raise Refusal("method_not_allowed", f"{method} is not taken here; {place.method} is")
+    if method == "TRACE":
+        # Its answer is the request as the upstream got it, with the credential of `auth:`.
+        raise Refusal("method_not_allowed", "TRACE is taken nowhere")
 
 
 def find_model(place: Place, body: bytes = b"") -> tuple[Model | None, str | None]:

@@ -176,7 +176,8 @@ class Sealer:
                 break
             chain.append((document["number"], revision, document))
             revision = document["parent"]
-        for number, digest, document in reversed(chain):
+        chain.reverse()
+        for number, digest, document in chain:
             told = {key: document[key] for key in ("author", "reason", "created", "parent")}
             told["origin"] = document.get("origin", "file")
             record = orjson.dumps({"id": digest, **told}, option=orjson.OPT_SORT_KEYS)

@@ -28,7 +28,8 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "headworks_endpoint_events": (
         "Of upstreams: retries, retries_denied by the budget, endpoints ejected_status and"
-        " ejected_failure, kept since too many are out, panics (all are tried).",
+        " ejected_failure, kept since too many are out, panics (all are tried), tls_refused (new"
+        " files do not fit, those of before are used).",
         ("model", "version", "event"),
     ),
     "headworks_shadow_dropped": ("Copies that were not sent.", ("model", "reason")),
@@ -47,6 +48,11 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "headworks_journal_withheld": ("Records told withheld: the commit came too late.", ()),
     "headworks_journal_receipts": ("Receipts given.", ()),
     "headworks_journal_signatures": ("Signatures made for receipts, one a commit.", ()),
+    "headworks_certificates_refused": (
+        "Times that new files of the data port's certificate did not fit: it goes on with those of"
+        " before.",
+        (),
+    ),
     "headworks_table_rejected": ("Revisions that a worker could not load.", ()),
     "headworks_sealed": ("Records sealed into the ledger.", ("kind",)),
     "headworks_comparisons": (

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from gateway.dataplane.upstream import Endpoint, Pool, PoolLimits, Timeouts
+from gateway.dataplane.limits import PoolLimits, Timeouts
+from gateway.dataplane.upstream import Endpoint, Pool
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 Run = Callable[[Coroutine[None, None, None]], None]

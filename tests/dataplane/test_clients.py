@@ -12,6 +12,7 @@ from clients import chunked, deaf, drip, flood, reset
 from origins import Line, Origin, answering, echo, origin, silent
 from world import INFER, LOCAL, World, applicants, remote, request, running, soon, until
 
+from gateway.dataplane import server
 from gateway.dataplane.limits import Load
 from gateway.settings import Overload
 
@@ -51,6 +52,23 @@ def test_one_host_and_no_disguise(world: World, lines: bytes) -> None:
         reply = await soon(client.answer())
         assert (reply.status, reply.error) == (400, "bad_request")
         assert await client.ended()
+
+    world.run(story())
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [(b"http://b/-/live", 400), (b"http://a:80/-/live", 400), (b"HTTP://u@a/-/live", 400),
+     (b"http://A/-/live", 200), (b"HTTP://a/-/live?x=http://b", 200), (b"/-/live?http://b", 200)],
+)  # fmt: skip
+def test_a_target_names_no_other_host(world: World, target: bytes, status: int) -> None:
+    """Where target and header name two hosts, another server would have believed the other one."""
+
+    async def story() -> None:
+        client = await world.connect()
+        await client.say(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await soon(client.answer())).status == status
+        client.leave()
 
     world.run(story())
 
@@ -185,6 +203,26 @@ def test_a_slow_reader_gets_it_all(world: World, limited: Any) -> None:
             assert len(got) >= size
             client.close()
             await until(world.idle)
+
+    world.run(story())
+
+
+def test_who_stays_after_a_refusal_was_not_slow(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its answer and only does not close: let go after a while, counted as refused alone."""
+
+    async def story() -> None:
+        monkeypatch.setattr(server, "LINGER_S", 0.1)
+        before = world.count("headworks_refusals", code="client_too_slow")
+        client = await world.connect()
+        await client.say(b"no request\r\n\r\n")
+        reply = await soon(client.answer())
+        assert (reply.status, reply.error) == (400, "bad_request")
+        own = client.writer.get_extra_info("sockname")
+        peers = world.worker.server.server_state.connections
+        await until(lambda: all(each.transport.get_extra_info("peername") != own for each in peers))
+        assert world.count("headworks_refusals", code="client_too_slow") == before
 
     world.run(story())
 
@@ -353,11 +391,13 @@ def test_a_client_that_leaves_is_recorded(world: World, leave: Any, policy: str)
 
 
 def test_half_a_body_and_gone(world: World) -> None:
-    """Nothing is sent to the version; the record says 499."""
+    """Nothing is sent to the version; the record says 499, and the leaving is counted."""
 
     async def story() -> None:
         async with origin(echo) as seen:
             await world.serve(remote(seen.url))
+            left = {"model": "mortgage", "code": "client_gone", "policy": "drain"}
+            before = world.count("headworks_clients_left", **left)
             client = await world.connect()
             await client.say(request(b"x" * 1000)[:-10])
             await until(lambda: world.worker.handler.in_flight == 1)
@@ -365,6 +405,7 @@ def test_half_a_body_and_gone(world: World) -> None:
             await until(world.idle)
             assert seen.requests == []
             await world.record(lambda told: told.header.get("error") == "client_gone")
+            assert world.count("headworks_clients_left", **left) == before + 1
 
     world.run(story())
 

@@ -23,15 +23,14 @@ from origins import (
     stalling,
 )
 
-from gateway.dataplane.connection import BUFFER_BYTES
-from gateway.dataplane.upstream import (
-    Answer,
-    Pool,
+from gateway.dataplane.connection import BUFFER_BYTES, Answer
+from gateway.dataplane.failures import (
     UpstreamError,
     UpstreamProtocolError,
     UpstreamReset,
     UpstreamTimeout,
 )
+from gateway.dataplane.upstream import Pool
 
 CHUNKS = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n3\r\n...\r\n0\r\nT: t\r\n\r\n"

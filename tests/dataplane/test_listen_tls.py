@@ -13,6 +13,7 @@ from world import MODELS, Client, World, applicants, config, request, running, s
 
 from gateway import asgi
 from gateway.check import check
+from gateway.trouble import Trouble
 
 
 def trusting(authority: Path, own: Path | None = None) -> ssl.SSLContext:
@@ -46,6 +47,11 @@ def test_the_port_speaks_tls_and_follows_its_files(
         file.write_bytes(old.read_bytes())
     tls: dict[str, str | None] = {"cert": str(shown), "key": str(key), "client_ca": None}
     with running(tmp_path, tls=tls) as world:
+        (world.state / "run").mkdir()
+        trouble = Trouble(world.state, "worker-0")
+
+        def refused() -> float:
+            return world.count("headworks_certificates_refused")
 
         async def story() -> None:
             assert await soon(ask(world, trusting(old))) == 200
@@ -64,6 +70,8 @@ def test_the_port_speaks_tls_and_follows_its_files(
             key.write_bytes(half[0])  # the key is another one's now
             await asyncio.sleep(0.3)
             assert await soon(ask(world, trusting(old))) == 200
+            assert "is not taken" in (trouble.read() or "")  # status is red, readiness is not asked
+            assert refused() == 1  # told once, however often we look
             shown.write_bytes(new.read_bytes())
 
             async def follows() -> bool:
@@ -75,6 +83,7 @@ def test_the_port_speaks_tls_and_follows_its_files(
             async with asyncio.timeout(5):
                 while not await follows():
                     await asyncio.sleep(0.02)
+            assert (trouble.read(), refused()) == (None, 1)
             await kept.say(request(applicants()))
             assert (await kept.answer()).status == 200
             kept.leave()
@@ -100,7 +109,8 @@ def test_clients_may_have_to_show_a_certificate(tmp_path: Path) -> None:
 
 
 def test_an_upstream_is_verified_and_sees_our_certificate(tmp_path: Path) -> None:
-    """Its authority is the declared one: without it no request, with a new file it goes."""
+    """Its authority is the declared one: without it no request, with a new file it goes; one that
+    cannot be read changes nothing and is told once."""
     own, mate, other = (certify(tmp_path / f"{name}.pem") for name in ("own", "mate", "other"))
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(own)
@@ -132,6 +142,17 @@ def test_an_upstream_is_verified_and_sees_our_certificate(tmp_path: Path) -> Non
                 async with asyncio.timeout(5):
                     while not await follows():
                         await asyncio.sleep(0.02)
+                authority.write_text("no certificate")
+
+                def told() -> float:
+                    named = {"model": "mortgage", "version": "v1", "event": "tls_refused"}
+                    return world.count("headworks_endpoint_events", **named)
+
+                await until(lambda: told() == 1)
+                await asyncio.sleep(0.1)
+                assert (await soon(world.ask(b"hi"))).body == b"hi"
+                world.worker._tell_numbers()
+                assert told() == 1
                 await until(world.idle)
 
         world.run(story())

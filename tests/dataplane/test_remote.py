@@ -285,7 +285,7 @@ def test_a_credential_comes_by_reference(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a file, followed when it changes, or a variable; the caller's own never gets through,
-    and ours is in no record."""
+    ours is in no record, and no upstream is asked to say what it got."""
 
     async def story() -> None:
         secret = tmp_path / "token"
@@ -313,6 +313,10 @@ def test_a_credential_comes_by_reference(
             await world.ask(b"hi", headers=(b"x-api-key: callers-own",))
             assert seen.requests[-1].header(b"x-api-key") == b"from-env"
             asked = len(seen.requests)
+            raw = "protocol: raw\npath: /any\nmapping: {predict: /do}"
+            await world.serve(served(seen.url, version=auth, more=raw))
+            traced = await world.ask(target=b"/any/thing", method=b"TRACE")
+            assert (traced.status, traced.error) == (405, "method_not_allowed")
             await world.serve(served(seen.url, version=", auth: {from: 'env:HEADWORKS_NOT_SET'}"))
             reply = await world.ask(b"hi")
             assert (reply.status, reply.error) == (503, "upstream_credentials")

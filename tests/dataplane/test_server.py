@@ -76,6 +76,8 @@ BAD = {
     "another protocol": b"GET / FTP/1.1\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a version that is not ours": b"GET / HTTP/2.0\r\nhost: a\r\n\r\n",
+    "a version of long ago": b"GET / HTTP/0.9\r\nhost: a\r\n\r\n",
     "a tunnel": b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n\r\n",
 }
 

@@ -28,17 +28,15 @@ from origins import (
     silent,
 )
 
-from gateway.dataplane.request import request_head
-from gateway.dataplane.upstream import (
-    Endpoint,
-    Pool,
-    PoolLimits,
-    Timeouts,
+from gateway.dataplane.failures import (
     UpstreamConnectFailed,
     UpstreamOverloaded,
     UpstreamReset,
     UpstreamTimeout,
 )
+from gateway.dataplane.limits import PoolLimits, Timeouts
+from gateway.dataplane.request import request_head
+from gateway.dataplane.upstream import Endpoint, Pool
 
 
 @pytest.fixture(params=LOOPS)

@@ -8,7 +8,9 @@ import functools
 import pytest
 from origins import LOOPS, Line, Origin, Run, ask, origin, pool_for, run_in
 
-from gateway.dataplane.upstream import Pool, PoolLimits, UpstreamError
+from gateway.dataplane.failures import UpstreamError
+from gateway.dataplane.limits import PoolLimits
+from gateway.dataplane.upstream import Pool
 
 
 @pytest.fixture(params=LOOPS)

@@ -11,14 +11,9 @@ import pytest
 from certificates import certify
 from origins import LOOPS, Line, Origin, Run, ask, echo, origin, run_in
 
-from gateway.dataplane.upstream import (
-    Endpoint,
-    Pool,
-    PoolLimits,
-    Timeouts,
-    UpstreamConnectFailed,
-    UpstreamReset,
-)
+from gateway.dataplane.failures import UpstreamConnectFailed, UpstreamReset
+from gateway.dataplane.limits import PoolLimits, Timeouts
+from gateway.dataplane.upstream import Endpoint, Pool
 
 
 @pytest.fixture(params=LOOPS)

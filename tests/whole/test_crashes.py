@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections import Counter
 
@@ -132,9 +133,21 @@ def test_a_stopped_governor_or_analyst_does_not_touch_answers(make_gateway, role
 
 
 def test_a_stopped_gateway_drains_and_leaves_nothing_behind(make_gateway):
-    """SIGTERM under load: answers under way are given, all children end, exit code 0."""
+    """SIGTERM under load: answers under way are given, who comes later is refused and does not
+    wait, all children end, exit code 0."""
     gateway = make_gateway().start()
     clients = Clients(gateway)
+    host, _, port = gateway.data.partition(":")
+    under_way = socket.create_connection((host, int(port)))
+    head = b"POST /v2/models/mortgage/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n"
+    under_way.sendall(head + b"authorization: Bearer demo-key\r\n\r\n")  # it waits for a body
+
+    def is_refused() -> bool:
+        try:
+            socket.create_connection((host, int(port))).close()
+        except ConnectionRefusedError:
+            return True
+        return False
 
     async def both():
         sending = asyncio.get_running_loop().create_task(clients.run(20))
@@ -145,6 +158,12 @@ def test_a_stopped_gateway_drains_and_leaves_nothing_behind(make_gateway):
         await sending
 
     asyncio.run(both())
+    until = time.monotonic() + 20
+    while not is_refused() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert is_refused()
+    assert gateway.process.poll() is None
+    under_way.close()
 
     assert gateway.process.wait(60) == 0
     assert [gateway.process.pid] == gateway.pids()
