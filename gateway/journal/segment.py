@@ -155,7 +155,7 @@ def read_frames(data: bytes | memoryview, offset: int, seed: int, base: int = 0)
 def commits_behind(data: bytes | memoryview, offset: int, salt: int) -> Iterator[tuple[int, int]]:
     """(offset in `data`, durable_upto) of every commit marker at or behind `offset`.
 
-    Markers are found by their own checksum, whatever lies between.
+    Markers are found by their own checksum, whatever lies between; what `data` cuts off is none.
     """
     view = bytes(data)
     pattern = struct.pack("<BBHI", Kind.COMMIT, FORMAT, 0, 0)
@@ -163,7 +163,8 @@ def commits_behind(data: bytes | memoryview, offset: int, salt: int) -> Iterator
     at = view.find(pattern, offset)
     while at >= 0:
         start = at - 8
-        if start >= offset and start % 8 == 0 and view[start : start + 4] == length:
+        whole = at + 20 <= len(view)
+        if whole and start >= offset and start % 8 == 0 and view[start : start + 4] == length:
             (durable_upto,) = struct.unpack_from("<Q", view, at + 8)
             if view[at + 16 : at + 20] == _commit_check(durable_upto, salt):
                 yield start, durable_upto

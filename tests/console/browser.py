@@ -65,7 +65,10 @@ class Browser:
     def _next(self) -> dict:
         until = time.monotonic() + PATIENCE_S
         while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._read], [], [], max(0, until - time.monotonic()))
+            # Not `select`, which takes no descriptor above 1023: this process ran many tests.
+            waiting = select.poll()
+            waiting.register(self._read, select.POLLIN)
+            ready = waiting.poll(1000 * max(0.0, until - time.monotonic()))
             if not ready:
                 raise TimeoutError("chromium is silent")
             piece = os.read(self._read, 1 << 16)

@@ -9,6 +9,7 @@ from gateway.journal.damage import Gap
 from gateway.journal.directory import Garbled, JournalFolder
 from gateway.journal.reader import Entry, JournalReader
 from gateway.journal.repair import accept_loss, describe
+from gateway.journal.segment import commits_behind, encode_commit
 
 
 async def written(tmp_path, count=220, **options):
@@ -38,6 +39,16 @@ def close(tmp_path, **options):
         return journal.folder
 
     return asyncio.run(main())
+
+
+def test_a_commit_marker_that_a_window_cuts_off_is_left_to_the_next_window():
+    """Damage is looked behind window by window, whose ends come anywhere in a marker."""
+    marker, _ = encode_commit(7, salt=3, seed=5)
+    data = bytes(16) + marker
+    assert list(commits_behind(data, 8, 3)) == [(16, 7)]
+    needed = 16 + 8 + 20
+    for end in range(len(data)):
+        assert list(commits_behind(data[:end], 8, 3)) == ([(16, 7)] if end >= needed else []), end
 
 
 @pytest.mark.parametrize("offset", [10, 2000, 8000])
