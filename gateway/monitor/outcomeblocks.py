@@ -93,7 +93,7 @@ class OutcomeBlocks:
         changed = set()
         for version, arm, _, key, group, favourable, good, count, score in counts:
             name = f"{model}/{version}/{arm}"
-            if not self._enter(name, at):
+            if not self.room.admit(self._series, name, at):
                 continue
             series = self._series.setdefault(name, Series({"number": self.room.number}))
             series.add((key, group, favourable, good), count, score)
@@ -108,18 +108,8 @@ class OutcomeBlocks:
                 for found in series.judge(version, arm):
                     yield from sightings(model, found, f"{name}/labels/{number}", at)
 
-    def _enter(self, name: str, at: int) -> bool:
-        entered, idlest = self.room.enter(name, at)
-        if idlest is not None:
-            self.room.leave(self._series.pop(idlest).number)
-        return entered
-
     def to_json(self) -> dict[str, Any]:
-        told = {
-            name: series.to_json() | {"seen": self.room.seen(name)}
-            for name, series in self._series.items()
-        }
-        return told | self.room.to_json()
+        return self.room.kept(self._series)
 
 
 def sightings(model: str, found: KeyOutcomes, window: str, at: int) -> Iterator[Sighting]:

@@ -248,7 +248,7 @@ class Pairs:
         """A shadow's leaf; `groups` one for all rows, or one a row."""
         record, comparison, decisions = leaf["record"], leaf["comparison"], leaf["decisions"]
         name = f"{record['model']}/{record['version']}/{comparison['of']['version']}"
-        if not keys or not self._enter(name, record["at"]):
+        if not keys or not self.room.admit(self._pairs, name, record["at"]):
             return
         pair = self._pairs.setdefault(name, Pair({"number": self.room.number}))
         for row, (decision, flipped) in enumerate(
@@ -260,12 +260,6 @@ class Pairs:
             place = (1 if adverse else 2) if flipped else (3 if adverse else 0)
             told = groups[row if len(groups) > 1 else 0] if groups else {}
             pair.add(told, keys, place, record["at"])
-
-    def _enter(self, name: str, at: int) -> bool:
-        entered, idlest = self.room.enter(name, at)
-        if idlest is not None:
-            self.room.leave(self._pairs.pop(idlest).number)
-        return entered
 
     def due(self, at: int) -> Iterator[PairReport]:
         """What is to be said now; `at` (ns): the time of the leaf that was taken."""
@@ -280,11 +274,7 @@ class Pairs:
                 )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        told = {
-            name: pair.to_json() | {"seen": self.room.seen(name)}
-            for name, pair in self._pairs.items()
-        }
-        return told | self.room.to_json()
+        return self.room.kept(self._pairs)
 
 
 def sightings(report: PairReport) -> list[Sighting]:

@@ -46,6 +46,13 @@ class Room:
         self._seen[name] = at
         return True, idlest
 
+    def admit(self, series: dict[str, Any], name: str, at: int) -> bool:
+        """`enter`; whichever goes is taken out of `series`, which have a `number` each."""
+        entered, idlest = self.enter(name, at)
+        if idlest is not None:
+            self.leave(series.pop(idlest).number)
+        return entered
+
     def has(self, name: str) -> bool:
         """Whether a series has a place, or one is free for it."""
         return name in self._seen or len(self._seen) < self._most
@@ -66,3 +73,8 @@ class Room:
     def to_json(self) -> dict[str, int]:
         """To be kept beside the series."""
         return {LET_GO: self.number} if self.number else {}
+
+    def kept(self, series: Mapping[str, Any]) -> dict[str, Any]:
+        """`series`, each with when it was seen, as a room that begins again wants them told."""
+        told = {name: one.to_json() | {"seen": self.seen(name)} for name, one in series.items()}
+        return told | self.to_json()
