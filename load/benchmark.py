@@ -14,7 +14,7 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +22,7 @@ from typing import Any
 
 from gateway import FORM
 from gateway.compiled import SWITCH
-from load import headworks, instructions, peers
-from load.hotspots import Recording
+from load import headworks, hotspots, instructions, machinecode, peers
 from load.page import write as write_page
 from load.processes import Running, free_ports
 from load.results import Results, commit, machine, read
@@ -138,6 +137,7 @@ class Field:
                 self.contenders[name] = Contender(
                     name, title, running, data, paths, {"authorization": f"Bearer {KEY}"}, True,
                     ("governor", "analyst") if name == ALONE else (),
+                    f"http://127.0.0.1:{admin}/metrics",
                 )  # fmt: skip
         running.wait_until_ready(f"http://127.0.0.1:{data}/-/ready", PATIENCE_S)
         running.freeze()
@@ -150,6 +150,7 @@ class Run:
         self.field, self.bench, self.size, self.only = field, bench, size, only
         self.samples: list[Sample] = []
         self.unfit: set[tuple[str, str]] = set()
+        self.silent: set[tuple[str, str, int]] = set()
 
     def awake(self, contender: Contender) -> ExitStack:
         """The contender thawed, and frozen again at the end."""
@@ -202,7 +203,8 @@ class Run:
                 )
                 break
             for contender in self.takers(plan.scenario, turn):
-                self._one(contender, plan)
+                if (contender.name, plan.scenario, plan.concurrency) not in self.silent:
+                    self._one(contender, plan)
             if plan.scenario == MAIN and plan.concurrency == self.size.concurrency[-1]:
                 self._half(plan.round, turn)
 
@@ -220,17 +222,37 @@ class Run:
                 for one in (self.field.contenders["direct"], contender):
                     self._one(one, Plan(MAIN, 64, self.size.half, number, round(rate, 1)))
 
-    def hotspots(self, cache: Path) -> dict[str, Any]:
-        """By scenario; {} where py-spy is not installed or may not look."""
+    def stages(self, cache: Path) -> dict[str, Any]:
+        """py-spy's, by scenario: of the sources, where those run beside their compiled form. {}
+        where py-spy is not installed or may not look."""
+        ours = self.field.contenders.get("source", self.field.contenders["headworks"])
+
+        def begin(seconds: float) -> hotspots.Recording:
+            return hotspots.Recording(cache, self.bench.folder, ours.server.root, seconds)
+
+        return self._recorded(ours, begin) if (cache / "py-spy").exists() else {}
+
+    def machine_code(self) -> dict[str, Any]:
+        """perf's, by scenario. {} where perf is not installed or may not look."""
+        ours = self.field.contenders["headworks"]
+
+        def begin(seconds: float) -> machinecode.Recording:
+            return machinecode.Recording(self.bench.folder, ours.server.root, seconds)
+
+        return self._recorded(ours, begin)
+
+    def _recorded(
+        self, ours: Contender, begin: Callable[[float], hotspots.Recording | machinecode.Recording]
+    ) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        ours, seconds = self.field.contenders["headworks"], 2 * self.size.main
+        seconds = 2 * self.size.main
         for name in (MAIN, "onnx"):
-            if not (cache / "py-spy").exists() or ours not in self.takers(name, 0):
+            if ours not in self.takers(name, 0):
                 continue
             with self.awake(ours):
-                recording = Recording(cache, self.bench.folder, ours.server.root, seconds)
-                self.bench.run(ours, SCENARIOS[name], Plan(name, 32, seconds + 1))
                 try:
+                    recording = begin(seconds)
+                    self.bench.run(ours, SCENARIOS[name], Plan(name, 32, seconds + 1))
                     found[name] = asdict(recording.read())
                 except (RuntimeError, ValueError) as reason:
                     self.field.skipped["Hot spots"] = str(reason)
@@ -240,6 +262,8 @@ class Run:
         with self.awake(contender):
             sample = self.bench.run(contender, SCENARIOS[plan.scenario], plan)
         self.samples.append(sample)
+        if not sample.requests:  # what it has been asked would spoil its next cells too
+            self.silent.add((contender.name, plan.scenario, plan.concurrency))
         p99 = sample.latency.p99 / 1000 if sample.latency else float("nan")
         say(
             f"  round {plan.round + 1}  {plan.scenario:9} x{plan.concurrency:<3} "
@@ -281,7 +305,8 @@ def run_rounds(chosen: argparse.Namespace, only: tuple[str, ...], results: Resul
         run = Run(field, Bench(folder, field.origin, shutil.which("wrk")), size, only)
         run.prepare()
         run.measure(begun + 60 * minutes)
-        results.hotspots = run.hotspots(chosen.cache)
+        results.hotspots = run.stages(chosen.cache)
+        results.machine_code = run.machine_code()
         results.versions, results.skipped = field.versions, field.skipped
         results.titles = {name: one.title for name, one in field.contenders.items()}
     results.samples = run.samples

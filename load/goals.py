@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from load.figures import Spread
+from load.figures import Spread, ratios
 from load.scenario import CONCURRENCY, SCENARIOS
 from load.tables import ALONE, AT, MAIN, Samples, cpu_path, number, per_second, ranged, share
 
@@ -52,6 +52,8 @@ def goals(samples: Samples) -> Iterator[Goal]:
             yield judge(f"requests/s, chat body, of {title}'s{how}", chat, least=least, unit=" ×")
     hop = samples.ratio(("headworks", "onnx"), ours, AT, cpu_path)
     yield judge("CPU, ONNX in the process, of our own HTTP hop", hop, most=1.0, unit=" ×")
+    yield judge("the same, of that hop and the server it leads to", _served(samples), most=1.0,
+                unit=" ×")  # fmt: skip
     for name, how in (("headworks", ""), (ALONE, ", workers alone")):
         for kind, most in (("p50", 0.5), ("p99", 2.0)):
             added = samples.added(name, kind)
@@ -64,3 +66,13 @@ def goals(samples: Samples) -> Iterator[Goal]:
         worker = samples.memory("headworks", scenarios).get("worker")
         size = Spread(worker, worker, worker) if worker else None
         yield judge(f"memory of a worker{words}", size, most=WORKER_MIB, unit=" MiB")
+
+
+def _served(samples: Samples) -> Spread | None:
+    """ONNX in the process by the same model behind a hop: the hop's CPU and MLServer's."""
+    inside, hop, there = (
+        samples.rounds(name, scenario, AT, cpu_path)
+        for name, scenario in (("headworks", "onnx"), ("headworks", MAIN), ("mlserver", "onnx"))
+    )
+    both = {number: hop[number] + there[number] for number in hop.keys() & there.keys()}
+    return ratios(inside, both)

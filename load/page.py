@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from load.tables import (
     AT,
     MAIN,
     Samples,
+    commit_ms,
     cpu_all,
     cpu_path,
     first_event,
     number,
+    per_commit,
     per_second,
     ranged,
     share,
@@ -51,6 +54,11 @@ METHOD = """## How it is measured
 * **Memory** is the proportional set size of the tree, the largest that was seen, at rest after a
   trial; a worker's alone is under *Roles*.
 * Load, origin and contender share the machine's cores, as the first line says."""
+
+MACHINE_CODE = f"""## Where a worker's time goes, by machine code
+
+perf's samples of the event loop's thread in the form that was measured, {AT} connections, nothing
+left out. What the runtime does is done for our functions and for the libraries' alike."""
 
 OURS = ("headworks", "bounded", "receipts", "source")
 
@@ -122,11 +130,14 @@ def added_table(results: Results, samples: Samples) -> str:
         rate = samples.rate(name)
         if name != "direct" and rate is not None:
             shares = [ranged(samples.added(name, p)) for p in ("p50", "p99", "p999")]
-            rows.append([results.titles.get(name, name), number(rate.median), *shares])
-    head = ("", "at requests/s", "p50 ms", "p99 ms", "p99.9 ms")
+            commits = [ranged(samples.at_half(name, what)) for what in (commit_ms, per_commit)]
+            rows.append([results.titles.get(name, name), number(rate.median), *shares, *commits])
+    head = ("", "at requests/s", "p50 ms", "p99 ms", "p99.9 ms", "a commit, ms", "answers a commit")
     return (
         "## Added latency at half of saturation\n\nOver direct at the same rate, "
-        f"{SCENARIOS[MAIN].title}, open loop.\n\n" + table(head, rows)
+        f"{SCENARIOS[MAIN].title}, open loop. An answer of a durable model waits for the commit "
+        "that is\nunder way when its record is made, and for its own: about one and a half.\n\n"
+        + table(head, rows)
     )
 
 
@@ -194,18 +205,38 @@ def instruction_table(counts: dict[str, Any]) -> str:
     return f"## Instructions\n\n{words}\n\n" + table(head, rows)
 
 
-def hotspot_table(hotspots: dict[str, Any]) -> str:
-    parts = ["## Where a worker's time goes\n\nSamples of the event loop's thread by py-spy, "
-             f"{AT} connections; a system call's time is its caller's."]  # fmt: skip
+def _percent(pairs: Sequence[Sequence[Any]]) -> list[list[str]]:
+    return [[str(name), f"{value:.1%}"] for name, value in pairs]
+
+
+def machine_table(recorded: dict[str, Any]) -> str:
+    parts = [MACHINE_CODE]
+    for scenario, found in recorded.items():
+        parts.append(
+            f"**{SCENARIOS[scenario].title}**: of {found['samples']:,} samples {found['own']:.1%} "
+            f"lie in compiled functions of ours, {found['interpreted']:.1%} in the interpreter's "
+            f"loop; the goal is less than 10 % for both.\n\n"
+            + table(("what the code is", "share"), _percent(found["places"]))
+            + "\n\n"
+            + table(("function (itself)", "share"),
+                    _percent([(f"`{name}`", value) for name, value in found["top"]]))
+        )  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def hotspot_table(hotspots: dict[str, Any], form: str) -> str:
+    parts = [
+        "## Where a worker's time goes, by stage\n\nSamples of the event loop's thread by "
+        f"py-spy, {form}, {AT} connections;\na system call's time is its caller's."
+    ]
     for scenario, found in hotspots.items():
-        stages = [[words, f"{value:.1%}"] for words, value in found["stages"]]
-        top = [[f"`{frame}`", f"{value:.1%}"] for frame, value in found["top"]]
+        top = [(f"`{frame}`", value) for frame, value in found["top"]]
         parts.append(
             f"**{SCENARIOS[scenario].title}**: {found['own']:.0%} of {found['samples']:,} samples "
             "end in a Python function of ours.\n\n"
-            + table(("stage (inclusive)", "share"), stages)
+            + table(("stage (inclusive)", "share"), _percent(found["stages"]))
             + "\n\n"
-            + table(("function (itself)", "share"), top)
+            + table(("function (itself)", "share"), _percent(top))
         )
     return "\n\n".join(parts)
 
@@ -232,7 +263,10 @@ def page(results: Results, plot: str | None) -> str:
     parts += [added_table(results, samples)] if samples.rate("headworks") else []
     parts += [role_table(results, samples), origin_table(samples)]
     parts += [instruction_table(results.instructions)] if results.instructions else []
-    parts += [hotspot_table(results.hotspots)] if results.hotspots else []
+    parts += [machine_table(results.machine_code)] if results.machine_code else []
+    if results.hotspots:
+        form = "running from source" if "source" in results.titles else "as it runs"
+        parts.append(hotspot_table(results.hotspots, form))
     parts += [remarks(results, samples), METHOD]
     return "\n\n".join(parts) + "\n"
 

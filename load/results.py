@@ -15,7 +15,8 @@ from load.trial import ROOT, Sample, sample_of
 
 @dataclass(slots=True)
 class Results:
-    """`skipped`: what was left out, and why. `instructions`, `hotspots`: by scenario."""
+    """`skipped`: what was left out, and why. `instructions`, `hotspots` and `machine_code`: by
+    scenario."""
 
     command: str
     machine: dict[str, Any]
@@ -27,6 +28,7 @@ class Results:
     samples: list[Sample] = field(default_factory=list)
     instructions: dict[str, Any] = field(default_factory=dict)
     hotspots: dict[str, Any] = field(default_factory=dict)
+    machine_code: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     def write(self, path: Path) -> None:

@@ -104,8 +104,8 @@ def _all() -> Mapping[str, Scenario]:
         Scenario("json-16k", "v2 JSON, 16 KB", infer_path("tabular"), _tensor(16_384), outputs),
         Scenario("binary-1m", "v2 binary tensor, 1 MB", infer_path("tabular"), binary, outputs,
                  "application/octet-stream", (("inference-header-content-length", str(head)),)),
-        Scenario("sse", f"SSE, {CHUNKS} chunks", CHAT_PATH, _chat(True), b"[DONE]", stream=True),
         Scenario("chat", "OpenAI chat body", CHAT_PATH, _chat(False), b'"choices"'),
+        Scenario("sse", f"SSE, {CHUNKS} chunks", CHAT_PATH, _chat(True), b"[DONE]", stream=True),
         Scenario("onnx", "ONNX in the process", infer_path("mortgage"), _form(), outputs),
     )  # fmt: skip
     return {scenario.name: scenario for scenario in listed}

@@ -79,6 +79,12 @@ class Samples:
         values = [s.rate for s in self.all if s.contender == contender and s.rate]
         return spread(values) if values else None
 
+    def at_half(self, contender: str, figure: Figure) -> Spread | None:
+        """A figure of the open loop, over the rounds."""
+        asked = (s for s in self.all if s.contender == contender and s.rate)
+        values = [value for s in asked if (value := figure(s)) is not None]
+        return spread(values) if values else None
+
     def origin_busiest(self, scenario: str) -> float:
         """The largest share of a core that one process of the origin took behind a contender."""
         return max(
@@ -111,6 +117,14 @@ def cpu_all(sample: Sample) -> float | None:
 
 def per_second(sample: Sample) -> float | None:
     return sample.per_second
+
+
+def commit_ms(sample: Sample) -> float | None:
+    return 1e3 * sample.commit_s / sample.commits if sample.commits else None
+
+
+def per_commit(sample: Sample) -> float | None:
+    return sample.requests / sample.commits if sample.commits else None
 
 
 def share(name: str) -> Figure:

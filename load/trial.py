@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import httpx2
 
 from load import wrk
 from load.figures import Latency
@@ -27,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 QUIET_SHARE = 0.15
 """Of a core: below it, for two looks, what is left of a role's work is its idle polling."""
 LOOK_S, LOOKS = 0.25, 2
+COMMITS = ("headworks_journal_commits_total", "headworks_journal_commit_seconds_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Contender:
     settles: bool = False
     pauses: tuple[str, ...] = ()
     """Roles that stand still while the load lasts."""
+    metrics: str = ""
+    """Where the gateway tells its counters."""
 
     def request(self, scenario: Scenario) -> bytes:
         host = f"127.0.0.1:{self.port}"
@@ -76,6 +82,9 @@ class Sample:
     origin_busy: float
     settled_s: float = 0.0
     note: str = ""
+    commits: int = 0
+    commit_s: float = 0.0
+    """The journal's commits in this time, and how long they lasted together."""
 
     @property
     def per_second(self) -> float:
@@ -99,6 +108,17 @@ def sample_of(document: dict[str, object]) -> Sample:
         value = fields[name]
         fields[name] = Latency(**value) if isinstance(value, dict) else None
     return Sample(**fields)  # type: ignore[arg-type]
+
+
+def committed_by(url: str) -> list[float]:
+    """How many commits the workers' journals have made, and the seconds those lasted."""
+    if not url:
+        return [0.0, 0.0]
+    text = httpx2.get(url, timeout=10).text
+    return [
+        sum(float(each) for each in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+        for name in COMMITS
+    ]
 
 
 class Bench:
@@ -130,6 +150,7 @@ class Bench:
 
     def run(self, contender: Contender, scenario: Scenario, plan: Plan) -> Sample:
         root = contender.server.root
+        committed = committed_by(contender.metrics)
         origin_before = {p.number: p.cpu for p in tree(self.origin.root)}
         before, begun = cpu_by_role(root), time.monotonic()
         with paused(root, contender.pauses):
@@ -142,8 +163,10 @@ class Bench:
         busy = max(
             (p.cpu - origin_before.get(p.number, 0.0) for p in tree(self.origin.root)), default=0.0
         )
-        settled = self._settle(root) if contender.settles else 0.0
+        abandoned = outcome.errors and not outcome.requests
+        settled = self._settle(root) if contender.settles or abandoned else 0.0
         late = cpu_by_role(root) if contender.settles else after
+        committed = [a - b for a, b in zip(committed_by(contender.metrics), committed)]
         late["worker" if "worker" in after else "main"] = after.get("worker", after.get("main", 0))
         count = max(1, outcome.requests)
         cpu = {role: (late[role] - before.get(role, 0.0)) / count for role in late}
@@ -154,6 +177,7 @@ class Bench:
             contender.name, scenario.name, plan.concurrency, plan.round, plan.rate,
             outcome.requests, outcome.errors, outcome.seconds, cpu, resident(root),
             outcome.latency if outcome.requests else None, first, busy / 1e6 / wall, settled, note,
+            round(committed[0]), committed[1],
         )  # fmt: skip
 
     def _wrk(self, contender: Contender, scenario: Scenario, plan: Plan) -> wrk.Outcome:

@@ -26,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 from gateway.artifacts import Artifacts
 from gateway.catalog import queries
 from gateway.catalog.store import Catalog
-from gateway.clock import SystemClock
+from gateway.clock import SystemClock, isoformat
 from gateway.console import openapi
 from gateway.console.backtests import backtest, read_asked
 from gateway.console.decision import parts_of, show, split_id
@@ -37,6 +37,7 @@ from gateway.console.performance import SINCE_DAYS, performed
 from gateway.console.reproduce import reproduce
 from gateway.console.shadow import reported
 from gateway.console.tables import Tables
+from gateway.console.tempered import Tempered
 from gateway.console.windows import window
 from gateway.exchange import exchange_id
 from gateway.ledger.bodies import BodyReader
@@ -165,6 +166,7 @@ class Api:
         self._witnesses, self._rebuild = witnesses, rebuild
         self.governor = Governed(state / "run" / "governor.sock")
         self._backtesting = asyncio.Lock()
+        self.figures = Tempered(self.asked, SystemClock())
 
     async def decisions(self, request: Request) -> Response:
         try:
@@ -276,10 +278,13 @@ class Api:
         return answer(await asyncio.to_thread(self.monitored, name))
 
     def monitored(self, name: str) -> dict[str, Any]:
+        agreement, _ = self.figures.asked(queries.agreement, name)
+        counts, at = self.figures.asked(queries.counts, name)
         return {
             "model": name,
-            "counts": self.asked(queries.counts, name),
-            "agreement": self.asked(queries.agreement, name),
+            "counted_at": isoformat(at),
+            "counts": counts,
+            "agreement": agreement,
             "series": self.asked(queries.monitor, name),
             "pairs": self.asked(queries.pairs, name),
         }

@@ -485,6 +485,7 @@ def monitor_schemas() -> dict[str, Schema]:
         ),
         "Monitor": fields(
             model=TEXT,
+            counted_at=of("string", "When the counts were found, which are found anew at times."),
             counts=listed(count),
             agreement=listed(pair),
             series=listed(series),

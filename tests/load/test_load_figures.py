@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from load import headworks, hotspots, instructions, memory, wrk
+from load import headworks, hotspots, instructions, machinecode, memory, wrk
 from load.figures import Latency, Spread, latency, percentile, ratios, spread
 from load.goals import goals, judge
 from load.page import page, panels
@@ -99,6 +99,35 @@ def test_hot_spots_leave_waiting_threads_out():
     assert found.top[0] == ("f (orjson.py:1)", 0.75)
     with pytest.raises(ValueError, match="no sample"):
         hotspots.parse(lines[2:])
+
+
+def test_machine_code_is_told_by_what_it_is():
+    """Each sample falls under one place; ours are those of the compiled folder, whatever its path;
+    what is no sample's line is passed over."""
+    place = "/srv/gateway/__compiled__/gateway__mypyc.cpython-311-x86_64-linux-gnu.so"
+    uvloop = "/srv/.venv/lib/python3.11/site-packages/uvloop/loop.cpython-311-x86_64-linux-gnu.so"
+    lines = [
+        f"     7f8e171cf326 CPyDef_dataplane___handler___Handler____story ({place})",
+        f"     7f8e171cf326 CPyDef_dataplane___handler___Handler____story ({place})",
+        " ffffffff816e1f36 tcp_sendmsg_locked ([kernel.kallsyms])",
+        " 7f0000000000 _PyEval_EvalFrameDefault (/usr/local/lib/libpython3.11.so.1.0)",
+        " 7f0000000000 _PyObject_Malloc (/usr/bin/python3.11)",
+        " 7f0000000000 [unknown] ([vdso])",
+        " 7f0000000000 malloc (/usr/lib/x86_64-linux-gnu/libc.so.6)",
+        f" 7f0000000000 __pyx_f_6uvloop_4loop_write ({uvloop})",
+        "",
+        "# cpu-clock",
+    ]
+    found = machinecode.parse(lines)
+    places = {name.partition(":")[0]: share for name, share in found.places}
+    assert places == {
+        "our compiled functions": 2 / 8, "the kernel": 2 / 8, "the interpreter's loop": 1 / 8,
+        "Python's runtime": 1 / 8, "the C library": 1 / 8, "uvloop": 1 / 8,
+    }  # fmt: skip
+    assert (found.samples, found.own, found.interpreted) == (8, 0.25, 0.125)
+    assert found.top[0] == ("dataplane.handler.Handler._story (our compiled functions)", 0.25)
+    with pytest.raises(ValueError, match="no sample"):
+        machinecode.parse(lines[-2:])
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=lambda one: one.name)
