@@ -66,8 +66,8 @@ def whole(dice: Any, n: int) -> Columns:
     return columns
 
 
-def reference_of(seed: int) -> Reference:
-    columns = whole(np.random.default_rng([seed, 111]), ROWS)
+def reference_of(seed: int, rows: int = ROWS) -> Reference:
+    columns = whole(np.random.default_rng([seed, 111]), rows)
     return Reference.of(mixed.CARD, columns, mixed.scores_of(columns), f"{seed:064d}")
 
 

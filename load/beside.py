@@ -49,7 +49,7 @@ def beside(scale: float, folder: Path | None) -> list[Table]:
 
 
 def _windows(scale: float, foreign: Foreign) -> Table:
-    repeats = max(EACH, round(100 * scale))
+    repeats = max(EACH, round(80 * scale))
     references = [reference_of(seed) for seed in range(REFERENCES)]
     theirs = Theirs(foreign)
     names = [*OURS, *THUMBS, DUMMY, *BATCH]

@@ -15,11 +15,12 @@ from gateway.monitor.panel import Row, panel_of
 from gateway.monitor.reference import Reference
 from gateway.monitor.sequential import advance, begin
 from load import mixed
-from load.altered import CHANGES, ROWS, Columns, encoded_all, reference_of, whole
+from load.altered import CHANGES, Columns, encoded_all, reference_of, whole
 from load.pages import Table
 
-RUN = 1_000
-"""Decisions between alarms by chance that each is asked for."""
+RUN, ROWS = 500, 1_000
+"""Decisions between alarms by chance that each is asked for; of the reference. Both are small for
+their sake: their thresholds take time as the run times the square of the rows."""
 BOOTSTRAPS = 10 * RUN
 """Streams that alibi-detect simulates for its thresholds: ten a decision, as its manual says."""
 WINDOWS = (20, 40, 160)
@@ -101,8 +102,8 @@ CONTENDERS = (
 
 def decision_by_decision(scale: float, foreign: Foreign) -> Table:
     """The run between alarms by chance, and the delay of each change."""
-    repeats, quiet = max(2, round(20 * scale)), max(2_000, round(50_000 * scale))
-    reference, rows = reference_of(0), []
+    repeats, quiet = max(2, round(20 * scale)), max(2_000, round(20_000 * scale))
+    reference, rows = reference_of(0, ROWS), []
     for one in CONTENDERS:
         listener = one.listener(foreign, reference)
         cells = [one.name, by_chance(listener, one.times * quiet)]
