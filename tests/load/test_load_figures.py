@@ -78,6 +78,25 @@ def test_a_process_may_be_called_anything():
     assert cpu == pytest.approx((13 + 14) * 1e4)
 
 
+def test_a_later_run_is_further_rounds():
+    """Its rounds lie behind the former's, so ratios stay within rounds, and both are named."""
+    one = Results("a", {}, "monday", "c1", {"envoy": "1"}, samples=[
+        sample("headworks", cpu=10.0), sample("envoy", cpu=5.0),
+    ])  # fmt: skip
+    two = Results("b", {}, "tuesday", "c2", {"envoy": "2"}, samples=[
+        sample("headworks", cpu=30.0), sample("envoy", cpu=10.0),
+    ])  # fmt: skip
+    both = one.joined(two)
+    assert [each.round for each in both.samples] == [0, 0, 1, 1]
+    found = Samples(both.samples).ratio(
+        ("headworks", "json-200"), ("envoy", "json-200"), 32, cpu_path
+    )
+    assert (found.least, found.most) == (2.0, 3.0)
+    assert (both.commit, both.date) == ("c1 and c2", "monday and tuesday")
+    assert both.versions == {"envoy": "2"}
+    assert one.joined(one).commit == "c1"
+
+
 def test_callgrind_dumps_are_read():
     """The last total of a dump counts; a dump without one is refused."""
     assert instructions.total("events: Ir\nfn=(1)\n16 400\ntotals: 1200\n") == 1200
