@@ -35,7 +35,7 @@ class Results:
         path.write_text(json.dumps(asdict(self), indent=1))
 
     def joined(self, more: Results) -> Results:
-        """A later run's rounds behind this one's; where both say something, the later one counts."""
+        """A later run's rounds behind this one's; what both say is as the later one has it."""
         behind = 1 + max((sample.round for sample in self.samples), default=-1)
         commits = list(dict.fromkeys((self.commit, more.commit)))
         return Results(
