@@ -43,8 +43,8 @@ class Results:
             " and ".join(commits), self.versions | more.versions, self.titles | more.titles,
             self.skipped | more.skipped,
             [*self.samples, *(replace(one, round=one.round + behind) for one in more.samples)],
-            self.instructions | more.instructions, self.hotspots | more.hotspots,
-            self.machine_code | more.machine_code, self.seconds + more.seconds,
+            self.instructions | more.instructions, more.hotspots or self.hotspots,
+            more.machine_code or self.machine_code, self.seconds + more.seconds,
         )  # fmt: skip
 
 
