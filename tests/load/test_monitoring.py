@@ -6,7 +6,7 @@ from scipy import stats
 
 from gateway.monitor import drift
 from gateway.monitor.column import Column
-from load import chance, detection, intervals, matrix, mixed, pages, rare
+from load import chance, detection, intervals, matrix, mixed, online, pages, rare
 from load.synthetic import changes, decisions_of, judged, reference_of, settings_of
 
 UNLIKELY = 1e-4
@@ -120,3 +120,12 @@ def test_labels_alone_page_nothing_and_are_seen():
     assert accuracy == pytest.approx(estimated, abs=0.01)
     assert [row[1] for row in rows] == ["0 of 12"] * 4
     assert rows[-1][-1] == "100 %"
+
+
+def test_a_listener_is_timed_from_the_change():
+    """One that alarms at the third decision of each piece: at the third after the change, whatever
+    it said before; one that is silent is never told."""
+    assert online.delays(lambda columns: [2, 50], "mean of one by 1 sigma", 3) == "3 (100 %)"
+    assert online.delays(lambda columns: [], "spread of one by 1.5", 2) == "2,000 (0 %)"
+    assert online.by_chance(lambda columns: [2], 2_000) == "100 (65 to 164)"
+    assert online.by_chance(lambda columns: [], 2_000) == "none (542 to any)"
