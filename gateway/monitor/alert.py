@@ -7,6 +7,9 @@ before that). What follows is decided here, by the ledger's time alone:
                          ^                                                     |
                          +-- raised within the cool-down: the same, quietly ---+
 
+What came back quietly is told once an hour has passed since its end was told, if it is raised then:
+else its end would be the last that anybody hears of something that goes on.
+
 A window that could not judge the cause neither raises nor calms it. Muting keeps the state moving
 and holds back what would be sent, until it expires; what is still raised then is sent. A severity
 that grows is told again, and whoever acknowledged the lesser one has not seen the greater.
@@ -21,7 +24,7 @@ from typing import Any, Literal
 CALM_WINDOWS = 2
 """Windows in a row without the cause, of each arm that raised it: then it is over."""
 COOL_DOWN_NS = 3600 * 10**9
-"""A cause that comes back sooner is the same alert: it flaps, and nobody is woken again."""
+"""A cause that comes back sooner is the same alert: it flaps, and nobody is woken again so soon."""
 SILENT_NS = 24 * 3600 * 10**9
 """An alert that no window spoke of for this long is over: its arm has no more traffic."""
 
@@ -50,7 +53,8 @@ class Sighting:
 class Alert:
     """`number` counts a cause's alerts. Times in ns. `raising`: arms in whose last judged window
     it was raised; `calm`: windows in a row since then, by each arm that raised it and no longer
-    does. A former release counted them for all arms together."""
+    does. A former release counted them for all arms together. `quiet_since`: when its end was told,
+    while nobody was told that it came back."""
 
     model: str
     version: str
@@ -70,6 +74,7 @@ class Alert:
     muted_until: int | None = None
     muted_by: str | None = None
     reason: str | None = None
+    quiet_since: int | None = None
 
     @property
     def key(self) -> str:
@@ -122,15 +127,19 @@ def _raise(alert: Alert | None, seen: Sighting) -> Step:
         raising=tuple(sorted({*alert.raising, seen.arm})),
     )
     if alert.state == "resolved":
-        after, again = replace(after, state="open", resolved_at=None, acknowledged_by=None), (
-            "reopened"
-        )  # fmt: skip
+        quiet = alert.quiet_since if alert.quiet_since is not None else alert.resolved_at
+        after, again = replace(
+            after, state="open", resolved_at=None, acknowledged_by=None, quiet_since=quiet
+        ), "reopened"  # fmt: skip
     if alert.severity == "warning" and seen.severity == "critical":
-        after = replace(after, state="open", severity="critical", acknowledged_by=None)
+        after = replace(after, state="open", severity="critical", acknowledged_by=None,
+                        quiet_since=None)  # fmt: skip
         again = "escalated"
     if alert.muted_until is not None and not alert.is_muted(seen.at):
-        after = replace(after, muted_until=None, muted_by=None)
+        after = replace(after, muted_until=None, muted_by=None, quiet_since=None)
         again = again or "reminded"
+    if after.quiet_since is not None and seen.at - after.quiet_since > COOL_DOWN_NS:
+        after, again = replace(after, quiet_since=None), again or "reminded"
     return after, again
 
 
@@ -179,7 +188,8 @@ def is_over(alert: Alert, at: int) -> bool:
 def acknowledge(alert: Alert, by: str) -> Step:
     if alert.state != "open":
         return alert, None
-    return replace(alert, state="acknowledged", acknowledged_by=by), "acknowledged"
+    after = replace(alert, state="acknowledged", acknowledged_by=by, quiet_since=None)
+    return after, "acknowledged"
 
 
 def mute(alert: Alert, by: str, until: int, reason: str) -> Step:
@@ -189,4 +199,8 @@ def mute(alert: Alert, by: str, until: int, reason: str) -> Step:
 
 def is_sent(event: Event, alert: Alert, at: int) -> bool:
     """Whether somebody is told: not of what flaps, not of what people did, not while muted."""
-    return event in ("opened", "escalated", "reminded", "resolved") and not alert.is_muted(at)
+    if alert.is_muted(at):
+        return False
+    if event in ("reopened", "resolved"):
+        return alert.quiet_since is None
+    return event in ("opened", "escalated", "reminded")

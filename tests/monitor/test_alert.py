@@ -100,6 +100,47 @@ def test_what_flaps_is_told_once_and_what_comes_back_late_anew():
     assert (events[-1], alert.number) == ("opened", 2)
 
 
+def told(*seen: Sighting) -> list[tuple[str, int]]:
+    """What is sent, and when."""
+    alert, sent = None, []
+    for one in seen:
+        alert, event = see(alert, one)
+        if event and is_sent(event, alert, one.at):
+            sent.append((event, one.at))
+    return sent
+
+
+def test_what_came_back_and_stays_is_told_when_the_hour_is_over():
+    """Else "resolved" is the last that is heard of what goes on; and once only."""
+    minutes = [(at, at < 1 or at >= 30) for at in range(0, 200, 10)]
+    seen = [sighting(at * HOUR // 60, raised) for at, raised in minutes]
+    assert [(event, at * 60 // HOUR) for event, at in told(*seen)] == [
+        ("opened", 0), ("resolved", 20), ("reminded", 90),
+    ]  # fmt: skip
+
+
+def test_what_comes_and_goes_is_told_in_pairs():
+    """Two windows of ten minutes of every six: no second end is told of what nobody was told had
+    come back; what is told an hour later ends for them too."""
+    seen = [sighting(at * HOUR // 6, at % 6 < 2) for at in range(24)]
+    assert [(event, at * 6 // HOUR) for event, at in told(*seen)] == [
+        ("opened", 0), ("resolved", 3), ("reopened", 12), ("resolved", 15),
+    ]  # fmt: skip
+
+
+def test_who_acknowledged_what_came_back_hears_of_its_end():
+    """They know that it is there: no reminder, and its end is told."""
+    seen = [sighting(at, raised) for at, raised in ((1, True), (2, False), (3, False), (4, True))]
+    alert, _ = run(*seen)
+    assert alert.quiet_since == 3
+    alert, _ = acknowledge(alert, "ana")
+    alert, event = see(alert, sighting(4 + COOL_DOWN_NS, True))
+    assert event is None
+    for at in (5, 6):
+        alert, event = see(alert, sighting(at + COOL_DOWN_NS, False))
+    assert (event, is_sent(event, alert, 6 + COOL_DOWN_NS)) == ("resolved", True)
+
+
 def test_the_greater_one_is_told_to_who_acknowledged_the_lesser():
     """Acknowledged, then critical: open again, and told; not told a second time."""
     alert, _ = run(sighting(1, True))
