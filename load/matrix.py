@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -21,17 +22,21 @@ Found = Mapping[tuple[str, str], Sequence[Run]]
 """By course and by kind and size."""
 
 
-def matrix(scale: float, processes: int) -> list[Table]:
-    seeds = max(2, round(SEEDS * scale))
+def matrix(scale: float, processes: int, minutes: float) -> list[Table]:
+    """As many seeds as are begun in `minutes`, and all of them finished."""
     found: dict[tuple[str, str], list[Run]] = {}
+    until, done = time.monotonic() + 60 * minutes, 0
+    wanted = max(2, round(SEEDS * scale))
     # As the analyst's own process: small matrices, and threads that wait for one another cost more.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for number, runs in enumerate(pool.map(of_seed, range(seeds)), 1):
-            for cell, run in runs.items():
-                found.setdefault(cell, []).append(run)
-            print(f"{number} of {seeds} seeds", file=sys.stderr, flush=True)
-    return [*(pages_of(course, found, seeds) for course in COURSES), labels_of(found, seeds)]
+        while done < wanted and (done < 2 or time.monotonic() < until):
+            for runs in pool.map(of_seed, range(done, min(done + processes, wanted))):
+                done += 1
+                for cell, run in runs.items():
+                    found.setdefault(cell, []).append(run)
+            print(f"{done} of {wanted} seeds", file=sys.stderr, flush=True)
+    return [*(pages_of(course, found, done) for course in COURSES), labels_of(found, done)]
 
 
 def pages_of(course: Course, found: Found, seeds: int) -> Table:
