@@ -288,6 +288,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--page", type=Path, help="the page to write (default: of a full run, "
                         "docs/performance.md)")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="only write the page of the last run")
+    words = "as further rounds of the last run, whose page is written again with both"
+    parser.add_argument("--more", action="store_true", help=words)
     words = "count instructions a request under callgrind, and nothing else"
     parser.add_argument("--instructions", action="store_true", help=words)
     return parser.parse_args()
@@ -333,6 +335,8 @@ def main() -> None:
         run_rounds(chosen, only, results)
         results.instructions = instructions.known(chosen.cache, count=whole)
         results.seconds = time.monotonic() - begun
+        if chosen.more:
+            results = read(kept).joined(results)
         results.write(kept)
         say(f"{len(results.samples)} trials in {results.seconds:.0f} s")
     write_page(read(kept), target, chosen.cache)

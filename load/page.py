@@ -11,6 +11,7 @@ from typing import Any
 
 from load.figures import Spread
 from load.goals import goals
+from load.obstacles import obstacles
 from load.results import Results
 from load.scenario import CHUNKS, SCENARIOS
 from load.tables import (
@@ -257,6 +258,7 @@ def page(results: Results, plot: str | None) -> str:
     samples = Samples(results.samples)
     scenarios = [name for name in SCENARIOS if samples.contenders(name)]
     parts = [front(results), goal_table(results, samples)]
+    parts += [found] if (found := obstacles(results, samples)) else []
     if plot:
         parts.append(f"![CPU a request and added latency]({plot})")
     parts += [scenario_table(results, samples, name) for name in scenarios]

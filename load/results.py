@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,19 @@ class Results:
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
+
+    def joined(self, more: Results) -> Results:
+        """A later run's rounds behind this one's; what both say is as the later one has it."""
+        behind = 1 + max((sample.round for sample in self.samples), default=-1)
+        commits = list(dict.fromkeys((self.commit, more.commit)))
+        return Results(
+            f"{self.command}` and `{more.command}", more.machine, f"{self.date} and {more.date}",
+            " and ".join(commits), self.versions | more.versions, self.titles | more.titles,
+            self.skipped | more.skipped,
+            [*self.samples, *(replace(one, round=one.round + behind) for one in more.samples)],
+            self.instructions | more.instructions, more.hotspots or self.hotspots,
+            more.machine_code or self.machine_code, self.seconds + more.seconds,
+        )  # fmt: skip
 
 
 def read(path: Path) -> Results:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from gateway.card import Card
 from gateway.monitor import answers, attribution, quality
@@ -98,10 +99,11 @@ def stuck_lately(
     """Whether the newest values of an open window are all the same one, where the reference varies:
     what a sequence shows of them is that, and no drift."""
     then, values = _newest(window, cause, card, reference)
-    if then is None or not then.present or not values:
+    if then is None or then.most_frequent > (1 - quality.STUCK_FLOOR) * then.present:
         return False
-    run = next((n for n, value in enumerate(values) if value != values[0]), len(values))
-    if run < RUN_AT_LEAST or then.most_frequent > (1 - quality.STUCK_FLOOR) * then.present:
+    newest = next(values, None)
+    run = 1 + sum(1 for _ in takewhile(lambda value: value == newest, values))
+    if not then.present or run < RUN_AT_LEAST:
         return False
     found = quality.excess("stuck", run, run, then.most_frequent, then.present, level)
     return found.state == "fault"
@@ -109,16 +111,16 @@ def stuck_lately(
 
 def _newest(
     window: Window, cause: str, card: Card, reference: Reference
-) -> tuple[Column | None, Sequence[object]]:
+) -> tuple[Column | None, Iterator[object]]:
     """A cause's column of the reference, and its values in the window, the newest first."""
-    decisions = window.decisions[::-1]
+    decisions = reversed(window.decisions)
     if cause == "score":
-        return reference.scores, [one.score for one in decisions]
+        return reference.scores, (one.score for one in decisions)
     name = cause.removeprefix("feature/")
     place = next((at for at, one in enumerate(card.features) if one.name == name), None)
     if place is None or name == cause:
-        return None, ()
-    return reference.columns.get(name), [one.values[place] for one in decisions]
+        return None, iter(())
+    return reference.columns.get(name), (one.values[place] for one in decisions)
 
 
 def settled(findings: Findings, suspected: Iterable[str]) -> Findings:

@@ -114,7 +114,8 @@ def excess(
     high = proportion.at_most(reference_count, reference_n, REFERENCE_ALPHA)
     state: QualityState = "ok"
     # The chance of so many in the window, had the same number been spread over both.
-    chance = float(stats.hypergeom.sf(count - 1, n + reference_n, count + reference_count, n))
+    together = count + reference_count
+    chance = float(stats.hypergeom.sf(count - 1, n + reference_n, together, n)) if count else 1.0
     if chance < alpha and share - reference_share >= EXCESS_FLOOR:
         state = "fault"
     elif count > 0 and reference_count == 0:

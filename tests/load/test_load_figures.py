@@ -1,6 +1,7 @@
 """The benchmark's pure parts: what it computes, parses and prints."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from load import headworks, hotspots, instructions, machinecode, memory, wrk
 from load.figures import Latency, Spread, latency, percentile, ratios, spread
 from load.goals import goals, judge
+from load.obstacles import obstacles
 from load.page import page, panels
 from load.processes import parse_stat
 from load.results import Results, read
@@ -76,6 +78,45 @@ def test_a_process_may_be_called_anything():
     name, parent, cpu, pages = parse_stat(f"17 (a) b (c) S 3 {rest}")
     assert (name, parent, pages) == ("a) b (c", 3, 23)
     assert cpu == pytest.approx((13 + 14) * 1e4)
+
+
+def test_a_later_run_is_further_rounds():
+    """Its rounds lie behind the former's, so ratios stay within rounds, and both are named."""
+    one = Results("a", {}, "monday", "c1", {"envoy": "1"}, samples=[
+        sample("headworks", cpu=10.0), sample("envoy", cpu=5.0),
+    ])  # fmt: skip
+    two = Results("b", {}, "tuesday", "c2", {"envoy": "2"}, samples=[
+        sample("headworks", cpu=30.0), sample("envoy", cpu=10.0),
+    ])  # fmt: skip
+    both = one.joined(two)
+    assert [each.round for each in both.samples] == [0, 0, 1, 1]
+    found = Samples(both.samples).ratio(
+        ("headworks", "json-200"), ("envoy", "json-200"), 32, cpu_path
+    )
+    assert (found.least, found.most) == (2.0, 3.0)
+    assert (both.commit, both.date) == ("c1 and c2", "monday and tuesday")
+    assert both.versions == {"envoy": "2"}
+    assert one.joined(one).commit == "c1"
+
+
+def test_what_stands_in_the_way_is_reckoned():
+    """Five times 1,000 requests a second at 200 µs are one core; a commit of 0.4 ms is waited for
+    one and a half times; what was reached is not told."""
+
+    def half(name, p50, **commits):
+        return replace(sample(name, rate=500.0, p50=p50), **commits)
+
+    slow = Results("a", {"cores": 2}, "", "", titles={"mlserver": "MLServer"}, samples=[
+        sample("headworks", cpu=200.0, count=3000), sample("mlserver", count=1000),
+        half("direct", 100.0), half("headworks", 1100.0, commits=1500, commit_s=0.6),
+    ])  # fmt: skip
+    told = obstacles(slow, Samples(slow.samples))
+    assert "5 × MLServer would be 5,000 requests/s" in told
+    assert "one costs 200 µs, so they would take 1.0 of the machine's 2 cores" in told
+    assert "a commit lasts 0.40 ms at half of saturation and holds 2.00 records" in told
+    assert "0.60 of the 1.00 ms" in told
+    fast = replace(slow, samples=[sample("headworks", count=6000), sample("mlserver", count=1000)])
+    assert obstacles(fast, Samples(fast.samples)) == ""
 
 
 def test_callgrind_dumps_are_read():

@@ -6,7 +6,19 @@ from scipy import stats
 
 from gateway.monitor import drift
 from gateway.monitor.column import Column
-from load import cells, chance, courses, detection, intervals, matrix, mixed, pages, rare, restart
+from load import (
+    cells,
+    chance,
+    courses,
+    detection,
+    intervals,
+    matrix,
+    mixed,
+    online,
+    pages,
+    rare,
+    restart,
+)
 from load.synthetic import changes, decisions_of, judged, reference_of, settings_of
 
 UNLIKELY = 1e-4
@@ -190,3 +202,12 @@ def test_the_matrix_has_a_row_for_each_cell():
         assert {len(row) for row in rows} == {len(columns)}
         assert rows[1][:5] == ["mean by 0.1 sigma", "0 %", "0 %", "0 %", "not found"]
     assert len(matrix.labels_of(found, 2)[3]) == 20
+
+
+def test_a_listener_is_timed_from_the_change():
+    """One that alarms at the third decision of each piece: at the third after the change, whatever
+    it said before; one that is silent is never told."""
+    assert online.delays(lambda columns: [2, 50], "mean of one by 1 sigma", 3) == "3 (100 %)"
+    assert online.delays(lambda columns: [], "spread of one by 1.5", 2) == "2,000 (0 %)"
+    assert online.by_chance(lambda columns: [2], 2_000) == "100 (65 to 164)"
+    assert online.by_chance(lambda columns: [], 2_000) == "none (542 to any)"
