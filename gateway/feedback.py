@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,7 +57,7 @@ def read_lines(body: bytes, now_ns: int, source: str) -> tuple[Label, ...]:
     ValueError names the line, the field and the value.
     """
     labels = []
-    for place, line in enumerate(body.splitlines(), 1):
+    for place, line in enumerate(body.removeprefix(BOM_UTF8).splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -18,7 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from load import agreement, beside, chance, detection, intervals, matrix, mixed, rare
+from load import (
+    agreement,
+    beside,
+    chance,
+    detection,
+    intervals,
+    matrix,
+    mixed,
+    parts,
+    rare,
+    restart,
+)
 from load.pages import Table, rendered, write
 from load.results import commit
 from load.synthetic import (
@@ -74,10 +85,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Table]]] = {
     "runs": lambda asked: chance.runs(asked.scale, asked.processes),
     "delays": lambda asked: detection.delays(asked.scale),
     "power": lambda asked: detection.power(asked.scale),
-    "slow": lambda asked: matrix.slow(asked.scale),
-    "labels": lambda asked: matrix.labels(asked.scale),
-    "restarts": lambda asked: matrix.restarts(asked.scale),
-    "parts": lambda asked: matrix.parts(asked.scale),
+    "matrix": lambda asked: matrix.matrix(asked.scale, asked.processes, asked.minutes),
+    "restarts": lambda asked: restart.restarts(asked.scale),
+    "parts": lambda asked: parts.parts(asked.scale),
     "floors": lambda asked: detection.floors(asked.scale),
     "seasons": lambda asked: detection.seasons(asked.scale),
     "missing": lambda asked: intervals.missing(asked.scale),
@@ -94,7 +104,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of draws")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=240.0, help="at most, of `pages`")
+    parser.add_argument(
+        "--minutes", type=float, default=240.0, help="at most, of `pages`, `matrix`"
+    )
     parser.add_argument("--alibi", type=Path, help="folder of alibi-detect's interpreter")
     parser.add_argument("--oracles", type=Path, help="environment of fairlearn and shap; made")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {PAGE.name}")

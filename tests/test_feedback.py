@@ -50,6 +50,13 @@ def test_what_is_not_said_is_row_0_now_and_the_callers():
     assert read_label({"id": ID, "label": 1}, NOW, "loans-app") == Label(ID, 0, 1, NOW, "loans-app")
 
 
+def test_a_byte_order_mark_and_ends_of_lines_of_windows_are_taken():
+    """As an editor there leaves them."""
+    line = orjson.dumps({"id": ID, "label": 1})
+    found = read_lines(b"\xef\xbb\xbf" + line + b"\r\n" + line + b"\r\n", NOW, "x")
+    assert found == (Label(ID, 0, 1, NOW, "x"),) * 2
+
+
 def test_times_have_a_zone_and_are_exact():
     """Microseconds survive, and zones are reckoned with."""
     told = read_label({"id": ID, "label": 1, "observed_at": "2026-01-01T01:00:00.000001+01:00"},

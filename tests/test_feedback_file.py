@@ -46,11 +46,30 @@ def test_three_formats_say_the_same(tmp_path):
         assert read(tmp_path / name) == TOLD, name
 
 
+def test_files_of_other_programs(tmp_path):
+    """A byte order mark before JSON, truths as Python and spreadsheets write them into CSV, and
+    times in nanoseconds, as pandas keeps them."""
+    line = orjson.dumps({"id": ID.format(1), "label": 1})
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n" + line)
+    assert [label.value for label in read(tmp_path / "a.jsonl")] == [1, 1]
+    cells = ("True", "FALSE", "true", "deny", "1.0")
+    lines = "".join(f"{ID.format(1)},{cell}\r\n" for cell in cells)
+    (tmp_path / "a.csv").write_text("\ufeffid,label\r\n" + lines, encoding="utf-8", newline="")
+    assert [label.value for label in read(tmp_path / "a.csv")] == [True, False, True, "deny", 1.0]
+    moments = pa.array([1_772_368_200_123_456_789, None], pa.timestamp("ns", "UTC"))
+    columns = {"id": [ID.format(1), ID.format(2)], "label": [1, 0], "observed_at": moments}
+    parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert [label.observed for label in read(tmp_path / "a.parquet")] == [
+        1_772_368_200_123_456_000, NOW
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
         ("a.jsonl", "", "there is no label"),
         ("a.jsonl", '{"id": "x", "label": 1}', "label 1: id='x'"),
+        ("a.jsonl", f'{{"id": "{ID.format(1)}", "label": 1}}\n{{"id": oops', "label 2: '{"),
         ("a.csv", "id,label,why\n", "column 'why': unknown"),
         ("a.csv", "id,value\n", "column 'value': unknown"),
         ("a.csv", "id\n", "column 'label' is missing"),

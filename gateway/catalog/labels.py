@@ -24,6 +24,8 @@ _LABEL = f"""LEFT JOIN {_IN_FORCE} l ON l.id = coalesce(d.primary_id, d.id) AND 
 ANTI JOIN (SELECT id FROM comparisons WHERE noise = 1) n ON n.id = d.id"""
 """A shadow's decision has the label of the one that was given; a second answer is no further
 decision."""
+_GIVEN = 'd.id = l.id AND d."row" = l."row" AND d.primary_id IS NULL'
+"""Nothing became of a shadow's answer: a label that names its own id is of no decision."""
 
 
 Words = tuple[str, str]
@@ -109,7 +111,7 @@ def tallies(cursor: Any, model: str, words: Mapping[str, Words]) -> dict[str, in
         "  WHEN c.yes IS NOT NULL AND value IN ('true', c.yes) THEN '1.0' "
         "  WHEN c.no IS NOT NULL AND value IN ('false', c.no) THEN '0.0' "
         "  ELSE coalesce(TRY_CAST(TRY_CAST(value AS DOUBLE) AS VARCHAR), value) END AS value "
-        '  FROM labels l JOIN decisions d ON d.id = l.id AND d."row" = l."row" '
+        f"  FROM labels l JOIN decisions d ON {_GIVEN} "
         "  LEFT JOIN cards c ON c.version = d.version WHERE d.model = ?), "
         "told AS (SELECT *, value IS DISTINCT FROM lag(value) OVER w AS fresh, "
         "  row_number() OVER w AS nth FROM read "
@@ -128,9 +130,9 @@ def tallies(cursor: Any, model: str, words: Mapping[str, Words]) -> dict[str, in
 
 
 def unmatched(cursor: Any) -> int:
-    """Labels of ids and rows that no decision has, of whatever model they may have been."""
+    """Labels of ids and rows that no decision given to anybody has, of whatever model."""
     row = cursor.execute(
-        'SELECT count(*) FROM labels l ANTI JOIN decisions d ON d.id = l.id AND d."row" = l."row"'
+        f"SELECT count(*) FROM labels l ANTI JOIN decisions d ON {_GIVEN}"
     ).fetchone()
     return int(row[0])
 

@@ -220,8 +220,9 @@ def words(document: dict[str, Any], card: Card | None) -> list[str]:
     if record.get("arm"):
         bucket = (document.get("context") or {}).get("bucket")
         place = "" if bucket is None else f", bucket {bucket} of 1,000,000"
+        did = "was chosen" if record["error"] and record["status"] >= 400 else "answered"
         told.append(
-            f"Version {record['version']} answered as {record['arm']}, by rule "
+            f"Version {record['version']} {did} as {record['arm']}, by rule "
             f"{record['rule']!r}{place} by {record['unit']}."
         )
     if document["withheld"]:

@@ -456,6 +456,7 @@ def monitor_schemas() -> dict[str, Schema]:
         calm=of("object", "Calm windows running, by arm."),
         resolved_at=of(["integer", "null"]), acknowledged_by=TEXT_OR_NULL,
         muted_until=of(["integer", "null"]), muted_by=TEXT_OR_NULL, reason=TEXT_OR_NULL,
+        over_since=of(["integer", "null"], "It came back quietly: when its end was told."),
         evidence=of("object", "Window, decisions, and what was compared, before and after."),
         last=fields(event=TEXT, at=MOMENT),
     )  # fmt: skip

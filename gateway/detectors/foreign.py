@@ -6,8 +6,10 @@ in time: a verdict that does not come is said as such and holds nothing up for l
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,10 @@ JUDGE_S = 60.0
 ANSWER_BYTES_MAX = 1024**2
 STARTS_MAX = 5
 """A family that breaks this often is left alone until the analyst starts again."""
+MADE_MAX = 100
+"""Detectors that it holds, each with its reference; the one that was not asked for longest goes."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+"""It would take every core, beside the workers whose answers people wait for."""
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +67,7 @@ class Foreign:
     def __init__(self, family: Family) -> None:
         self._family = family
         self._process: subprocess.Popen[bytes] | None = None
-        self._made: set[str] = set()
+        self._made: dict[str, None] = {}
         self._starts = 0
         self._refusal: str | None = None
 
@@ -74,13 +80,21 @@ class Foreign:
         """What the detector says of some rows; made first, if it is not there yet."""
         self._start()
         if asked.key not in self._made:
-            told = {"op": "make", "key": asked.key, "detector": asked.detector,
-                    "alpha": asked.alpha, "categories": list(asked.categories),
-                    "arguments": dict(asked.arguments)}  # fmt: skip
-            self._ask(told, asked.reference, MAKE_S)
-            self._made.add(asked.key)
+            self._make(asked)
+        self._made[asked.key] = self._made.pop(asked.key)  # the newest is the last
         told = {"op": "judge", "key": asked.key, "detector": asked.detector, "seed": seed}
         return self._ask(told, rows, JUDGE_S)
+
+    def _make(self, asked: Specification) -> None:
+        if len(self._made) >= MADE_MAX:
+            oldest = next(iter(self._made))
+            self._ask({"op": "drop", "key": oldest}, None, JUDGE_S)
+            del self._made[oldest]
+        told = {"op": "make", "key": asked.key, "detector": asked.detector,
+                "alpha": asked.alpha, "categories": list(asked.categories),
+                "arguments": dict(asked.arguments)}  # fmt: skip
+        self._ask(told, asked.reference, MAKE_S)
+        self._made[asked.key] = None
 
     def _start(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -94,8 +108,10 @@ class Foreign:
         try:
             self._process = subprocess.Popen(
                 [self._family.python, "-I", str(SERVER)], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ONE_THREAD | os.environ,
             )  # fmt: skip
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
         except OSError as error:
             raise Broken(f"{self._family.python}: {error.strerror}") from error
         told = {"op": "hello", "licensed": self._family.licensed}
@@ -120,12 +136,14 @@ class Foreign:
         if process is None or process.stdin is None or process.stdout is None:
             raise Broken(f"{told['op']}: it was ended")
         try:
-            process.stdin.write(orjson.dumps(told) + b"\n" + raw)
-            process.stdin.flush()
-            answer: dict[str, Any] = orjson.loads(_line(process.stdout, seconds))
+            _send(process.stdin, orjson.dumps(told) + b"\n" + raw, seconds)
+            answer = orjson.loads(_line(process.stdout, seconds))
+            if not isinstance(answer, dict):
+                raise ValueError(f"its answer is no object but {str(answer)[:100]}")
         except (OSError, ValueError) as error:
+            why = _ending(process) if isinstance(error, BrokenPipeError) else str(error)
             self.close()
-            raise Broken(f"{told['op']}: {error or 'no answer'}") from error
+            raise Broken(f"{told['op']}: {why}") from error
         if "error" in answer:
             raise Refused(str(answer["error"]))
         return answer
@@ -141,11 +159,34 @@ class Foreign:
                     pipe.close()
 
 
+def _send(pipe: IO[bytes], message: bytes, seconds: float) -> None:
+    """A process that reads nothing holds up who asks no longer than one that says nothing."""
+    until, left = time.monotonic() + seconds, memoryview(message)
+    while left:
+        _wait(pipe, select.POLLOUT, until - time.monotonic(), seconds)
+        left = left[os.write(pipe.fileno(), left) :]
+
+
 def _line(pipe: IO[bytes], seconds: float) -> bytes:
+    _wait(pipe, select.POLLIN, seconds, seconds)
+    # The answer is one short line, written at once.
+    if not (line := pipe.readline(ANSWER_BYTES_MAX)):
+        raise BrokenPipeError
+    return line
+
+
+def _wait(pipe: IO[bytes], event: int, left: float, seconds: float) -> None:
     # Not `select`, which takes no descriptor above 1023: an analyst has many files open.
     ready = select.poll()
-    ready.register(pipe, select.POLLIN)
-    if not ready.poll(1000 * seconds):
+    ready.register(pipe, event)
+    if not ready.poll(1000 * max(0.0, left)):
         raise TimeoutError(f"no answer in {seconds:g} s")
-    # The answer is one short line, written at once.
-    return pipe.readline(ANSWER_BYTES_MAX)
+
+
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended that closed its pipe."""
+    try:
+        code = process.wait(1.0)
+    except subprocess.TimeoutExpired:
+        return "it closed its pipe"
+    return f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"

@@ -10,6 +10,9 @@ before that). What follows is decided here, by the ledger's time alone:
 A window that could not judge the cause neither raises nor calms it. Muting keeps the state moving
 and holds back what would be sent, until it expires; what is still raised then is sent. A severity
 that grows is told again, and whoever acknowledged the lesser one has not seen the greater.
+
+Whoever was told last that it is over does not believe so for ever: what came back quietly is
+resolved quietly, and if it is raised when the cool-down after the told end is over, that is sent.
 """
 
 from __future__ import annotations
@@ -70,6 +73,8 @@ class Alert:
     muted_until: int | None = None
     muted_by: str | None = None
     reason: str | None = None
+    over_since: int | None = None
+    """When people were told that it is over, where it has come back without their being told."""
 
     @property
     def key(self) -> str:
@@ -122,16 +127,37 @@ def _raise(alert: Alert | None, seen: Sighting) -> Step:
         raising=tuple(sorted({*alert.raising, seen.arm})),
     )
     if alert.state == "resolved":
-        after, again = replace(after, state="open", resolved_at=None, acknowledged_by=None), (
-            "reopened"
-        )  # fmt: skip
+        after = replace(after, state="open", resolved_at=None, acknowledged_by=None,
+                        over_since=_told_over(alert))  # fmt: skip
+        again = "reopened"
     if alert.severity == "warning" and seen.severity == "critical":
         after = replace(after, state="open", severity="critical", acknowledged_by=None)
         again = "escalated"
-    if alert.muted_until is not None and not alert.is_muted(seen.at):
+    if _is_to_be_reminded(alert, after, seen.at) and again != "escalated":
+        again = "reminded"
+    if not alert.is_muted(seen.at):
         after = replace(after, muted_until=None, muted_by=None)
-        again = again or "reminded"
+        if again in ("escalated", "reminded"):
+            after = replace(after, over_since=None)
     return after, again
+
+
+def _is_to_be_reminded(before: Alert, after: Alert, at: int) -> bool:
+    """Of what is raised: whether a muting ended and its end was not told since, or an end that was
+    told is longer ago than the cool-down."""
+    if before.is_muted(at):
+        return False
+    if after.over_since is None:
+        return before.muted_until is not None
+    return after.state != "acknowledged" and at - after.over_since > COOL_DOWN_NS
+
+
+def _told_over(alert: Alert) -> int | None:
+    """When the end of what is over was told; None: it was muted."""
+    assert alert.resolved_at is not None
+    if alert.over_since is not None:
+        return alert.over_since
+    return None if alert.is_muted(alert.resolved_at) else alert.resolved_at
 
 
 def _is_new(alert: Alert, at: int) -> bool:
@@ -188,5 +214,7 @@ def mute(alert: Alert, by: str, until: int, reason: str) -> Step:
 
 
 def is_sent(event: Event, alert: Alert, at: int) -> bool:
-    """Whether somebody is told: not of what flaps, not of what people did, not while muted."""
-    return event in ("opened", "escalated", "reminded", "resolved") and not alert.is_muted(at)
+    """Whether somebody is told: not of what flaps, not of what people did, not while muted, not of
+    the end of what came back quietly."""
+    quiet = alert.is_muted(at) or (event == "resolved" and alert.over_since is not None)
+    return event in ("opened", "escalated", "reminded", "resolved") and not quiet

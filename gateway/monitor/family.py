@@ -37,7 +37,7 @@ class FamilyVerdict:
     is_drift: bool = False
     features: tuple[str, ...] = ()
     p_values: tuple[float, ...] = ()
-    distances: tuple[float, ...] = ()
+    distances: tuple[float | None, ...] = ()
     threshold: float | None = None
     alarms: int = 0
     why: str | None = None

@@ -45,11 +45,12 @@ class UnderWay:
     def verdict(self) -> FamilyVerdict:
         found = FamilyVerdict(self.detector, self.n, window=self.window)
         try:
-            said = self.answer.result()
-        except Broken as error:
-            log.warning("%s of %s: %s", self.detector, self.window, error)
-            return replace(found, why=str(error))
-        return replace(verdict_of(self.detector, self.n, self.features, said), window=self.window)
+            said = verdict_of(self.detector, self.n, self.features, self.answer.result())
+        except (Broken, KeyError, TypeError, ValueError) as error:
+            why = str(error) if isinstance(error, Broken) else f"its answer is none: {error!r}"
+            log.warning("%s of %s: %s", self.detector, self.window, why)
+            return replace(found, why=why)
+        return replace(said, window=self.window)
 
 
 class FamilyQueue:

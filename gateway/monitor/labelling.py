@@ -42,6 +42,12 @@ def records_of(changes: Counts) -> Iterator[dict[str, Any]]:
             yield {"kind": "labelled", "model": model, "counts": some}
 
 
+def _is_copy(leaf: dict[str, Any] | None) -> bool:
+    """A shadow's answer went to nobody: it has the label of the one that was given, and a label
+    that names its own id counts nowhere."""
+    return leaf is not None and leaf["record"].get("primary") is not None
+
+
 class Labelling:
     """`waiting`: ids of exchanges that labels name and no leaf has had yet; the oldest first."""
 
@@ -71,6 +77,8 @@ class Labelling:
             if record["id"] not in self.waiting:
                 return {}
             del self.waiting[record["id"]]
+            if _is_copy(leaf):
+                return {}
             places = [(record["id"], row) for row in range(len(leaf.get("decisions", ())))]
             with closing(catalog.cursor()) as cursor:
                 told = self._known(cursor, [record["id"]])
@@ -85,7 +93,8 @@ class Labelling:
         for identity in ids:
             if identity not in leaves:
                 self._wait(identity)
-        changes = self._changes(number, record, before)
+        changes = [change for change in self._changes(number, record, before)
+                   if not _is_copy(leaves.get(change[0][0]))]  # fmt: skip
         with closing(catalog.cursor()) as cursor:
             copies = self._shadows(cursor, ids, leaves)
         given = [

@@ -7,6 +7,7 @@ same label of the same decision told twice changes nothing.
 from __future__ import annotations
 
 import csv
+from codecs import BOM_UTF8 as BOM
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from gateway.feedback import PATH, batches, read_label
 from gateway.tls import pinned_context
 
 COLUMNS = ("id", "row", "label", "observed_at", "source")
+TRUTHS = ("true", "false")
 ROWS_AT_ONCE = 10_000
 PATIENCE_S = 30.0
 
@@ -44,9 +46,14 @@ def lines_of(path: Path, now_ns: int) -> Iterator[bytes]:
 
 def _lines(path: Path) -> Iterator[object]:
     with path.open("rb") as file:
-        for line in file:
-            if line.strip():
-                yield orjson.loads(line)
+        for place, line in enumerate(file):
+            text = (line if place else line.removeprefix(BOM)).strip()
+            if not text:
+                continue
+            try:
+                yield orjson.loads(text)
+            except ValueError:
+                raise ValueError(f"{text.decode(errors='replace')[:80]!r} is not JSON") from None
 
 
 def _csv(path: Path) -> Iterator[object]:
@@ -65,7 +72,10 @@ def _csv(path: Path) -> Iterator[object]:
 
 
 def _typed(text: str) -> object:
-    """A cell as JSON would have it: a number, true, false, null; everything else is a word."""
+    """A cell as JSON would have it: a number, true, false (True and FALSE too, as Python and
+    spreadsheets write them), null; everything else is a word."""
+    if text.lower() in TRUTHS:
+        return text.lower() == "true"
     try:
         found: object = orjson.loads(text)
     except ValueError:
@@ -74,7 +84,7 @@ def _typed(text: str) -> object:
 
 
 def _parquet(path: Path) -> Iterator[object]:
-    from pyarrow import ArrowInvalid, parquet
+    from pyarrow import ArrowInvalid, parquet, schema, timestamp, types
 
     try:
         file = parquet.ParquetFile(path)
@@ -82,8 +92,13 @@ def _parquet(path: Path) -> Iterator[object]:
         raise ValueError(str(error)) from None
     with file:
         _check_columns(file.schema_arrow.names)
+        read_as = schema(
+            (column.name, timestamp("us", column.type.tz))  # nanoseconds are no Python time
+            if types.is_timestamp(column.type) else column
+            for column in file.schema_arrow
+        )  # fmt: skip
         for batch in file.iter_batches(ROWS_AT_ONCE):
-            for row in batch.to_pylist():
+            for row in batch.cast(read_as, safe=False).to_pylist():
                 told = {key: value for key, value in row.items()
                         if value is not None or key == "label"}  # fmt: skip
                 if isinstance(moment := told.get("observed_at"), datetime):

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gateway.clock import isoformat
+
 COLOURS = {"green": "green", "yellow": "yellow", "red": "bold red", "ok": "green",
            "watch": "yellow", "drift": "bold red", "fault": "bold red",
            "breach": "bold red"}  # fmt: skip
@@ -132,9 +134,15 @@ def monitor(console: Console, document: dict[str, Any]) -> None:
                       f"{latest['n']} decisions")  # fmt: skip
         for sentence in latest["words"]:
             console.print(f"  {sentence}", highlight=False)
+        for found in latest["bias"]:
+            for group in found["groups"]:
+                console.print(f"  group {found['key']} `{escape(group['value'])}`: "
+                              f"{coloured(group['state'])}, {group['n']} decisions, "
+                              f"{group['rate']:.1%} favourable", highlight=False)  # fmt: skip
         for one in latest.get("slices", ()):
-            console.print(f"  {one['key']} {escape(one['value'])}: {coloured(one['state'])}, "
-                          f"{one['n']} decisions, {one['compared']} comparisons")  # fmt: skip
+            console.print(f"  slice {one['key']} `{escape(one['value'])}`: "
+                          f"{coloured(one['state'])}, {one['n']} decisions, {one['compared']} "
+                          "comparisons with its own past", highlight=False)  # fmt: skip
         if latest["reference"].startswith("none/"):  # no sample to show the values beside
             for feature in latest["features"]:
                 console.print(f"  {about_values(feature)}", highlight=False)
@@ -202,6 +210,11 @@ def performance(console: Console, document: dict[str, Any]) -> None:
             f"{row['estimate_error']['accuracy']:+.3f} where labelled",
         )  # fmt: skip
     console.print(table)
+    for row in document["cohorts"]:
+        if row["unusable"]:
+            console.print(f"{row['unusable']} labels of decisions of {row['day']} by "
+                          f"{row['version']} ({row['arm']}) are no labels by its card: they are in "
+                          "no figure.", highlight=False)  # fmt: skip
     for found in document["groups"]:
         for group in found["groups"]:
             console.print(about_group(found, group), highlight=False)
@@ -279,7 +292,9 @@ def backtest(console: Console, document: dict[str, Any]) -> None:
 
 def alerts(console: Console, document: dict[str, Any]) -> None:
     for told in document["alerts"]:
-        muted = ", muted" if told["muted_until"] else ""
+        muted = (
+            f", muted until {isoformat(told['muted_until'])[:19]}" if told["muted_until"] else ""
+        )
         colour = "bold red" if told["severity"] == "critical" else "yellow"
         console.print(f"[bold]{told['id']}[/]: [{colour}]{told['severity']}[/], {told['state']}"
                       f"{muted}, {told['windows']} windows; {told['last']['event']} at "

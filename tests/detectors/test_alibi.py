@@ -11,14 +11,64 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
+from scipy import stats
 from test_windows import place, run, stream  # noqa: F401
 
 from gateway.detectors import environment
-from gateway.detectors.environment import LOCK, CannotInstall, Family, adopt, find, install
+from gateway.detectors.environment import (
+    LOCK,
+    SERVER,
+    CannotInstall,
+    Family,
+    adopt,
+    find,
+    install,
+)
 from gateway.detectors.foreign import STARTS_MAX, Broken, Foreign, Specification, opened
 from gateway.monitor import twosample
 from gateway.monitor.worker import Windows
+
+KEPT = """
+import json, sys
+sys.path.insert(0, {folder!r})
+import numpy as np
+import alibi_server
+
+def drawn(n, share):
+    rows = np.random.random((n, 1))
+    return (rows < share).astype(float) if "FET" in {detector!r} else rows / share
+
+np.random.seed(1)
+asked = {{"detector": {detector!r},
+         "arguments": {{"ert": 50, "window_sizes": [10, 20], "n_bootstraps": 1000}}}}
+made = alibi_server.made(asked, drawn(300, 0.5))
+np.random.seed(2)
+rows = np.concatenate([drawn(300, 0.5), drawn(100, 0.6)])
+np.random.seed(3)
+ours = alibi_server.fed(made, rows)["alarms"]
+kept = [len(made.xs), len(made.test_stats)]
+made.reset_state()
+np.random.seed(3)
+plain = []
+for place, row in enumerate(rows):
+    if made.predict(row)["data"]["is_drift"]:
+        plain.append(place)
+        made.reset_state()
+print(json.dumps([ours, plain, *kept]))
+"""
+"""In its interpreter: what `fed` says of a stream, and what a detector says that is left alone."""
+
+ALONE = """
+import numpy as np
+from alibi_detect.cd import CVMDrift
+dice = np.random.default_rng(5)
+alone = CVMDrift(dice.poisson(2.0, (2000, 1)), p_val=0.05)
+windows = [dice.poisson(2.0, (500, 1)) for _ in range(10)]
+print(sum(alone.predict(rows)["data"]["is_drift"] for rows in windows), "of 10")
+"""
+"""In its interpreter: windows of the reference's law that its own CVMDrift calls a drift."""
 
 NOTHING = Family(python="/nowhere/python", version="0")
 
@@ -169,6 +219,61 @@ def test_each_detector_sees_a_change_over_the_pipe(foreign, detector, arguments)
     if not detector.endswith("Online"):
         calm = judged(foreign, detector, reference, reference[::3], arguments=arguments)
         assert not calm["is_drift"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_count_is_no_drift(foreign):
+    """Alone CVMDrift calls any two samples of a count a drift: over the pipe no more than one in
+    twenty windows of the same law, give or take chance, and one of another is."""
+    done = subprocess.run([foreign._family.python, "-c", ALONE], capture_output=True, text=True)
+    assert done.stdout == "10 of 10\n", done.stderr
+    dice = np.random.default_rng(5)
+    then, alike = dice.poisson(2.0, (2000, 1)), dice.poisson(2.0, (40, 500, 1))
+    asked = Specification("counts", "CVMDrift", 0.05, then.astype(float))
+    said = [foreign.judge(asked, now.astype(float), seed) for seed, now in enumerate(alike)]
+    assert sum(one["is_drift"] for one in said) <= stats.binom.isf(1e-4, 40, 0.05)
+    assert foreign.judge(asked, dice.poisson(2.6, (500, 1)).astype(float), 1)["is_drift"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("detector", ["MMDDrift", "LSDDDrift"])
+def test_those_of_torch_see_a_change_and_judge_alike_each_time(foreign, detector):
+    """Where torch is installed beside it; their permutations are seeded by the window."""
+    dice = np.random.default_rng(6)
+    then, now = dice.normal(size=(200, 3)), dice.normal(0.1, 1, (200, 3))
+    if subprocess.run(
+        [foreign._family.python, "-c", "import torch"], capture_output=True
+    ).returncode:
+        pytest.skip("torch is not installed there")
+    first = judged(foreign, detector, then, now)
+    assert judged(foreign, detector, then, now)["p_values"] == first["p_values"]
+    assert judged(foreign, detector, then, now + 1)["is_drift"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_an_infinite_odds_ratio_is_no_broken_answer(foreign):
+    """A flag that all rows of a window have: alibi-detect's distance is infinite."""
+    reference = (np.arange(1000) % 3 == 0).astype(float)[:, None]
+    said = judged(foreign, "FETDrift", reference, np.ones((300, 1)))
+    assert (said["is_drift"], said["distances"]) == (True, [None])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("detector", ["CVMDriftOnline", "FETDriftOnline"])
+def test_an_online_detector_alarms_as_if_it_kept_all(foreign, detector):
+    """What it forgets it would never have read: the same alarms at the same places, and no more
+    than its largest window is kept."""
+    script = KEPT.format(folder=str(SERVER.parent), detector=detector)
+    done = subprocess.run([foreign._family.python, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, plain, rows, statistics = orjson.loads(done.stdout)
+    assert ours == plain
+    assert len(ours) > 3
+    assert (rows <= 20, statistics <= 1) == (True, True)
 
 
 @pytest.mark.long

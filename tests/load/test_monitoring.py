@@ -6,7 +6,19 @@ from scipy import stats
 
 from gateway.monitor import drift
 from gateway.monitor.column import Column
-from load import chance, detection, intervals, matrix, mixed, pages, rare
+from load import (
+    cells,
+    chance,
+    courses,
+    detection,
+    intervals,
+    matrix,
+    mixed,
+    online,
+    pages,
+    rare,
+    restart,
+)
 from load.synthetic import changes, decisions_of, judged, reference_of, settings_of
 
 UNLIKELY = 1e-4
@@ -107,16 +119,95 @@ def test_many_windows_page_as_seldom():
 
 def test_a_restart_changes_nothing():
     """Two streams broken off at twenty decisions: each report as without."""
-    ((*_, rows),) = matrix.restarts(0.1)
+    ((*_, rows),) = restart.restarts(0.1)
     assert rows[0][2] == "0"
 
 
-def test_labels_alone_page_nothing_and_are_seen():
-    """A fifth of the labels turned: inputs are quiet, and accuracy leaves its estimate, which holds
-    where none is: within a hundredth, of 6,000 labels."""
-    ((*_, rows),) = matrix.labels(0.1)
-    accuracy, estimated = (float(figure) for figure in rows[0][2:4])
-    assert estimated > 0.85
-    assert accuracy == pytest.approx(estimated, abs=0.01)
-    assert [row[1] for row in rows] == ["0 of 12"] * 4
-    assert rows[-1][-1] == "100 %"
+def test_sizes_of_unlike_kinds_are_as_much():
+    """Of a million rows, the share that a new law has more than the old: that of the mean's shift,
+    for a spread and for a correlation too."""
+    drawn = np.random.default_rng(3).normal(size=(2, 1_000_000))
+    for sigma, share, wider, rho in zip(
+        courses.GRADES, courses.SHARES, courses.WIDER, courses.CORRELATIONS
+    ):
+        pair = stats.multivariate_normal(cov=[[1, rho], [rho, 1]]).pdf(drawn.T)
+        laws = (
+            (stats.norm.pdf(drawn[0]), stats.norm.pdf(drawn[0], sigma)),
+            (stats.norm.pdf(drawn[0]), stats.norm.pdf(drawn[0], scale=1 + wider)),
+            (stats.norm.pdf(drawn).prod(axis=0), pair),
+        )
+        for old, new in laws:
+            assert np.maximum(0, 1 - new / old).mean() == pytest.approx(share, abs=2e-3)
+
+
+def test_each_course_is_what_it_says():
+    """Half a gradual change has come by half its time, to half the decisions wholly; to all of them
+    by half where the size grows; and what recurs is gone in between."""
+    dice, at = np.random.default_rng(4), np.arange(9_000)
+    abrupt, gradual, incremental, recurring = (one.share(dice, at) for one in courses.COURSES)
+    assert set(abrupt) == {1.0}
+    assert set(gradual) == {0.0, 1.0}
+    assert set(gradual[2_000:]) == {1.0}
+    assert stats.binom.ppf(UNLIKELY, 100, 0.45) <= gradual[950:1_050].sum()
+    assert gradual[950:1_050].sum() <= stats.binom.isf(UNLIKELY, 100, 0.55)
+    assert incremental[[0, 2_000, 4_000, 8_999]].tolist() == [0.0, 0.5, 1.0, 1.0]
+    assert recurring[[0, 999, 1_000, 2_999, 3_000, 8_999]].tolist() == [1, 1, 0, 0, 1, 0]
+
+
+@pytest.fixture(scope="module")
+def begun() -> list[cells.Watched]:
+    return [cells.begin(seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [("mean", "feature"), ("mean", "sequence"), ("spread", "sequence"), ("correlation", "joint"),
+     ("categories,", "feature"), ("values,", "quality")],
+)  # fmt: skip
+def test_a_whole_sigma_is_paged_whatever_has_changed(begun, kind, family):
+    """Three streams, each paged in four windows by the family that is made for it; and of the
+    correlation no test of single features tells anything."""
+    changed = next(one for one in courses.KINDS if one.name == kind)
+    abrupt = courses.COURSES[0]._replace(windows=4)
+    runs = [cells.run(one, (abrupt, changed, changed.sizes[-1]), 0) for one in begun]
+    told = [{c.split("/")[0] for opened in run.opened for c in opened} for run in runs]
+    paged = sum(family in families for families in told)
+    assert paged >= stats.binom.ppf(UNLIKELY, 3, 0.98)
+    if family == "joint":
+        assert set().union(*told) == {"joint"}
+
+
+def test_labels_alone_page_nothing_and_are_seen(begun):
+    """38 % of the labels turned: inputs are quiet, and accuracy leaves its estimate, which holds
+    where none is: within two hundredths, of 6,000 labels."""
+    runs = [cells.run(one, (courses.COURSES[0], courses.NOTHING, 0.0), 1) for one in begun]
+    assert not any(opened for run in runs for opened in run.opened)
+    for run in runs:
+        plain, *_, most = run.labels
+        assert plain.estimated > 0.85
+        assert plain.accuracy == pytest.approx(plain.estimated, abs=0.02)
+        assert most.apart == (True, True, True)
+
+
+def test_the_matrix_has_a_row_for_each_cell():
+    """Four courses, and the labels: each kind in each size, nothing, and a dummy."""
+    runs = [cells.Run(((),) * 12, (0, 0), (cells.Labelled(0.9, 0.9, (False,) * 3),) * 5)] * 2
+    found = {
+        (course.name, kind.title(size)): runs
+        for course in courses.COURSES for kind in courses.KINDS for size in kind.sizes
+    }  # fmt: skip
+    for course in courses.COURSES:
+        _, _, columns, rows = matrix.pages_of(course, found, 2)
+        assert len(rows) == 5 * 4 + 2
+        assert {len(row) for row in rows} == {len(columns)}
+        assert rows[1][:5] == ["mean by 0.1 sigma", "0 %", "0 %", "0 %", "not found"]
+    assert len(matrix.labels_of(found, 2)[3]) == 20
+
+
+def test_a_listener_is_timed_from_the_change():
+    """One that alarms at the third decision of each piece: at the third after the change, whatever
+    it said before; one that is silent is never told."""
+    assert online.delays(lambda columns: [2, 50], "mean of one by 1 sigma", 3) == "3 (100 %)"
+    assert online.delays(lambda columns: [], "spread of one by 1.5", 2) == "2,000 (0 %)"
+    assert online.by_chance(lambda columns: [2], 2_000) == "100 (65 to 164)"
+    assert online.by_chance(lambda columns: [], 2_000) == "none (542 to any)"

@@ -128,6 +128,32 @@ def test_muting_holds_back_and_ends_with_a_reminder():
     assert (event, alert.number, is_sent(event, alert, COOL_DOWN_NS * 3)) == ("opened", 2, False)
 
 
+def test_what_came_back_quietly_and_stays_is_told():
+    """Its end was the last that anybody heard: an hour after that, if it is raised, they hear so;
+    if it ended again before, nobody is told a second time."""
+    begun = [sighting(1, True), sighting(2, False), sighting(3, False), sighting(4, True)]
+    alert, _ = run(*begun)
+    assert see(alert, sighting(3 + COOL_DOWN_NS, True))[1] is None
+    after, event = see(alert, sighting(4 + COOL_DOWN_NS, True))
+    assert (event, is_sent(event, after, 4 + COOL_DOWN_NS)) == ("reminded", True)
+    assert see(after, sighting(5 + COOL_DOWN_NS, True))[1] is None
+    seen, _ = acknowledge(alert, "ana")
+    assert see(seen, sighting(4 + COOL_DOWN_NS, True))[1] is None
+    over, events = run(*begun, sighting(5, False), sighting(6, False))
+    assert (events[-1], is_sent("resolved", over, 6)) == ("resolved", False)
+    assert see(over, sighting(4 + COOL_DOWN_NS, True))[1] == "reminded"
+
+
+def test_what_ended_and_came_back_while_muted_is_told_when_the_muting_ends():
+    """Nobody heard of its end, so its coming back is no flapping to them."""
+    alert, _ = run(sighting(1, True))
+    alert, _ = mute(alert, "ana", 10, "known")
+    for at in (2, 3):
+        alert, _ = see(alert, sighting(at, False))
+    after, event = see(alert, sighting(11, True))
+    assert (after.state, event, is_sent(event, after, 11)) == ("open", "reminded", True)
+
+
 def test_an_arm_without_traffic_does_not_alarm_for_ever():
     """After a day in which no window spoke of it."""
     alert, _ = run(sighting(1, True))
@@ -143,6 +169,23 @@ steps = st.lists(
 )  # fmt: skip
 
 
+@given(steps, st.lists(st.integers(0, 3 * COOL_DOWN_NS), max_size=40))
+def test_what_was_told_last_is_so_but_for_an_hour(windows, mutings):
+    """Whatever comes: an end is not told twice, and while it is raised, not muted, and people
+    believe that it is over, they heard so within the cool-down."""
+    alert, at, told, told_at = None, 0, None, 0
+    for place, (wait, raised, arm, severity) in enumerate(windows):
+        at += wait
+        if alert is not None and alert.state != "resolved" and place < len(mutings):
+            alert, _ = mute(alert, "ana", at + mutings[place] - COOL_DOWN_NS, "known")
+        alert, event = see(alert, sighting(at, raised, arm, severity))
+        if event is not None and is_sent(event, alert, at):
+            assert (event, told) != ("resolved", "over")
+            told, told_at = "over" if event == "resolved" else "raised", at
+        if raised and not alert.is_muted(at):
+            assert told == "raised" or at - told_at <= COOL_DOWN_NS
+
+
 @given(steps)
 def test_events_make_sense_in_any_order_of_windows(windows):
     """Openings and resolutions take turns; severity of an alert never falls; JSON keeps all."""
@@ -151,7 +194,9 @@ def test_events_make_sense_in_any_order_of_windows(windows):
         at += wait
         before = alert
         alert, event = see(alert, sighting(at, raised, arm, severity))
-        if event in ("opened", "reopened") or (event == "escalated" and before.state == "resolved"):
+        if event in ("opened", "reopened") or (
+            event in ("escalated", "reminded") and before.state == "resolved"
+        ):
             assert not live
             live = True
         if event == "resolved":

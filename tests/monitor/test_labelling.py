@@ -159,6 +159,18 @@ def test_a_shadow_has_the_label_of_the_decision_that_was_given(chunk):
     }
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_a_label_of_a_shadows_own_id_counts_nowhere(chunk):
+    """Told before its leaf is there or after: it is in no group, and is of no decision."""
+    own = [{"kind": "feedback", "record": {"id": "f", "labels": [[COPIES[place], 0, 1, 1, "s"]]}}
+           for place in (0, 1)]  # fmt: skip
+    leaves = [own[0], exchange(IDS[0]), copied(0), exchange(IDS[1]), copied(1), own[1]]
+    assert fold(leaves, chunk) == {}
+    told = measured([*leaves, feedback([(0, 1, 1)])], {"r": table_of(0.5, "v1")})
+    assert (told["labels"]["labels"], told["labels"]["decisions"], told["unmatched"]) == (1, 1, 2)
+    assert {one["arm"]: one["labelled"] for one in told["cohorts"]} == {"stable": 1, "shadow": 1}
+
+
 def test_a_cohort_is_measured_by_the_card_it_was_decided_with():
     """A day later the threshold is another and the version has a new card: the old day's figures
     stay, and so do those of a version that is gone."""

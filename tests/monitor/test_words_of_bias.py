@@ -102,3 +102,20 @@ def test_every_state_of_a_group_is_told_without_it(render):
     text = render(document())
     assert [state for state in STATES if state in text] == list(STATES)
     assert VERDICTS.search(text) is None
+
+
+def test_the_command_tells_groups_from_slices_and_labels_that_say_nothing():
+    """A slice that is like its past says nothing of how a group is treated; and a cohort whose
+    labels are all unusable is not left out in silence."""
+    told = document()
+    told["series"][0]["latest"]["slices"] = [
+        {"key": "race", "value": "d", "state": "ok", "n": 100, "compared": 24}
+    ]
+    cohort = {"day": "2026-11-27", "version": "v1", "arm": "stable", "realised": None,
+              "estimated": None, "unusable": 3}  # fmt: skip
+    told["performance"]["cohorts"] = [cohort]
+    text = printed(told)
+    assert "group race `d`: breach" in text
+    assert "group race `e`: insufficient" in text
+    assert "slice race `d`: ok, 100 decisions, 24 comparisons with its own past" in text
+    assert "3 labels of decisions of 2026-11-27 by v1 (stable) are no labels by its card" in text
