@@ -109,6 +109,7 @@ class Windows:
             series.version.artifact != version.artifact
             or series.model.background != model.background
         ):
+            series.window.is_cut = True
             told += self._close(series)
         series.follow(model, version)
         if series.window is None:
@@ -129,6 +130,7 @@ class Windows:
         told: list[Told] = []
         series, kept = self._series.pop(idlest, None), self._told.pop(idlest, None)
         if series is not None and series.window is not None:
+            series.window.is_cut = True
             told += self._close(series)
         number = series.state.number if series is not None else kept["state"]["number"]
         self.room.leave(number)

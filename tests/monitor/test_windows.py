@@ -201,6 +201,7 @@ def test_another_background_closes_the_window(place):
     assert run(windows, quiet, decisions[:150]) == []
     (report,) = run(windows, replace(quiet, background="0" * 64), decisions[150:])
     assert report["n"] == 150
+    assert (report["closed_at"], report["closed_by"]) == (decisions[149].at, "cut")
 
 
 @pytest.mark.parametrize("restart", [False, True])
