@@ -68,6 +68,7 @@ class Foreign:
         self._family = family
         self._process: subprocess.Popen[bytes] | None = None
         self._made: dict[str, None] = {}
+        self._unmade: dict[str, str] = {}
         self._starts = 0
         self._refusal: str | None = None
 
@@ -78,6 +79,8 @@ class Foreign:
 
     def judge(self, asked: Specification, rows: Floats, seed: int) -> dict[str, Any]:
         """What the detector says of some rows; made first, if it is not there yet."""
+        if (why := self._unmade.get(asked.key)) is not None:
+            raise Refused(why)
         self._start()
         if asked.key not in self._made:
             self._make(asked)
@@ -93,7 +96,13 @@ class Foreign:
         told = {"op": "make", "key": asked.key, "detector": asked.detector,
                 "alpha": asked.alpha, "categories": list(asked.categories),
                 "arguments": dict(asked.arguments)}  # fmt: skip
-        self._ask(told, asked.reference, MAKE_S)
+        try:
+            self._ask(told, asked.reference, MAKE_S)
+        except Refused as error:  # it would again, and may take minutes to find out
+            if len(self._unmade) >= MADE_MAX:
+                del self._unmade[next(iter(self._unmade))]
+            self._unmade[asked.key] = str(error)
+            raise
         self._made[asked.key] = None
 
     def _start(self) -> None:
