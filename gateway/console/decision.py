@@ -274,7 +274,8 @@ def _reasons(explanation: dict[str, Any] | None) -> list[str]:
     if explanation is None:
         return ["It is not explained yet."]
     if why := explanation.get("not_explained"):
-        return [f"It is not explained: {UNREADABLE.get(why, why)}."]
+        detail = f" ({explanation['why']})" if explanation.get("why") else ""
+        return [f"It is not explained: {UNREADABLE.get(why, why)}{detail}."]
     told = [f"Reason: {reason['text']}" for reason in explanation.get("reasons", [])]
     told += [one["text"] for one in explanation.get("counterfactuals", ())]
     if why := explanation.get("no_counterfactual"):

@@ -61,11 +61,15 @@ class Upstream:
         self._card, self._url, self._ask, self._now = card, url, ask, now
         self.deadline_ns = deadline_ns
         self.calls = self.rows = 0
-        told = orjson.loads(self._call(url, None))
-        self._inputs = [
-            Input(item["name"], TYPES[item["datatype"]], item["datatype"])
-            for item in told["inputs"]
-        ]
+        told = self._call(url, None)
+        try:
+            self._inputs = [
+                Input(item["name"], TYPES[item["datatype"]], item["datatype"])
+                for item in orjson.loads(told)["inputs"]
+            ]
+        except (ValueError, KeyError, TypeError):
+            words = "names no `inputs`, or of a datatype that is not asked"
+            raise ConnectionError(f"what GET {url} says of the model {words}") from None
 
     def scores(self, rows: Columns) -> Floats:
         """[n]. OSError: no answer in time, or none that is read."""
@@ -145,9 +149,9 @@ class Remote:
     def _explainer(
         self, model: Model, version: Version, background: Callable[[], Columns], deadline_ns: int
     ) -> tuple[Upstream, Explainer]:
+        """Made at its first use: what choosing the background costs is paid for too."""
         assert model.background is not None
         assert version.card is not None
-        """Made at its first use: what choosing the background costs is paid for too."""
         key = (model.name, version.name, model.background)
         if key in self._explainers:
             upstream = self._explainers[key][0]

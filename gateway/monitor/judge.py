@@ -255,6 +255,7 @@ def report(
     closed_at, closed_by = window.closed(settings)
     states = parts.states()
     told = [state for state in states.values() if n >= settings.minimum or state != "ok"]
+    state = worst(told)
     words = card.outputs.outcome
     favourable = None
     if words is not None:
@@ -274,7 +275,7 @@ def report(
         n=n,
         judged=n >= settings.minimum,
         examples=tuple(window.decisions[place].id for place in spread(n)),
-        state=worst(told),
+        state=state,
         verdicts={cause: state for cause, state in sorted(states.items()) if state != "ok"},
         alpha=settings.drift.alpha,
         features=parts.features,
@@ -308,6 +309,7 @@ def report(
                 parts.baseline,
                 parts.attributions,
                 parts.slices,
+                compared=state != "not_enough_data",
             ),
         ),
     )

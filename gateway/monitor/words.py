@@ -52,7 +52,10 @@ def sentences(
     baseline: BaselineReport | None = None,
     attributions: AttributionReport | None = None,
     slices: Sequence[SliceReport] = (),
+    *,
+    compared: bool = True,
 ) -> tuple[str, ...]:
+    """`compared`: whether there was anything that a window of this size could be held against."""
     told = [sentence for feature in features for sentence in about_feature(feature)]
     if duplicates is not None:
         told.append(
@@ -81,6 +84,8 @@ def sentences(
     if n < minimum:
         few = f"Only {n} decisions: at least {minimum} are needed to compare with the reference."
         return (few, *told)
+    if not compared:
+        told.append(f"There is nothing yet that these {n} decisions could be compared with.")
     return tuple(told) or (f"Nothing stands out in {n} decisions.",)
 
 

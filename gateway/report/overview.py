@@ -165,8 +165,13 @@ def window(console: Console, document: dict[str, Any]) -> None:
                   f"{document['opened_at']} to {document['closed_at']}")  # fmt: skip
     for sentence in document["words"]:
         console.print(f"  {sentence}", highlight=False)
-    for cause, state in (document["verdicts"] or {}).items():
-        console.print(f"  {escape(cause)}: {coloured(state)}", highlight=False)
+    verdicts = document["verdicts"] or {}
+    waiting = [cause for cause, state in verdicts.items() if state == "not_enough_data"]
+    for cause, state in verdicts.items():
+        if state != "not_enough_data":
+            console.print(f"  {escape(cause)}: {coloured(state)}", highlight=False)
+    if waiting:
+        console.print(f"  not_enough_data for {len(waiting)} causes (--json lists them)")
     console.print(f"  {document['first_decision']} to {document['last_decision']}: headworks "
                   f"decisions --window {document['id']}", highlight=False)  # fmt: skip
 

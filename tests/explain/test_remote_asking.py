@@ -24,7 +24,7 @@ class Served(BaseHTTPRequestHandler):
 
     def do_GET(self):
         inputs = [{"name": name, "datatype": "FP32", "shape": [-1, 1]} for name in NAMES]
-        self._say({"inputs": inputs, "outputs": []})
+        self._say({"ready": True} if self.server.silent else {"inputs": inputs, "outputs": []})
 
     def do_POST(self):
         told = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -49,7 +49,7 @@ class Served(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     found = ThreadingHTTPServer(("127.0.0.1", 0), Served)
-    found.seen, found.status = [], 200
+    found.seen, found.status, found.silent = [], 200, False
     threading.Thread(target=found.serve_forever, daemon=True).start()
     yield found
     found.shutdown()
@@ -127,6 +127,15 @@ def test_an_upstream_that_fails_is_left_alone(server, tmp_path):
     server.status = 200
     assert world.refusal() is None
     assert world.explain(rows_of(1, 1))[0].additive.all()
+
+
+def test_an_upstream_that_does_not_describe_itself_is_named(server, tmp_path):
+    """Without the names of its inputs nothing can be asked: where they were looked for."""
+    world = World(server, tmp_path)
+    server.silent = True
+    with pytest.raises(OSError, match=r"GET http://.*/v2/models/m says .* names no `inputs`"):
+        world.explain(rows_of(1, 1))
+    assert server.seen == []
 
 
 def test_only_what_is_configured_and_drawn_is_asked(server, tmp_path):

@@ -80,6 +80,11 @@ def test_longer_answers_open_an_alert_and_steady_ones_none(tmp_path):
     reports, events = fold(artifacts, model, [*steady, *rows(2, 1200)])
     assert len(reports) == 14
     assert {report["state"] for report in reports[3:]} == {"ok"}
+    assert reports[3]["words"] == ["Nothing stands out in 300 decisions."]
+    assert (reports[0]["state"], reports[0]["words"]) == (
+        "not_enough_data",
+        ["There is nothing yet that these 300 decisions could be compared with."],
+    )
     assert events == []
 
     reports, events = fold(artifacts, model, [*steady, *rows(2, 1200, longer=1.6)])

@@ -119,3 +119,16 @@ def test_the_command_tells_groups_from_slices_and_labels_that_say_nothing():
     assert "group race `e`: insufficient" in text
     assert "slice race `d`: ok, 100 decisions, 24 comparisons with its own past" in text
     assert "3 labels of decisions of 2026-11-27 by v1 (stable) are no labels by its card" in text
+
+
+def test_a_window_is_told_without_what_could_not_be_judged():
+    """A slice has two dozen causes: those without enough data are counted, the others are told."""
+    verdicts = {f"slice/race/a/feature/{n}": "not_enough_data" for n in range(24)}
+    told = {"id": "m/v1/stable/1", "state": "fault", "counts": {"decisions": 100}, "words": [],
+            "opened_at": "", "closed_at": "", "first_decision": "", "last_decision": "",
+            "verdicts": verdicts | {"quality/a/stuck": "fault"}}  # fmt: skip
+    shown = io.StringIO()
+    overview.window(Console(file=shown, width=300), told)
+    assert "quality/a/stuck: fault" in shown.getvalue()
+    assert "not_enough_data for 24 causes" in shown.getvalue()
+    assert "slice/race" not in shown.getvalue()
