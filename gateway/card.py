@@ -130,6 +130,10 @@ class OutcomeWords(Strict):
             raise ValueError(f"adverse: {self.adverse!r} is neither below nor at_or_above")
         return self
 
+    @property
+    def favourable(self) -> str:
+        return self.below if self.adverse == self.at_or_above else self.at_or_above
+
     def of(self, score: float) -> str:
         return self.at_or_above if score >= self.threshold else self.below
 

@@ -325,6 +325,11 @@ class Api:
             model, resolved, limit = read_alert_filters(request.query_params)
         except ValueError as error:
             return refuse(400, "bad_parameter", str(error))
+        try:
+            if model is not None and all(one["model"] != model for one in self._alerts().values()):
+                await asyncio.to_thread(self._model, model)
+        except LookupError as error:
+            return refuse(404, "unknown_model", str(error.args[0]))
         happened = await asyncio.to_thread(self.asked, queries.happenings)
         found = [
             alert | {"last": happened[key]}

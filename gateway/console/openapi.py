@@ -183,7 +183,7 @@ def alert_paths() -> dict[str, Any]:
     return {
         "/api/v1/alerts": {
             "get": operation("alerts", "The newest word on each alert.",
-                             fields(alerts=listed(refer("Alert"))), 400, parameters=filters)
+                             fields(alerts=listed(refer("Alert"))), 400, 404, parameters=filters)
         },
         "/api/v1/monitor/{model}/backtest": {
             "post": operation("backtest", "A model's past judged by other settings, beside what "

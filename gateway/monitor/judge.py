@@ -257,9 +257,7 @@ def report(
     told = [state for state in states.values() if n >= settings.minimum or state != "ok"]
     state = worst(told)
     words = card.outputs.outcome
-    favourable = None
-    if words is not None:
-        favourable = words.below if words.adverse == words.at_or_above else words.at_or_above
+    favourable = words.favourable if words is not None else None
     return WindowReport(
         id=f"{window.series}/{after.number}",
         artifact=after.artifact,

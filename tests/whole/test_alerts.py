@@ -255,6 +255,9 @@ def test_a_backtest_of_wrong_settings_is_refused(gateway, sent, said):
 
 
 def test_alerts_of_a_wrong_filter_are_refused(gateway):
-    """The parameter and its value."""
+    """The parameter and its value; of a model that there is not, none is no good news."""
     told = gateway.api("/api/v1/alerts", resolved="maybe")
     assert "resolved='maybe'" in told["error"]
+    told = gateway.run("alerts", "--model", "mortage")
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "model 'mortage' is none of mortgage" in told.stderr
