@@ -127,10 +127,12 @@ def check(
 
 def warnings(checked: Any) -> list[dict[str, Any]]:
     """What is odd about rules and monitoring without being wrong."""
+    from gateway.detectors.environment import find
     from gateway.revision.drafts import compile_draft
     from gateway.routing.lint import oddities, unwatched
 
     table = compile_draft(checked)
+    installed = find(checked.resolve(checked.settings.state)) is not None
     return [
         {"file": checked.path.name,
          "line": checked.line_of(("models", name, "rules", oddity.rule)),
@@ -144,6 +146,13 @@ def warnings(checked: Any) -> list[dict[str, Any]]:
          "words": "without `reference` no window of it closes: no drift, no quality, no groups"}
         for name in unwatched(table)
         if "monitor" in checked.settings.models[name].model_fields_set
+    ] + [
+        {"file": checked.path.name,
+         "line": checked.line_of(("models", name, "monitor", "detector")),
+         "key": f"models.{name}.monitor.detector",
+         "words": "is not installed: `headworks detectors install alibi`"}
+        for name, model in checked.settings.models.items()
+        if model.monitor.detector is not None and not installed
     ]  # fmt: skip
 
 

@@ -169,6 +169,8 @@ class Front:
         words += witnesses.get("words", [])
         red = [f"journal {lag['damage']}" for lag in journals.values() if lag["damage"]]
         red += (governor or {}).get("damaged_keys", [])
+        if why := (governor or {}).get("damaged_holds"):
+            red.append(f"nothing is erased or retired: {why}")
         red += witnesses.get("red", [])
         red += self.stores.refusing() + self._troubles() + self._certificate
         colour = "red" if red or self.tables.current is None else "yellow" if words else "green"

@@ -228,7 +228,8 @@ class Governor:
                 {"leaves": self.sealer.ledger.number, "journals": self.sealer.lag(),
                  "ledger": self.sealer.notary.status(), "revision": self.tables.current,
                  "refused": self.refused, "rollouts": self.rollouts.words(),
-                 "frozen": self._frozen(), "damaged_keys": self.damaged_keys}
+                 "frozen": self._frozen(), "damaged_keys": self.damaged_keys,
+                 "damaged_holds": self.custody.holds.damage}
             )  # fmt: skip
 
         async def tell(request: Request) -> JSONResponse:

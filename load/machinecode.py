@@ -23,6 +23,8 @@ RATE = 999
 LINE = re.compile(r"^\s*[0-9a-f]+ (?P<symbol>.+) \((?P<object>[^()]*|\[[^]]*\][^()]*)\)$")
 KERNEL = "the kernel: sockets, epoll, the disk"
 OWN = "our compiled functions"
+FUNCTIONS = ("CPyDef_", "CPyPy_")
+HELD = "mypyc's runtime, which lies beside them"
 LOOP = "the interpreter's loop: Python that is not compiled, ours and libraries'"
 RUNTIME = "Python's runtime: objects, memory, calls, exceptions"
 LIBC = "the C library"
@@ -46,7 +48,7 @@ def place_of(symbol: str, path: str) -> str:
     if path.startswith("["):
         return KERNEL
     if "/gateway/__compiled__/" in path:
-        return OWN
+        return OWN if symbol.startswith(FUNCTIONS) else HELD
     if name.startswith(("libpython", "python3")):
         return LOOP if symbol.startswith("_PyEval_EvalFrame") else RUNTIME
     if name.startswith(("libc.so", "libc-", "ld-linux", "libpthread", "libm.so")):
@@ -58,7 +60,7 @@ def place_of(symbol: str, path: str) -> str:
 
 def readable(symbol: str) -> str:
     """`CPyDef_dataplane___handler___Handler____story` as `dataplane.handler.Handler._story`."""
-    for prefix in ("CPyDef_", "CPyPy_"):
+    for prefix in FUNCTIONS:
         if symbol.startswith(prefix):
             return symbol.removeprefix(prefix).replace("___", ".")
     return symbol

@@ -303,3 +303,24 @@ models:
     odd = warnings(found)
     assert [one["line"] for one in odd] == told
     assert all(one["key"] == "models.mortgage.monitor" for one in odd)
+
+
+def test_a_detector_that_is_not_installed_is_told(tmp_path):
+    """At its line; with its interpreter in the state nothing is odd."""
+    text = f"""
+models:
+  mortgage:
+    versions: {{v1: {{artifact: {MODELS}/v1}}}}
+    rules: [{{name: all, split: {{v1: 100%}}}}]
+    monitor:
+      reference: {MODELS}/reference.parquet
+      detector: alibi.KSDrift
+"""
+    found = checked(tmp_path, text)
+    (odd,) = warnings(found)
+    assert (odd["line"], odd["key"]) == (8, "models.mortgage.monitor.detector")
+    assert odd["words"] == "is not installed: `headworks detectors install alibi`"
+    pointer = found.resolve(found.settings.state) / "detectors" / "alibi.json"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text('{"python": "/opt/alibi/bin/python", "version": "0.11.4"}')
+    assert warnings(found) == []

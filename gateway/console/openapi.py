@@ -311,6 +311,7 @@ def status_schemas() -> dict[str, Schema]:
                 fields(leaves=WHOLE, journals=keyed(journal), revision=TEXT_OR_NULL,
                        refused=listed(of("string", "Why the file is not in force.")),
                        damaged_keys=listed(of("string", "A subject's key that rotted.")),
+                       damaged_holds=of(["string", "null"], "Why it is not known what is held."),
                        rollouts=listed(of("string", "A rollout that waits for people, and why.")),
                        frozen=listed(of("string", "A rule that may not widen, and why.")),
                        ledger=fields(name=TEXT, logs=keyed(fields(size=WHOLE, root=TEXT))))

@@ -31,11 +31,11 @@ def reproduce(
     if isinstance(asked, str):
         return document | {"answer": cannot(asked), "explanation": cannot(asked)}
     artifacts = Artifacts(state)
+    if (answer := answer_again(asked, artifacts, record))["result"] == "cannot":
+        return document | {"answer": answer, "explanation": answer}
     recorded = with_numbers(bodies, state, found)
-    return document | {
-        "answer": answer_again(asked, artifacts, record),
-        "explanation": explanation_again(asked, recorded, Explanations(artifacts)),
-    }
+    explanation = explanation_again(asked, recorded, Explanations(artifacts))
+    return document | {"answer": answer, "explanation": explanation}
 
 
 def _asked(tables: TableStore, bodies: BodyReader, leaf: dict[str, Any]) -> Asked | str:

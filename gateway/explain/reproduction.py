@@ -101,7 +101,7 @@ def explanation_again(
         return cannot(f"it is not explained: {why}")
     (again,) = explanations.explain([asked])
     if (why := again.get("not_explained")) is not None:
-        return cannot(f"it is not explained again: {why}")
+        return cannot(f"it is not explained again: {again.get('why', why)}")
     said = {key: recorded[key] for key in again if key in recorded}
     return compare_explanations(said, orjson.loads(orjson.dumps(again)))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gateway.artifacts import Artifacts
 from gateway.attribution.plan import write_plan
-from gateway.attribution.reasons import reasons
+from gateway.attribution.reasons import Reason, reasons
 from gateway.card import Card
 from gateway.explain.attribution import Attributions, Columns
 from gateway.explain.counterfactuals import Counterfactual, counterfactuals
@@ -164,7 +164,7 @@ class Explanations:
             )  # fmt: skip
         except OSError as error:
             return {"not_explained": "remote_failed", "why": str(error)[:200]}
-        told = describe(version.card, found, 0, asked.outcomes, model.explain["reasons"])
+        told = describe(found, 0, asked)
         return told | cost | {"fallback": "the model is served elsewhere"}
 
 
@@ -205,7 +205,7 @@ def _records(
 ) -> list[dict[str, Any]]:
     records, start = [], 0
     for one in asked:
-        record = describe(card, found, start, one.outcomes, one.model.explain["reasons"])
+        record = describe(found, start, one)
         if one.given:
             tell_counterfactuals(explainer, card, one, record["rows"])
         if explainer.fallback_reason is not None:
@@ -253,14 +253,22 @@ def describe_change(card: Card, found: Counterfactual) -> dict[str, Any]:
             "text": text}  # fmt: skip
 
 
-def describe(
-    card: Card, found: Attributions, start: int, outcomes: list[str | None], reasons_at_most: int
-) -> dict[str, Any]:
-    """The record of the rows from `start` on, one an outcome."""
+def _text(card: Card, reason: Reason, rows: dict[str, list[Any]], row: int) -> str:
+    """The card's sentence; of a value that was not sent it would say what nobody knows."""
+    value = rows[reason.feature][row]
+    if value is None or value != value:
+        return f"{card.feature(reason.feature).meaning} ({reason.feature}) is missing."
+    return reason.text
+
+
+def describe(found: Attributions, start: int, asked: Asked) -> dict[str, Any]:
+    """The record of an exchange's rows, which in `found` are those from `start` on."""
     rows = []
-    additive = found.additive
-    for place, outcome in enumerate(outcomes, start):
-        told = reasons(card, found.features, found.values[place], outcome or "", reasons_at_most)
+    card, additive = asked.version.card, found.additive
+    assert card is not None
+    at_most = asked.model.explain["reasons"]
+    for place, outcome in enumerate(asked.outcomes, start):
+        told = reasons(card, found.features, found.values[place], outcome or "", at_most)
         row: dict[str, Any] = {
             "values": found.values[place].tolist(),
             "prediction": float(found.predictions[place]),
@@ -268,8 +276,8 @@ def describe(
             "additive": bool(additive[place]),
             "outcome": outcome,
             "reasons": [
-                {"code": reason.code, "text": reason.text, "feature": reason.feature,
-                 "attribution": reason.attribution}
+                {"code": reason.code, "text": _text(card, reason, asked.rows, place - start),
+                 "feature": reason.feature, "attribution": reason.attribution}
                 for reason in told
             ],
         }  # fmt: skip

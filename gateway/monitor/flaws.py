@@ -98,15 +98,35 @@ def stuck_lately(
 ) -> bool:
     """Whether the newest values of an open window are all the same one, where the reference varies:
     what a sequence shows of them is that, and no drift."""
-    then, values = _newest(window, cause, card, reference)
-    if then is None or then.most_frequent > (1 - quality.STUCK_FLOOR) * then.present:
-        return False
-    newest = next(values, None)
-    run = 1 + sum(1 for _ in takewhile(lambda value: value == newest, values))
-    if not then.present or run < RUN_AT_LEAST:
+    then, run = _newest_run(window, cause, card, reference)
+    if then is None or run < RUN_AT_LEAST:
         return False
     found = quality.excess("stuck", run, run, then.most_frequent, then.present, level)
     return found.state == "fault"
+
+
+def rests_on_one_value(
+    window: Window, cause: str, length: int, card: Card, reference: Reference
+) -> bool:
+    """Whether an alarm over its last `length` decisions, as far as the open window holds them, saw
+    one value only, where the reference varies. There may be too few to call it stuck, and they may
+    have begun in the window before: the window's end will know."""
+    then, run = _newest_run(window, cause, card, reference)
+    return then is not None and run >= max(RUN_AT_LEAST, min(length, len(window)))
+
+
+def _newest_run(
+    window: Window, cause: str, card: Card, reference: Reference
+) -> tuple[Column | None, int]:
+    """How many of the newest values are one and the same; None where the reference does not vary,
+    or there is none."""
+    then, values = _newest(window, cause, card, reference)
+    if then is None or not then.present:
+        return None, 0
+    if then.most_frequent > (1 - quality.STUCK_FLOOR) * then.present:
+        return None, 0
+    newest = next(values, None)
+    return then, 1 + sum(1 for _ in takewhile(lambda value: value == newest, values))
 
 
 def _newest(

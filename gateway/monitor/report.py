@@ -109,7 +109,8 @@ class BaselineReport:
 
 @dataclass(frozen=True)
 class WindowReport:
-    """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count or time.
+    """`id`: `<model>/<version>/<arm>/<number>`; times in ns since 1970; `closed_by` count,
+    time or, of one that another artifact ended or that made room, cut.
 
     `first_leaf` and `last_leaf` may hold rows of other windows too: `first_id` and `last_id` name
     the decisions. `joint`: all features together. `judged`: it holds enough to be compared;

@@ -84,6 +84,8 @@ class Window:
     def __init__(self, model: str, version: str, arm: str) -> None:
         self.model, self.version, self.arm = model, version, arm
         self.decisions: list[Decision] = []
+        self.is_cut = False
+        """Closed before its time, by what comes: another artifact, or a series that needs room."""
 
     def __repr__(self) -> str:
         return f"<Window {self.series} {len(self.decisions)} decisions>"
@@ -110,10 +112,12 @@ class Window:
         """Whether a leaf of time `at` (ns) closes this window before anything joins it."""
         return bool(self.decisions) and at > self.opened_at + settings.at_most_ns
 
-    def closed(self, settings: WindowSettings) -> tuple[int, Literal["count", "time"]]:
-        """When (ns) and by what rule; workers' times may cross a little, hence the latest."""
-        if self.is_full(settings):
-            return max(decision.at for decision in self.decisions), "count"
+    def closed(self, settings: WindowSettings) -> tuple[int, Literal["count", "time", "cut"]]:
+        """When (ns) and by what rule; workers' times may cross a little, hence the latest. Never
+        after what closes it: an alert of it would be from the future."""
+        if self.is_full(settings) or self.is_cut:
+            latest = max(decision.at for decision in self.decisions)
+            return latest, "count" if self.is_full(settings) else "cut"
         return self.opened_at + settings.at_most_ns, "time"
 
     def columns(self, card: Card, reference: Reference) -> dict[str, Column]:

@@ -18,12 +18,12 @@ from gateway.explain.worker import Explanations
 from gateway.monitor.alert import Sighting
 from gateway.monitor.familyqueue import FamilyQueue
 from gateway.monitor.feed import Feed
-from gateway.monitor.flaws import level_of, stuck_lately
+from gateway.monitor.flaws import level_of, rests_on_one_value, stuck_lately
 from gateway.monitor.judge import judge
 from gateway.monitor.readability import Readability, count
 from gateway.monitor.report import WindowReport
 from gateway.monitor.room import LET_GO, Room
-from gateway.monitor.sequential import Heard
+from gateway.monitor.sequential import Alarm, Heard
 from gateway.monitor.sightings import heard, unread
 from gateway.monitor.state import SeriesState
 from gateway.monitor.window import Decision, Window, WindowSettings
@@ -109,6 +109,7 @@ class Windows:
             series.version.artifact != version.artifact
             or series.model.background != model.background
         ):
+            series.window.is_cut = True
             told += self._close(series)
         series.follow(model, version)
         if series.window is None:
@@ -129,6 +130,7 @@ class Windows:
         told: list[Told] = []
         series, kept = self._series.pop(idlest, None), self._told.pop(idlest, None)
         if series is not None and series.window is not None:
+            series.window.is_cut = True
             told += self._close(series)
         number = series.state.number if series is not None else kept["state"]["number"]
         self.room.leave(number)
@@ -146,17 +148,19 @@ class Windows:
         return [
             heard(series.window.series, series.state.number + 1, alarm, decision.id, decision.at)
             for alarm, decision in feed.take(series.window, card, whole=whole)
-            if alarm.confirmed and not self._is_stuck(series, alarm.cause)
+            if alarm.confirmed and not self._is_stuck(series, alarm)
         ]
 
-    def _is_stuck(self, series: Series, cause: str) -> bool:
+    def _is_stuck(self, series: Series, alarm: Alarm) -> bool:
         """Whether an alarm waits for its window's end, for what it saw may be a fault of data."""
         window, card = series.window, series.version.card
         assert window is not None
         assert card is not None
         reference = self.yardsticks.whole_reference(series.model, series.version)
         level = level_of(card, series.settings.drift.alpha)
-        return stuck_lately(window, cause, card, reference, level)
+        return stuck_lately(window, alarm.cause, card, reference, level) or rests_on_one_value(
+            window, alarm.cause, alarm.at - alarm.begun, card, reference
+        )
 
     def _feed_of(self, series: Series) -> Feed | None:
         """Made anew at the beginning of a window, when artifact, reference or settings changed."""

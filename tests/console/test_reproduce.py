@@ -55,6 +55,21 @@ def test_what_cannot_be_made_again_says_why(world):
     assert reproduce(world, "x").status_code == 400
 
 
+def test_without_its_artifact_both_say_so(world):
+    """A digest that nobody holds any more: why, in words, of the answer and of its explanation."""
+    shadow = world.gateway.api(f"/api/v1/decisions/{world.denied}")["shadows"][0]["id"]
+    record = world.gateway.api(f"/api/v1/decisions/{shadow}")["record"]
+    folder = world.gateway.folder / "state" / "artifacts" / record["artifact"]
+    away = folder.rename(folder.with_suffix(".away"))
+    try:
+        told = reproduce(world, shadow).json()
+    finally:
+        away.rename(folder)
+    assert told["answer"]["result"] == told["explanation"]["result"] == "cannot"
+    assert "no longer held" in told["answer"]["why"]
+    assert told["explanation"]["why"] == told["answer"]["why"]
+
+
 def test_the_command_prints_it(world):
     """`headworks reproduce`: exit code 0 where nothing differs, 1 where it cannot be told."""
     fine = world.gateway.run("reproduce", world.denied)

@@ -179,7 +179,9 @@ def test_our_tests_are_its_tests_figure_by_figure(foreign, shift):
         distance = twosample.kolmogorov_smirnov(a, b)
         p_value = twosample.kolmogorov_smirnov_p_value(distance, a.size, b.size)
         assert ks["distances"][column] == pytest.approx(distance, rel=1e-5)
-        assert ks["p_values"][column] == pytest.approx(p_value, rel=1e-4, abs=1e-9)
+        clear = p_value >= twosample.CLEAR  # decides nothing, and is to three places only
+        near = {"abs": 5e-4} if clear else {"rel": 1e-4, "abs": 1e-9}
+        assert ks["p_values"][column] == pytest.approx(p_value, **near)
         statistic, p_value = twosample.cramer_von_mises(a, b)
         assert cvm["distances"][column] == pytest.approx(statistic, rel=1e-5)
         assert cvm["p_values"][column] == pytest.approx(p_value, rel=1e-4, abs=1e-6)

@@ -200,3 +200,15 @@ def test_it_holds_so_many_detectors_at_most(tmp_path, monkeypatch):
     asked = [line for line in said.read_text().splitlines() if line[:5] in ("make ", "drop ")]
     assert asked == ["make a", "make b", "drop b", "make c", "drop a", "make b"]
     foreign.close()
+
+
+def test_what_cannot_be_made_is_tried_once(tmp_path):
+    """It would be refused again; another detector is made all the same."""
+    said = tmp_path / "said"
+    answers = {"hello": '{"version": "0"}', "make": '{"error": "too few streams"}'}
+    foreign = family(tmp_path, ANSWERING, said=str(said), answers=answers)
+    for key in ("a", "a", "b", "a"):
+        with pytest.raises(Broken, match="too few streams"):
+            foreign.judge(Specification(key, "KSDrift", 0.01, np.zeros((2, 1))), np.eye(1), 1)
+    assert said.read_text().split("\n")[1:-1] == ["make a", "make b"]
+    foreign.close()

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +7,8 @@ from hypothesis import strategies as st
 from oracle import card_of, number
 
 from gateway.attribution.reasons import reasons
+from gateway.explain.attribution import Attributions
+from gateway.explain.worker import Asked, describe
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 
@@ -49,3 +53,19 @@ def test_more_than_four_are_not_asked_for():
     """Comment 1: more than four reasons are not likely to help."""
     with pytest.raises(ValueError, match="at most 4, asked for 5"):
         reasons(card(), NAMES, np.ones(6), "deny", 5)
+
+
+def test_of_a_value_that_was_not_sent_the_cards_sentence_is_not_told():
+    """`too high` of a value that nobody knows would be untrue: the code stays, the text says that
+    it is missing; in a batch each row by its own values."""
+    values = np.array([[2.0, 1, 0, 0, 0, 0]] * 4)
+    found = Attributions("linear", "margin", NAMES, 0.0, values, values.sum(axis=1), np.zeros(4),
+                         None, "", 1, None, 0)  # fmt: skip
+    version = SimpleNamespace(card=card())
+    model = SimpleNamespace(explain={"reasons": 4})
+    rows = dict.fromkeys(NAMES, [0.0] * 3) | {"a": [None, 3.0, float("nan")]}
+    told = describe(found, 1, Asked(model, version, rows, [0.9] * 3, ["deny"] * 3))["rows"]
+    texts = [[reason["text"] for reason in row["reasons"]] for row in told]
+    missing, card_text = "meaning of a (a) is missing.", "The value of a is too high."
+    assert texts == [[text, "meaning of b"] for text in (missing, card_text, missing)]
+    assert [[reason["code"] for reason in row["reasons"]] for row in told] == [["HIGH-A", ""]] * 3

@@ -31,6 +31,13 @@ def test_a_later_leaf_closes_a_window_by_its_time():
     assert window.closed(SETTINGS) == (110, "time")
 
 
+def test_a_window_that_is_cut_closed_with_its_last_decision():
+    """Not at the end of a time that is not over: its alerts would be from the future."""
+    window = window_of(10, 30)
+    window.is_cut = True
+    assert window.closed(SETTINGS) == (30, "cut")
+
+
 def test_an_empty_window_is_never_overdue():
     """Without a first decision there is no time to count from."""
     assert not Window("mortgage", "v1", "stable").is_overdue(10**18, SETTINGS)

@@ -201,6 +201,7 @@ def test_another_background_closes_the_window(place):
     assert run(windows, quiet, decisions[:150]) == []
     (report,) = run(windows, replace(quiet, background="0" * 64), decisions[150:])
     assert report["n"] == 150
+    assert (report["closed_at"], report["closed_by"]) == (decisions[149].at, "cut")
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -241,32 +242,37 @@ def other_artifact(artifacts):
         return artifacts.add_folder(copied)
 
 
-@pytest.mark.parametrize("begins", [200, 330])
-def test_a_stuck_feature_is_told_before_its_drift(place, begins):
-    """Stuck in the midst of a window at a high value: its detector alarms, which is kept back until
-    the window's quality is known. No drift of the feature is ever told, only that it is stuck."""
+@pytest.mark.parametrize(
+    ("feature", "value", "begins"),
+    [("lvr", 0.95, 200), ("lvr", 0.95, 330), ("single", "yes", 240), ("single", "no", 360),
+     ("pbcr", "no", 320), ("mcs", 1.0, 280), ("ccs", 1.0, 200)],
+)  # fmt: skip
+def test_a_stuck_feature_is_told_before_its_drift(place, feature, value, begins):
+    """Stuck in the midst of a window: its detector alarms, which is kept back until the window's
+    quality is known, also while there are too few to call it stuck, of a value that is frequent
+    anyway or in a new window. No drift of the feature is ever told, only that it is stuck."""
     artifacts, model = place
     decisions = stream(model, 1200)
-    lvr = [f.name for f in model.versions["v1"].card.features].index("lvr")
+    at_place = [f.name for f in model.versions["v1"].card.features].index(feature)
     stuck = [
         one
         if at < begins
-        else replace(one, values=(*one.values[:lvr], 0.95, *one.values[lvr + 1 :]))
+        else replace(one, values=(*one.values[:at_place], value, *one.values[at_place + 1 :]))
         for at, one in enumerate(decisions)
     ]
     told = run(Windows(artifacts, {}), model, stuck)
     sightings = {one.cause for one in told if not isinstance(one, dict)}
-    assert "sequence/feature/lvr" not in sightings
+    assert f"sequence/feature/{feature}" not in sightings
     reports = [one for one in told if isinstance(one, dict)]
     opened = {cause for one in reports for cause in one["opened"]}
-    assert "quality/lvr/stuck" in opened
-    assert not {"sequence/feature/lvr", "feature/lvr"} & opened
+    assert f"quality/{feature}/stuck" in opened
+    assert not {f"sequence/feature/{feature}", f"feature/{feature}"} & opened
     alarms = [
         a
         for one in reports
         for s in one["sequences"]
         for a in s["alarms"]
-        if s["cause"] == "feature/lvr"
+        if s["cause"] == f"feature/{feature}"
     ]
     assert any(alarm["confirmed"] for alarm in alarms)
 

@@ -266,3 +266,19 @@ def test_a_disk_that_fills_climbs_the_ladder_and_comes_down_again(make_gateway):
     finally:
         gateway.kill_all()
         subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def test_a_rotten_file_of_holds_is_told_and_nothing_is_destroyed(make_gateway):
+    """Red, with the file's name; answers go on, an erasure is refused with why."""
+    gateway = make_gateway()
+    (gateway.folder / "state").mkdir(mode=0o700, exist_ok=True)
+    (gateway.folder / "state" / "holds.json").write_bytes(b'{"format": 2, "sha256": ')
+    gateway.start()
+    identity = infer(gateway).headers["x-headworks-id"]
+    status = gateway.wait_settled()
+    erased = gateway.run("subject", "erase", "--decision", identity, "--reason", "asked by letter")
+
+    assert status["state"] == "red"
+    assert any("nothing is erased or retired" in words for words in status["words"])
+    assert "holds.json" in str(status["governor"]["damaged_holds"])
+    assert (erased.returncode, "holds.json" in erased.stderr) == (1, True)
