@@ -73,7 +73,8 @@ class Kind(NamedTuple):
     make: Callable[[Any, Drawn, Floats], None]
 
     def title(self, size: float) -> str:
-        return f"{self.name} {self.told.format(size)}".strip()
+        shown = 100 * size if "%" in self.told else size
+        return f"{self.name} {self.told.format(shown)}".strip()
 
     def is_told_by(self, cause: str) -> bool:
         """Whether a page of this cause is one of this change. What is paged of nothing, all is."""
@@ -108,10 +109,10 @@ NOTHING = Kind("nothing", "", (0.0,), (), lambda dice, columns, amount: None)
 KINDS = (
     NOTHING,
     Kind("mean", "by {:g} sigma", GRADES, ("x3",), _moved),
-    Kind("spread", "wider by {:.0%}", WIDER, ("x3",), _widened),
+    Kind("spread", "wider by {:.0f} %", WIDER, ("x3",), _widened),
     Kind("correlation", "0 to {:.2f}", CORRELATIONS, ("x3", "x6"), _correlated),
-    Kind("categories,", "{:.0%} turned over", SHARES, ("product",), _turned_over),
-    Kind("values,", "{:.0%} lost", SHARES, ("x5",), _lost),
+    Kind("categories,", "{:.0f} % turned over", SHARES, ("product",), _turned_over),
+    Kind("values,", "{:.0f} % lost", SHARES, ("x5",), _lost),
 )
 
 

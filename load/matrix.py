@@ -102,7 +102,7 @@ def labels_of(found: Found, seeds: int) -> Table:
         for place, turned in enumerate(TURNED):
             each = [run.labels[place] for run in runs]
             rows.append([
-                course.name.split(":")[0], f"{turned:.0%}",
+                course.name.split(":")[0], f"{100 * turned:.0f} %",
                 f"{pages} of {seeds * course.windows}",
                 f"{np.mean([one.accuracy for one in each]):.3f}",
                 f"{np.mean([one.estimated for one in each]):.3f}",
