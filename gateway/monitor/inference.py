@@ -163,7 +163,7 @@ def _read_generation(leaf: dict[str, Any], found: Inference, bodies: BodyReader)
         request = _message(sent[0], context.get("request_headers", ()))
         response = _message(sent[1], context.get("response_headers", ()))
     except (ValueError, OSError, KeyError) as error:
-        log.warning("exchange %s: bodies not readable: %s", record["id"], error)
+        log.log(_level(error), "exchange %s: bodies not readable: %s", record["id"], error)
     values = textfeatures.read_features(
         (leaf.get("trace") or {}).get("asked") or {},
         record.get("completion") or leaf.get("completion") or {},
@@ -212,7 +212,8 @@ def _read_body(
         reader = reader_of(leaf["record"], found.model)
         found.rows = readings.columns(reader, card, request, told["request_headers"])
     except (Unreadable, ValueError, OSError) as error:
-        log.warning("exchange %s: request not readable: %s", leaf["record"]["id"], error)
+        identity = leaf["record"]["id"]
+        log.log(_level(error), "exchange %s: request not readable: %s", identity, error)
         found.why = "unreadable"
         found.contradicts_card = isinstance(error, Unreadable) and not isinstance(error, Opaque)
         return
@@ -261,3 +262,9 @@ def segments_of(
     except (ValueError, OSError, KeyError):
         return []
     return [by_groups(keys, orjson.loads(context)["groups"])]
+
+
+def _level(error: Exception) -> int:
+    """What callers send is counted, told of their exchange and by an alert: a line each would let
+    them fill the log. What the disk says is ours to hear."""
+    return logging.WARNING if isinstance(error, OSError) else logging.DEBUG
