@@ -38,10 +38,12 @@ class Results:
         """A later run's rounds behind this one's; what both say is as the later one has it."""
         behind = 1 + max((sample.round for sample in self.samples), default=-1)
         commits = list(dict.fromkeys((self.commit, more.commit)))
+        further = {f"further {name}" if name.startswith("round ") else name: why
+                   for name, why in more.skipped.items()}  # fmt: skip
         return Results(
             f"{self.command}` and `{more.command}", more.machine, f"{self.date} and {more.date}",
             " and ".join(commits), self.versions | more.versions, self.titles | more.titles,
-            self.skipped | more.skipped,
+            self.skipped | further,
             [*self.samples, *(replace(one, round=one.round + behind) for one in more.samples)],
             self.instructions | more.instructions, more.hotspots or self.hotspots,
             more.machine_code or self.machine_code, self.seconds + more.seconds,
