@@ -53,7 +53,7 @@ def _windows(scale: float, foreign: Foreign) -> Table:
     references = [reference_of(seed) for seed in range(REFERENCES)]
     theirs = Theirs(foreign)
     names = [*OURS, *THUMBS, DUMMY, *BATCH]
-    told: dict[str, list[str]] = {name: [name] for name in names}
+    told = {name: [f"ours, {name}" if name in OURS else name] for name in names}
     for change, make in CHANGES.items():
         found: Counter[str] = Counter()
         streams = 4 * repeats if change == "nothing" else repeats

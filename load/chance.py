@@ -75,8 +75,12 @@ def _pages(apart: bool, windows: int, references: int, processes: int, minutes: 
 def rate(count: int, total: int) -> list[str]:
     low = proportion.at_least(count, total, 0.025 if count else 0.05) * 1e4
     high = proportion.at_most(count, total, 0.025 if count else 0.05) * 1e4
-    between = f"{low:.3g} to {high:.3g}" if count else f"at most {high:.2g}"
-    return [f"{count:,}", f"{count * 1e4 / total:.3g}", between]
+    between = f"{_figure(low)} to {_figure(high)}" if count else f"at most {high:.2g}"
+    return [f"{count:,}", _figure(count * 1e4 / total), between]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _watched(seed: int, windows: int, apart: bool) -> Counter[str]:
