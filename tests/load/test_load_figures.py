@@ -115,6 +115,10 @@ def test_what_stands_in_the_way_is_reckoned():
     assert "one costs 200 µs, so they would take 1.0 of the machine's 2 cores" in told
     assert "a commit lasts 0.40 ms at half of saturation and holds 2.00 records" in told
     assert "0.60 of the 1.00 ms" in told
+    assert "Envoy" not in told
+    assert "Envoy, one thread that keeps nothing, adds 3.60 (3.60–3.60) ms" in obstacles(
+        slow, Samples([*slow.samples, half("envoy", 1000.0)])
+    )
     fast = replace(slow, samples=[sample("headworks", count=6000), sample("mlserver", count=1000)])
     assert obstacles(fast, Samples(fast.samples)) == ""
 
