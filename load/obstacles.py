@@ -59,8 +59,9 @@ def tails(samples: Samples) -> Iterator[str]:
     """Where a plain proxy misses the goal too, at half of what it carries itself."""
     theirs, ours = samples.added("envoy", "p99"), samples.added("headworks", "p99")
     if theirs is not None and ours is not None and min(theirs.median, ours.median) > P99_MS:
+        words = "here at half of what it carries: load, origin and server share the cores."
         yield (f"Of the added p99: Envoy, one thread that keeps nothing, adds {ranged(theirs)} ms "
-               "here at half of what it carries: load, origin and server share the cores.")  # fmt: skip
+               f"{words}")  # fmt: skip
 
 
 def obstacles(results: Results, samples: Samples) -> str:
