@@ -123,9 +123,14 @@ def test_no_template_trusts_a_value():
 
 def test_empty_filters_are_no_filters(world):
     """A form that was sent untouched shows what the plain page shows."""
-    plain = Tags(world.get("/").text).words
-    sent = Tags(world.get("/?model=&version=&arm=&rule=&outcome=&status=&since=").text).words
-    assert sent == plain
+
+    def shown(path: str) -> list[str]:
+        """But for the moment at which the counts were found."""
+        words = Tags(world.get(path).text).words
+        (place,) = [at for at, word in enumerate(words) if "the catalog held at" in word]
+        return words[: place + 1] + words[place + 2 :]
+
+    assert shown("/?model=&version=&arm=&rule=&outcome=&status=&since=") == shown("/")
 
 
 def test_a_filter_shows_its_decisions_only(world):
