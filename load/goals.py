@@ -10,6 +10,10 @@ from load.scenario import CONCURRENCY, SCENARIOS
 from load.tables import ALONE, AT, MAIN, Samples, cpu_path, number, per_second, ranged, share
 
 WORKER_MIB = 120
+TIMES = {("mlserver", MAIN): 5, ("portkey", "chat"): 15, ("litellm", "chat"): 80}
+"""How many times a peer's requests a second ours are to be, by peer and scenario."""
+ADDED_MS = {"p50": 0.5, "p99": 2.0}
+"""What may be added at half of saturation, at the most."""
 SHORT = tuple(name for name in SCENARIOS if name != "binary-1m")
 LONG = max(CONCURRENCY)
 """So many bodies are held together: what bounds them is a setting, `overload.bodies`."""
@@ -46,16 +50,17 @@ def goals(samples: Samples) -> Iterator[Goal]:
     for name, how in (("headworks", ""), (ALONE, ", workers alone")):
         mlserver = samples.ratio((name, MAIN), ("mlserver", MAIN), AT, per_second)
         words = f"requests/s, of MLServer's with an empty model{how}"
-        yield judge(words, mlserver, least=5, unit=" ×")
-        for peer, title, least in (("portkey", "Portkey", 15), ("litellm", "LiteLLM", 80)):
+        yield judge(words, mlserver, least=TIMES["mlserver", MAIN], unit=" ×")
+        for peer, title in (("portkey", "Portkey"), ("litellm", "LiteLLM")):
             chat = samples.ratio((name, "chat"), (peer, "chat"), AT, per_second)
-            yield judge(f"requests/s, chat body, of {title}'s{how}", chat, least=least, unit=" ×")
+            words = f"requests/s, chat body, of {title}'s{how}"
+            yield judge(words, chat, least=TIMES[peer, "chat"], unit=" ×")
     hop = samples.ratio(("headworks", "onnx"), ours, AT, cpu_path)
     yield judge("CPU, ONNX in the process, of our own HTTP hop", hop, most=1.0, unit=" ×")
     yield judge("the same, of that hop and the server it leads to", _served(samples), most=1.0,
                 unit=" ×")  # fmt: skip
     for name, how in (("headworks", ""), (ALONE, ", workers alone")):
-        for kind, most in (("p50", 0.5), ("p99", 2.0)):
+        for kind, most in ADDED_MS.items():
             added = samples.added(name, kind)
             yield judge(f"added {kind} at half of saturation{how}", added, most=most, unit=" ms")
     tail = samples.ratio(ours, ("envoy", MAIN), 256, share("p99"))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from load.processes import role, tree
+from load.processes import only_worker
 
 LOOP = "Runner.run"
 PATIENCE_S = 30.0
@@ -70,10 +70,10 @@ class Recording:
 
     def __init__(self, cache: Path, folder: Path, root: int, seconds: float) -> None:
         self.path = folder / "py-spy.raw"
-        (worker,) = [p.number for p in tree(root) if role(p.number) == "worker-0"]
-        command = [str(cache / "py-spy" / "bin" / "py-spy"), "record", "--pid", str(worker),
-                   "--duration", str(max(1, round(seconds))), "--rate", "400", "--format", "raw",
-                   "--function", "--output", str(self.path)]  # fmt: skip
+        command = [str(cache / "py-spy" / "bin" / "py-spy"), "record",
+                   "--pid", str(only_worker(root)), "--duration", str(max(1, round(seconds))),
+                   "--rate", "400", "--format", "raw", "--function",
+                   "--output", str(self.path)]  # fmt: skip
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )

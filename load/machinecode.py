@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from load.processes import role, tree
+from load.processes import only_worker
 
 PATIENCE_S = 60.0
 RATE = 999
@@ -98,9 +98,8 @@ class Recording:
         if perf is None:
             raise RuntimeError("perf is not installed (Debian: linux-perf)")
         self.perf, self.path = perf, folder / "perf.data"
-        (worker,) = [p.number for p in tree(root) if role(p.number) == "worker-0"]
         command = [perf, "record", "--event", "cpu-clock", "--freq", str(RATE),
-                   "--tid", str(worker), "--output", str(self.path),
+                   "--tid", str(only_worker(root)), "--output", str(self.path),
                    "--", "sleep", f"{seconds:.1f}"]  # fmt: skip
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from load.goals import ADDED_MS, TIMES
 from load.results import Results
 from load.tables import (
     ALONE,
     AT,
-    MAIN,
     Samples,
     commit_ms,
     cpu_all,
@@ -18,15 +18,13 @@ from load.tables import (
     ranged,
 )
 
-P99_MS = 2.0
 COMMITS_WAITED = 1.5
 """Half of the commit under way when a record is made, on average, and its own."""
 
 
 def rates(results: Results, samples: Samples) -> Iterator[str]:
     """Times a peer's requests a second: what they would take of the machine, all roles together."""
-    for scenario, peer, times in ((MAIN, "mlserver", 5), ("chat", "portkey", 15),
-                                  ("chat", "litellm", 80)):  # fmt: skip
+    for (peer, scenario), times in TIMES.items():
         theirs = samples.middle(peer, scenario, AT, per_second)
         ours = samples.middle("headworks", scenario, AT, per_second)
         each = samples.middle("headworks", scenario, AT, cpu_all)
@@ -58,10 +56,14 @@ def waits(samples: Samples) -> Iterator[str]:
 def tails(samples: Samples) -> Iterator[str]:
     """Where a plain proxy misses the goal too, at half of what it carries itself."""
     theirs, ours = samples.added("envoy", "p99"), samples.added("headworks", "p99")
-    if theirs is not None and ours is not None and min(theirs.median, ours.median) > P99_MS:
-        words = "here at half of what it carries: load, origin and server share the cores."
+    if (
+        theirs is not None
+        and ours is not None
+        and min(theirs.median, ours.median) > ADDED_MS["p99"]
+    ):
         yield (f"Of the added p99: Envoy, one thread that keeps nothing, adds {ranged(theirs)} ms "
-               f"{words}")  # fmt: skip
+               "here at half of what it carries: load, origin and server share the "
+               "cores.")  # fmt: skip
 
 
 def obstacles(results: Results, samples: Samples) -> str:

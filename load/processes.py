@@ -75,6 +75,12 @@ def role(number: int) -> str:
     return words[words.index(b"_child") + 1].decode() if b"_child" in words else ""
 
 
+def only_worker(root: int) -> int:
+    """The process of a gateway's one worker. ValueError: it has none, or several."""
+    (worker,) = [process.number for process in tree(root) if role(process.number) == "worker-0"]
+    return worker
+
+
 def cpu_by_role(root: int) -> dict[str, float]:
     """CPU so far in microseconds: one entry a role, what has none under `main`."""
     told: dict[str, float] = {}
