@@ -10,34 +10,20 @@ import numpy as np
 from gateway.monitor.family import Floats, encoded
 from gateway.monitor.reference import Reference
 from load import mixed
+from load.courses import correlated, moved, turned_over, widened
 
 ROWS = 2_000
 Columns = dict[str, np.typing.NDArray[Any]]
 Change = Callable[[Any, Columns], None]
 
 
-def _moved(size: float) -> Change:
-    def made(dice: Any, columns: Columns) -> None:
-        columns["x3"] += size
-
-    return made
-
-
-def _widened(dice: Any, columns: Columns) -> None:
-    columns["x3"] *= 1.5
-
-
-def _correlated(dice: Any, columns: Columns) -> None:
-    columns["x6"] = 0.6 * columns["x3"] + 0.8 * columns["x6"]
+def _all_rows(make: Callable[[Any, Columns, Floats], None], amount: float) -> Change:
+    """The matrix' change, of the same amount in each row."""
+    return lambda dice, columns: make(dice, columns, np.full(len(columns["x3"]), amount))
 
 
 def _rounded(dice: Any, columns: Columns) -> None:
     columns["x3"] = columns["x3"].round(0)
-
-
-def _mixed(dice: Any, columns: Columns) -> None:
-    turned = (columns["product"] == "a") & (dice.random(len(columns["product"])) < 0.3)
-    columns["product"][turned] = "b"
 
 
 def _flagged(dice: Any, columns: Columns) -> None:
@@ -46,11 +32,11 @@ def _flagged(dice: Any, columns: Columns) -> None:
 
 CHANGES: dict[str, Change] = {
     "nothing": lambda dice, columns: None,
-    **{f"mean of one by {size:g} sigma": _moved(size) for size in (0.1, 0.25, 0.5, 1.0)},
-    "spread of one by 1.5": _widened,
-    "correlation of two, 0 to 0.6": _correlated,
+    **{f"mean of one by {size:g} sigma": _all_rows(moved, size) for size in (0.1, 0.25, 0.5, 1.0)},
+    "spread of one by 1.5": _all_rows(widened, 0.5),
+    "correlation of two, 0 to 0.6": _all_rows(correlated, 0.6),
     "one rounded to integers": _rounded,
-    "a category from 50 to 35 %": _mixed,
+    "a category from 50 to 35 %": _all_rows(turned_over, 0.15),
     "a flag from 10 to 19 %": _flagged,
 }
 

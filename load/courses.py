@@ -82,19 +82,19 @@ class Kind(NamedTuple):
         return not self.touched or family == "joint" or bool({*names} & {*self.touched})
 
 
-def _moved(dice: Any, columns: Drawn, amount: Floats) -> None:
+def moved(dice: Any, columns: Drawn, amount: Floats) -> None:
     columns["x3"] += amount
 
 
-def _widened(dice: Any, columns: Drawn, amount: Floats) -> None:
+def widened(dice: Any, columns: Drawn, amount: Floats) -> None:
     columns["x3"] *= 1 + amount
 
 
-def _correlated(dice: Any, columns: Drawn, amount: Floats) -> None:
+def correlated(dice: Any, columns: Drawn, amount: Floats) -> None:
     columns["x6"] = amount * columns["x3"] + np.sqrt(1 - amount**2) * columns["x6"]
 
 
-def _turned_over(dice: Any, columns: Drawn, amount: Floats) -> None:
+def turned_over(dice: Any, columns: Drawn, amount: Floats) -> None:
     first, second = mixed.LEVELS["product"][:2]
     chance = amount / mixed.SHARES["product"][0]
     product = columns["product"]
@@ -108,10 +108,10 @@ def _lost(dice: Any, columns: Drawn, amount: Floats) -> None:
 NOTHING = Kind("nothing", "", (0.0,), (), lambda dice, columns, amount: None)
 KINDS = (
     NOTHING,
-    Kind("mean", "by {:g} sigma", GRADES, ("x3",), _moved),
-    Kind("spread", "wider by {:.0f} %", WIDER, ("x3",), _widened),
-    Kind("correlation", "0 to {:.2f}", CORRELATIONS, ("x3", "x6"), _correlated),
-    Kind("categories,", "{:.0f} % turned over", SHARES, ("product",), _turned_over),
+    Kind("mean", "by {:g} sigma", GRADES, ("x3",), moved),
+    Kind("spread", "wider by {:.0f} %", WIDER, ("x3",), widened),
+    Kind("correlation", "0 to {:.2f}", CORRELATIONS, ("x3", "x6"), correlated),
+    Kind("categories,", "{:.0f} % turned over", SHARES, ("product",), turned_over),
     Kind("values,", "{:.0f} % lost", SHARES, ("x5",), _lost),
 )
 
